@@ -1,0 +1,1 @@
+"""A research framework for guided diffusion."""

@@ -1,0 +1,139 @@
+r"""Denoisers: the estimate of the clean image, and of the noise, from a noisy one.
+
+A network F is trained to output one of three quantities. With ``x_t = alpha x_0 + sigma eps``:
+
+    eps:  F = eps                      x0 = (x_t - sigma F) / alpha       eps = F
+    x0:   F = x0                       x0 = F                             eps = (x_t - alpha F) / sigma
+    v:    F = alpha eps - sigma x0     x0 = alpha x_t - sigma F           eps = sigma x_t + alpha F
+
+The last line is for ``alpha^2 + sigma^2 = 1`` (Salimans & Ho 2022, arXiv 2202.00512, appendix D).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from guided_diffusion.schedules import Schedule, expand_as
+
+UNLABELLED = -1
+"""A label that means "no label", for one sample of a batch in which others have one."""
+
+Labels = Int[Tensor, " b"] | None
+"""Class indices, ``UNLABELLED`` where a sample has none; ``None`` where no sample of the batch has one."""
+
+
+class Prediction(NamedTuple):
+    """Clean image and noise, with ``alpha x0 + sigma eps == x_t``."""
+
+    x0: Float[Tensor, "b *shape"]
+    eps: Float[Tensor, "b *shape"]
+
+    @classmethod
+    def from_x0(
+        cls, x0: Float[Tensor, "b *shape"], x_t: Float[Tensor, "b *shape"], t: Float[Tensor, " b"], schedule: Schedule
+    ) -> Prediction:
+        """The prediction with this ``x0``: ``eps = (x_t - alpha x0) / sigma``, for t > 0."""
+        alpha, sigma = schedule(t)
+        return cls(x0, (x_t - expand_as(alpha, x_t) * x0) / expand_as(sigma, x_t))
+
+
+Denoise = Callable[[Tensor, Tensor, Labels], Prediction]
+"""``denoise(x_t, t, y) -> Prediction``, with one time per sample. What samplers call and guidance wraps."""
+
+Coefficients = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
+
+
+@dataclass(frozen=True)
+class Parameterization:
+    """What the network outputs: a row of coefficients, each a function of (alpha, sigma)."""
+
+    name: str
+    target: Coefficients
+    """F = a x0 + b eps."""
+    x0: Coefficients
+    """x0 = a x_t + b F."""
+    eps: Coefficients
+    """eps = a x_t + b F."""
+    snr_weight: Callable[[Tensor], Tensor]
+    """Squared error of F over squared error of x0, as a function of SNR."""
+
+
+PARAMETERIZATIONS = {
+    row.name: row
+    for row in (
+        Parameterization(
+            "eps",
+            target=lambda a, s: (torch.zeros_like(a), torch.ones_like(a)),
+            x0=lambda a, s: (1 / a, -s / a),
+            eps=lambda a, s: (torch.zeros_like(a), torch.ones_like(a)),
+            snr_weight=lambda snr: snr,
+        ),
+        Parameterization(
+            "x0",
+            target=lambda a, s: (torch.ones_like(a), torch.zeros_like(a)),
+            x0=lambda a, s: (torch.zeros_like(a), torch.ones_like(a)),
+            eps=lambda a, s: (1 / s, -a / s),
+            snr_weight=torch.ones_like,
+        ),
+        Parameterization(
+            "v",
+            target=lambda a, s: (-s, a),
+            x0=lambda a, s: (a, -s),
+            eps=lambda a, s: (s, a),
+            snr_weight=lambda snr: snr + 1,
+        ),
+    )
+}
+
+
+class Denoiser(nn.Module):
+    """A network with a schedule and a parameterization: ``denoiser(x_t, t, y) -> Prediction``.
+
+    Args:
+        backbone: ``backbone(x_t, log_snr, y) -> F``, of the shape of ``x_t``. It is conditioned on
+            log-SNR and never on an index, so the schedule may be changed after training.
+        schedule: the noise schedule.
+        parameterization: ``eps``, ``x0`` or ``v``: what F is.
+
+    Raises:
+        ValueError: for an unknown parameterization.
+    """
+
+    def __init__(self, backbone: nn.Module, schedule: Schedule, parameterization: str = "v") -> None:
+        super().__init__()
+        if parameterization not in PARAMETERIZATIONS:
+            raise ValueError(
+                f"parameterization must be one of {', '.join(PARAMETERIZATIONS)}, got {parameterization!r}"
+            )
+        self.backbone = backbone
+        self.schedule = schedule
+        self.parameterization = PARAMETERIZATIONS[parameterization]
+
+    def output(
+        self, x_t: Float[Tensor, "b *shape"], t: Float[Tensor, " b"], y: Labels = None
+    ) -> Float[Tensor, "b *shape"]:
+        """F, the network's own output, in the precision of ``x_t`` also under autocast."""
+        return self.backbone(x_t, self.schedule.log_snr(t), y).to(x_t.dtype)
+
+    def target(
+        self, x0: Float[Tensor, "b *shape"], eps: Float[Tensor, "b *shape"], t: Float[Tensor, " b"]
+    ) -> Float[Tensor, "b *shape"]:
+        """What F should be for this image and this noise."""
+        return self._combine(self.parameterization.target, x0, eps, t)
+
+    def forward(self, x_t: Float[Tensor, "b *shape"], t: Float[Tensor, " b"], y: Labels = None) -> Prediction:
+        output = self.output(x_t, t, y)
+        return Prediction(
+            x0=self._combine(self.parameterization.x0, x_t, output, t),
+            eps=self._combine(self.parameterization.eps, x_t, output, t),
+        )
+
+    def _combine(self, coefficients: Coefficients, first: Tensor, second: Tensor, t: Tensor) -> Tensor:
+        a, b = coefficients(*self.schedule(t))
+        return expand_as(a, first) * first + expand_as(b, second) * second

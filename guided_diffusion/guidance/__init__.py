@@ -1,0 +1,11 @@
+"""Guidance turns one denoiser into another: ``guidance(denoise, schedule) -> denoise``.
+
+Each method is a small frozen dataclass in a file of its own. Its settings are fields, and the one
+that all share is ``scale``: the exponent w of p(y|x) in the target p(x) p(y|x)^w.
+"""
+
+from guided_diffusion.guidance.base import Guidance, Scale, Wrapper
+from guided_diffusion.guidance.classifier_free import ClassifierFree
+from guided_diffusion.guidance.thresholding import Clip, DynamicThreshold, NoThreshold
+
+__all__ = ["ClassifierFree", "Clip", "DynamicThreshold", "Guidance", "NoThreshold", "Scale", "Wrapper"]

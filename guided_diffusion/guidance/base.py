@@ -1,0 +1,39 @@
+"""What every guidance has in common: its type, and the meaning of its scale."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from guided_diffusion.denoisers import Denoise
+from guided_diffusion.schedules import Schedule
+
+Scale = float | Tensor
+"""``w``, the exponent of p(y|x) in the target p(x) p(y|x)^w: a number, or a tensor of shape (b,).
+
+0 is unconditional, 1 the plain conditional model, above 1 is guided, for every kind of guidance.
+"""
+
+
+class Wrapper(Protocol):
+    """Anything that turns one denoiser into another: a guidance, a threshold."""
+
+    def __call__(self, denoise: Denoise, schedule: Schedule) -> Denoise: ...
+
+
+class Guidance(Wrapper, Protocol):
+    """A frozen dataclass with a ``scale``, so that ``dataclasses.replace(guidance, scale=w)`` sets it."""
+
+    @property
+    def scale(self) -> Scale: ...
+
+
+def check_scale(scale: Scale) -> None:
+    """Raise ``ValueError`` unless every scale is finite and there is one, or one for each sample."""
+    values = torch.as_tensor(scale)
+    if values.ndim > 1:
+        raise ValueError(f"scale must be a number or have one value per sample, got shape {tuple(values.shape)}")
+    if not values.isfinite().all():
+        raise ValueError(f"scale must be finite, got {scale}")

@@ -1,0 +1,63 @@
+"""Thresholding: keep the estimate of the clean image inside the range of images."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from guided_diffusion.denoisers import Denoise, Labels, Prediction
+from guided_diffusion.schedules import Schedule, expand_as
+
+
+@dataclass(frozen=True)
+class NoThreshold:
+    """The denoiser as it is."""
+
+    def __call__(self, denoise: Denoise, schedule: Schedule) -> Denoise:
+        return denoise
+
+
+@dataclass(frozen=True)
+class Clip:
+    """``x0`` clamped to [-bound, bound], and ``eps`` recomputed so that the prediction remains one.
+
+    "Static thresholding" in Saharia et al. 2022 (arXiv 2205.11487, section 2.3). ``bound`` = 1 is the
+    range of images; infinity changes nothing.
+    """
+
+    bound: float = 1.0
+
+    def __post_init__(self) -> None:
+        if not self.bound > 0:
+            raise ValueError(f"bound must be positive, got {self.bound}")
+
+    def __call__(self, denoise: Denoise, schedule: Schedule) -> Denoise:
+        def clipped(x_t: Tensor, t: Tensor, y: Labels) -> Prediction:
+            return Prediction.from_x0(denoise(x_t, t, y).x0.clamp(-self.bound, self.bound), x_t, t, schedule)
+
+        return clipped
+
+
+@dataclass(frozen=True)
+class DynamicThreshold:
+    """``clamp(x0, -s, s) / s`` with s the ``quantile`` of a sample's \\|x0\\|, where s is above 1.
+
+    Saharia et al. 2022 (arXiv 2205.11487, section 2.3 and appendix A.2). ``eps`` is recomputed. With
+    ``quantile`` = 1 an image is only divided by its largest value.
+    """
+
+    quantile: float = 0.995
+
+    def __post_init__(self) -> None:
+        if not 0 < self.quantile <= 1:
+            raise ValueError(f"quantile must be in (0, 1], got {self.quantile}")
+
+    def __call__(self, denoise: Denoise, schedule: Schedule) -> Denoise:
+        def thresholded(x_t: Tensor, t: Tensor, y: Labels) -> Prediction:
+            x0 = denoise(x_t, t, y).x0
+            bound = expand_as(x0.abs().flatten(1).quantile(self.quantile, dim=1).clamp(min=1), x0)
+            return Prediction.from_x0(torch.clamp(x0, -bound, bound) / bound, x_t, t, schedule)
+
+        return thresholded

@@ -1,0 +1,71 @@
+"""Training objectives: pure functions of what they are given, random numbers included."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from guided_diffusion.denoisers import UNLABELLED, Denoiser, Labels, Parameterization
+from guided_diffusion.schedules import perturb
+
+Weighting = Callable[[Tensor, Parameterization], Tensor]
+"""``weighting(log_snr, parameterization)``: a factor for each sample's squared error of the network's output."""
+
+
+@dataclass(frozen=True)
+class Uniform:
+    """Weight 1: the plain squared error of what the network outputs (Ho et al. 2020, eq. 14, for eps)."""
+
+    def __call__(self, log_snr: Float[Tensor, " b"], parameterization: Parameterization) -> Float[Tensor, " b"]:
+        return torch.ones_like(log_snr)
+
+
+@dataclass(frozen=True)
+class MinSNR:
+    """``min(SNR, gamma)`` on the squared error of x0, whatever the network outputs.
+
+    Hang et al. 2023 (arXiv 2303.09556, section 3.4): ``min(SNR, gamma) / SNR`` for eps, ``/ (SNR + 1)``
+    for v. ``gamma`` = infinity weighs as the eps loss does.
+    """
+
+    gamma: float = 5.0
+
+    def __post_init__(self) -> None:
+        if not self.gamma > 0:
+            raise ValueError(f"gamma must be positive, got {self.gamma}")
+
+    def __call__(self, log_snr: Float[Tensor, " b"], parameterization: Parameterization) -> Float[Tensor, " b"]:
+        snr = log_snr.exp()
+        return snr.clamp(max=self.gamma) / parameterization.snr_weight(snr)
+
+
+def denoising_loss(
+    denoiser: Denoiser,
+    x0: Float[Tensor, "b *shape"],
+    y: Labels,
+    t: Float[Tensor, " b"],
+    eps: Float[Tensor, "b *shape"],
+    weighting: Weighting,
+) -> Float[Tensor, " b"]:
+    """Weighted mean squared error of the network's output, a number for each sample; t in (0, 1]."""
+    error = denoiser.output(perturb(x0, eps, t, denoiser.schedule), t, y) - denoiser.target(x0, eps, t)
+    return weighting(denoiser.schedule.log_snr(t), denoiser.parameterization) * error.square().flatten(1).mean(1)
+
+
+def stratified_times(batch_size: int, generator: torch.Generator) -> Float[Tensor, " b"]:
+    """Times uniform in (0, 1], one in each of ``batch_size`` equal parts: the same mean, less variance.
+
+    As in Variational Diffusion Models (arXiv 2107.00630, appendix I.1), with one draw for each part.
+    """
+    u = torch.rand(batch_size, generator=generator, device=generator.device)
+    return (torch.arange(batch_size, device=generator.device) + 1 - u) / batch_size
+
+
+def drop_labels(y: Int[Tensor, " b"], probability: float, generator: torch.Generator) -> Int[Tensor, " b"]:
+    """Each label replaced by ``UNLABELLED`` with ``probability``, independently (Ho & Salimans 2022, algorithm 1)."""
+    dropped = torch.rand(len(y), generator=generator, device=generator.device) < probability
+    return torch.where(dropped, UNLABELLED, y)

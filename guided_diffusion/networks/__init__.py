@@ -1,0 +1,6 @@
+"""Networks: torch only."""
+
+from guided_diffusion.networks.judge import JudgeNet
+from guided_diffusion.networks.unet import UNet
+
+__all__ = ["JudgeNet", "UNet"]

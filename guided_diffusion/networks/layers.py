@@ -1,0 +1,134 @@
+"""Building blocks of the networks: torch only."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import TypeVar
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from guided_diffusion.denoisers import Labels
+
+Module = TypeVar("Module", bound=nn.Module)
+
+
+def zero_init(module: Module) -> Module:
+    """The module with all its parameters at zero, so that a residual branch starts as nothing."""
+    for parameter in module.parameters():
+        nn.init.zeros_(parameter)
+    return module
+
+
+def group_norm(channels: int) -> nn.GroupNorm:
+    """GroupNorm with up to 32 groups of at least 8 channels: independent of the batch in training too.
+
+    Raises:
+        ValueError: if the channels can't be divided into groups.
+    """
+    groups = min(32, channels // 8)
+    if groups < 1 or channels % groups:
+        raise ValueError(f"channels must be a multiple of 8, and of 32 from 256 on; got {channels}")
+    return nn.GroupNorm(groups, channels)
+
+
+class LogSNREmbedding(nn.Module):
+    """Sinusoids of the noise angle ``atan(exp(-log_snr / 2))``, which has bounds where log-SNR has none.
+
+    The angle, 0 to pi/2, is scaled to 0 to 1000, the range for which the frequencies of Vaswani et al. 2017
+    (arXiv 1706.03762, section 3.5) were used in DDPM.
+    """
+
+    frequencies: Tensor
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        frequencies = torch.exp(-math.log(10_000) * torch.arange(channels // 2) / (channels // 2))
+        self.register_buffer("frequencies", frequencies, persistent=False)
+
+    def forward(self, log_snr: Float[Tensor, " b"]) -> Float[Tensor, "b c"]:
+        angle = (-log_snr.float() / 2).exp().atan() * (2000 / math.pi)
+        phase = angle[:, None] * self.frequencies
+        return torch.cat([phase.cos(), phase.sin()], dim=1)
+
+
+COMBINATIONS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
+    "add": lambda time, label: time + label,
+    "multiply": lambda time, label: time * label,
+    "concat": lambda time, label: torch.cat([time, label], dim=1),
+}
+
+
+class Conditioning(nn.Module):
+    """One vector for the noise level and the label of each sample.
+
+    The label table has ``num_classes + 1`` rows; the last stands for "no label" and is known here alone.
+
+    Args:
+        num_classes: labels are 0 to ``num_classes - 1``, or below 0 for none.
+        channels: size of the vector.
+        combine: ``add``, ``multiply`` or ``concat``.
+
+    Raises:
+        ValueError: for an unknown ``combine``.
+    """
+
+    def __init__(self, num_classes: int, channels: int, combine: str = "add") -> None:
+        super().__init__()
+        if combine not in COMBINATIONS:
+            raise ValueError(f"combine must be one of {', '.join(COMBINATIONS)}, got {combine!r}")
+        self.num_classes = num_classes
+        self.combine = COMBINATIONS[combine]
+        self.time = nn.Sequential(LogSNREmbedding(channels), nn.Linear(channels, channels), nn.SiLU())
+        self.label = nn.Embedding(num_classes + 1, channels)
+        self.output = nn.Linear(2 * channels if combine == "concat" else channels, channels)
+
+    def forward(self, log_snr: Float[Tensor, " b"], y: Labels) -> Float[Tensor, "b c"]:
+        if y is None:
+            y = torch.full_like(log_snr, -1, dtype=torch.long)
+        label = self.label(torch.where(y < 0, self.num_classes, y))
+        return F.silu(self.output(self.combine(self.time(log_snr), label)))
+
+
+class ResidualBlock(nn.Module):
+    """GroupNorm, SiLU, convolution, twice, with the condition as scale and shift before the second.
+
+    Dhariwal & Nichol 2021 (arXiv 2105.05233, section 3, "adaptive group normalization").
+    """
+
+    def __init__(self, in_channels: int, out_channels: int, condition_channels: int, dropout: float) -> None:
+        super().__init__()
+        self.norm_1 = group_norm(in_channels)
+        self.conv_1 = nn.Conv2d(in_channels, out_channels, 3, padding=1)
+        self.scale_shift = nn.Linear(condition_channels, 2 * out_channels)
+        self.norm_2 = group_norm(out_channels)
+        self.dropout = nn.Dropout(dropout)
+        self.conv_2 = zero_init(nn.Conv2d(out_channels, out_channels, 3, padding=1))
+        self.skip = nn.Conv2d(in_channels, out_channels, 1) if in_channels != out_channels else nn.Identity()
+
+    def forward(self, x: Float[Tensor, "b i h w"], condition: Float[Tensor, "b c"]) -> Float[Tensor, "b o h w"]:
+        h = self.conv_1(F.silu(self.norm_1(x)))
+        scale, shift = self.scale_shift(condition)[..., None, None].chunk(2, dim=1)
+        h = self.norm_2(h) * (1 + scale) + shift
+        return self.skip(x) + self.conv_2(self.dropout(F.silu(h)))
+
+
+class Attention(nn.Module):
+    """Self-attention over the pixels, added to the input."""
+
+    def __init__(self, channels: int, head_channels: int) -> None:
+        super().__init__()
+        self.heads = max(1, channels // head_channels)
+        if channels % self.heads:
+            raise ValueError(f"{channels} channels can't be divided into {self.heads} attention heads")
+        self.norm = group_norm(channels)
+        self.qkv = nn.Conv2d(channels, 3 * channels, 1)
+        self.output = zero_init(nn.Conv2d(channels, channels, 1))
+
+    def forward(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h w"]:
+        qkv = self.qkv(self.norm(x)).flatten(2).unflatten(1, (3, self.heads, -1)).transpose(-1, -2)
+        attended = F.scaled_dot_product_attention(*qkv.unbind(1))
+        return x + self.output(attended.transpose(-1, -2).reshape(x.shape))

@@ -1,0 +1,152 @@
+"""The U-Net of the ADM line, for images of one or more channels."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from guided_diffusion.denoisers import Labels
+from guided_diffusion.networks.layers import Attention, Conditioning, ResidualBlock, group_norm, zero_init
+
+
+class UNet(nn.Module):
+    """``unet(x_t, log_snr, y) -> F``, of the shape of ``x_t``.
+
+    Residual blocks with the condition as scale and shift, attention at chosen levels, skip connections
+    from every block of the way down to its twin on the way up, and an output that starts at zero
+    (Dhariwal & Nichol 2021, arXiv 2105.05233, section 3).
+
+    Args:
+        channels: of the images, 1 or 3.
+        image_size: height and width of the images.
+        num_classes: labels are 0 to ``num_classes - 1``, or below 0 for none.
+        width: channels of the first level.
+        multipliers: width of each level in units of ``width``; each level has half the resolution of the last.
+        blocks: residual blocks per level on the way down; one more on the way up.
+        attention_levels: levels, from 0, whose blocks are followed by attention.
+        middle_attention: attention at the bottom, between its two residual blocks.
+        head_channels: channels of an attention head.
+        dropout: within residual blocks, in training.
+        patch_size: 2 works on 2x2 patches of pixels (space to depth): a quarter of the cost.
+        combine: how noise level and label are combined: ``add``, ``multiply`` or ``concat``.
+
+    Raises:
+        ValueError: if the sizes don't divide: image by patch and levels, channels by groups and heads.
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        image_size: int,
+        num_classes: int,
+        width: int = 64,
+        multipliers: Sequence[int] = (1, 2, 2),
+        blocks: int = 2,
+        attention_levels: Sequence[int] = (),
+        middle_attention: bool = True,
+        head_channels: int = 32,
+        dropout: float = 0.0,
+        patch_size: int = 1,
+        combine: str = "add",
+    ) -> None:
+        super().__init__()
+        factor = patch_size * 2 ** (len(multipliers) - 1)
+        if image_size % factor:
+            raise ValueError(
+                f"images of {image_size}x{image_size} can't be halved: patch_size {patch_size} and "
+                f"{len(multipliers)} levels need a multiple of {factor}"
+            )
+        if not set(attention_levels) <= set(range(len(multipliers))):
+            raise ValueError(
+                f"attention_levels must be among 0 to {len(multipliers) - 1}, got {list(attention_levels)}"
+            )
+        widths = [width * multiplier for multiplier in multipliers]
+        condition_channels = 4 * width
+
+        def block(in_channels: int, out_channels: int, attention: bool, upsample: bool = False) -> Block:
+            return Block(
+                ResidualBlock(in_channels, out_channels, condition_channels, dropout),
+                Attention(out_channels, head_channels) if attention else nn.Identity(),
+                Upsample(out_channels) if upsample else nn.Identity(),
+            )
+
+        self.patch_size = patch_size
+        self.condition = Conditioning(num_classes, condition_channels, combine)
+        self.input = nn.Conv2d(channels * patch_size**2, width, 3, padding=1)
+
+        self.down = nn.ModuleList()
+        skips, current = [width], width
+        for level, out_channels in enumerate(widths):
+            if level > 0:
+                self.down.append(Downsample(current))
+                skips.append(current)
+            for _ in range(blocks):
+                self.down.append(block(current, out_channels, level in attention_levels))
+                skips.append(out_channels)
+                current = out_channels
+
+        self.middle = nn.ModuleList([block(current, current, middle_attention), block(current, current, False)])
+
+        self.up = nn.ModuleList()
+        for level, out_channels in reversed(list(enumerate(widths))):
+            for remaining in reversed(range(blocks + 1)):
+                upsample = level > 0 and remaining == 0
+                self.up.append(block(current + skips.pop(), out_channels, level in attention_levels, upsample))
+                current = out_channels
+
+        self.norm = group_norm(current)
+        self.output = zero_init(nn.Conv2d(current, channels * patch_size**2, 3, padding=1))
+
+    def forward(
+        self, x_t: Float[Tensor, "b c h w"], log_snr: Float[Tensor, " b"], y: Labels = None
+    ) -> Float[Tensor, "b c h w"]:
+        condition = self.condition(log_snr, y)
+        h = self.input(F.pixel_unshuffle(x_t, self.patch_size))
+        skips = [h]
+        for layer in self.down:
+            h = layer(h, condition)
+            skips.append(h)
+        for layer in self.middle:
+            h = layer(h, condition)
+        for layer in self.up:
+            h = layer(torch.cat([h, skips.pop()], dim=1), condition)
+        return F.pixel_shuffle(self.output(F.silu(self.norm(h))), self.patch_size)
+
+
+class Block(nn.Module):
+    """A residual block, then attention, then a change of resolution; the last two may be nothing."""
+
+    def __init__(self, residual: nn.Module, attention: nn.Module, resize: nn.Module) -> None:
+        super().__init__()
+        self.residual = residual
+        self.attention = attention
+        self.resize = resize
+
+    def forward(self, x: Tensor, condition: Tensor) -> Tensor:
+        return self.resize(self.attention(self.residual(x, condition)))
+
+
+class Downsample(nn.Module):
+    """Half the resolution, by a convolution with stride 2."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(channels, channels, 3, stride=2, padding=1)
+
+    def forward(self, x: Tensor, condition: Tensor) -> Tensor:
+        return self.conv(x)
+
+
+class Upsample(nn.Module):
+    """Twice the resolution: nearest neighbours, then a convolution."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(channels, channels, 3, padding=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.conv(F.interpolate(x, scale_factor=2, mode="nearest"))

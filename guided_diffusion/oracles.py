@@ -1,0 +1,111 @@
+r"""Exact denoisers: the ground truth against which guidance, samplers and networks are tested.
+
+For a labelled mixture of Gaussians, ``p(x, y) = sum_k weight_k N(x; mean_k, cov_k) [label_k = y]``, the
+noisy density is a mixture as well, ``p_t(x_t) = sum_k weight_k N(x_t; alpha mean_k, S_k)`` with
+``S_k = alpha^2 cov_k + sigma^2 I``, and with r_k the posterior weight of component k:
+
+    x0  = E[x_0 | x_t, y] = sum_k r_k (mean_k + alpha cov_k S_k^-1 (x_t - alpha mean_k))
+    eps = E[eps | x_t, y] = sum_k r_k sigma S_k^-1 (x_t - alpha mean_k)
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from guided_diffusion.denoisers import Labels, Prediction
+from guided_diffusion.schedules import Schedule, expand_as
+
+
+@dataclass(frozen=True)
+class GaussianMixture:
+    """The exact denoiser of a labelled Gaussian mixture: ``mixture(x_t, t, y) -> Prediction``.
+
+    ``y`` restricts the mixture to the components of a class; ``None``, or ``UNLABELLED`` for one sample,
+    means all of them. It computes in the precision of ``x_t``.
+
+    Args:
+        schedule: the noise schedule.
+        means: of the components, shape (k, d). A sample is flattened to d numbers.
+        covariances: shape (k, d, d).
+        weights: shape (k,), in any unit; equal by default.
+        labels: class of each component, shape (k,); 0, 1, 2, ... by default.
+
+    Raises:
+        ValueError: if shapes don't fit or a covariance has a negative eigenvalue.
+    """
+
+    schedule: Schedule
+    means: Float[Tensor, "k d"]
+    covariances: Float[Tensor, "k d d"]
+    weights: Float[Tensor, " k"] | None = None
+    labels: Int[Tensor, " k"] | None = None
+
+    def __post_init__(self) -> None:
+        k, d = self.means.shape
+        if self.covariances.shape != (k, d, d):
+            raise ValueError(f"covariances must have shape {(k, d, d)}, got {tuple(self.covariances.shape)}")
+        if self._eigen[0].min() < 0:
+            raise ValueError("covariances must be positive semi-definite")
+
+    @classmethod
+    def gaussian(
+        cls, schedule: Schedule, mean: Float[Tensor, " d"], covariance: Float[Tensor, "d d"]
+    ) -> GaussianMixture:
+        """A single Gaussian, of class 0."""
+        return cls(schedule, mean[None], covariance[None])
+
+    @cached_property
+    def _eigen(self) -> tuple[Tensor, Tensor]:
+        """Eigenvalues (k, d) and eigenvectors (k, d, d) of the covariances."""
+        values, vectors = torch.linalg.eigh(self.covariances)
+        return values.where(values.abs() > 1e-12 * values.abs().amax(), 0), vectors
+
+    @cached_property
+    def _log_weights(self) -> Tensor:
+        weights = torch.ones(len(self.means)) if self.weights is None else self.weights
+        return (weights / weights.sum()).log().to(self.means)
+
+    @cached_property
+    def _labels(self) -> Tensor:
+        return torch.arange(len(self.means)) if self.labels is None else self.labels
+
+    def __call__(self, x_t: Float[Tensor, "b *shape"], t: Float[Tensor, " b"], y: Labels = None) -> Prediction:
+        alpha, sigma = (expand_as(value, x_t[:, None].flatten(2)) for value in self.schedule(t))
+        whitened, log_joint = self._components(x_t, t, y)
+        posterior = log_joint.softmax(1)[..., None]
+        values, vectors = (part.to(x_t) for part in self._eigen)
+        in_eigenbasis = torch.stack([alpha * values * whitened, sigma * whitened])
+        shift, eps = torch.einsum("kij,sbkj->sbki", vectors, in_eigenbasis)
+        x0 = (posterior * (self.means.to(x_t) + shift)).sum(1)
+        return Prediction(x0.reshape(x_t.shape), (posterior * eps).sum(1).reshape(x_t.shape))
+
+    def log_prob(self, x_t: Float[Tensor, "b *shape"], t: Float[Tensor, " b"], y: Labels = None) -> Float[Tensor, " b"]:
+        """``log p_t(x_t, y)``, or ``log p_t(x_t)`` where there is no label."""
+        return self._components(x_t, t, y)[1].logsumexp(1)
+
+    def _components(self, x_t: Tensor, t: Tensor, y: Labels) -> tuple[Tensor, Tensor]:
+        """``S_k^-1 (x_t - alpha mean_k)`` in the eigenbasis, (b, k, d), and ``log p_t(x_t, k, y)``, (b, k)."""
+        x = x_t[:, None].flatten(2)
+        alpha, sigma = (expand_as(value, x) for value in self.schedule(t))
+        values, vectors = (part.to(x) for part in self._eigen)
+        offset = torch.einsum("kij,bki->bkj", vectors, x - alpha * self.means.to(x))
+        variance = alpha**2 * values + sigma**2
+        log_normal = -(offset**2 / variance + (2 * torch.pi * variance).log()).sum(2) / 2
+        log_joint = log_normal + self._log_weights.to(x)
+        if y is not None:
+            allowed = (self._labels.to(y) == y[:, None]) | (y[:, None] < 0)
+            log_joint = log_joint.masked_fill(~allowed, -torch.inf)
+        return offset / variance, log_joint
+
+    def sample(self, labels: Int[Tensor, " n"], generator: torch.Generator | None = None) -> Float[Tensor, "n d"]:
+        """Clean samples of the given classes, ``UNLABELLED`` for any."""
+        allowed = (self._labels == labels[:, None]) | (labels[:, None] < 0)
+        k = torch.multinomial(self._log_weights.exp() * allowed, 1, generator=generator)[:, 0]
+        values, vectors = self._eigen
+        normal = torch.randn(len(labels), self.means.shape[1], generator=generator, dtype=self.means.dtype)
+        return self.means[k] + torch.einsum("nij,nj->ni", vectors[k], values[k].sqrt() * normal)

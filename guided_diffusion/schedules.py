@@ -1,0 +1,117 @@
+r"""Noise schedules: how a clean image turns into noise.
+
+    x_t = alpha(t) x_0 + sigma(t) eps,    eps ~ N(0, I),    t in [0, 1]
+    log_snr(t) = log(alpha(t)^2 / sigma(t)^2)
+
+Time runs from the data (t = 0) to the noise (t = 1). Every schedule here preserves variance,
+``alpha^2 + sigma^2 = 1``, so its log-SNR says all there is to say about it (Kingma et al. 2021,
+arXiv 2107.00630, section 3).
+"""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from functools import lru_cache
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+
+class Schedule(ABC):
+    """``schedule(t) -> (alpha, sigma)`` for times of any shape, with log-SNR and its inverse."""
+
+    @abstractmethod
+    def log_snr(self, t: Float[Tensor, "*times"]) -> Float[Tensor, "*times"]:
+        """Log signal-to-noise ratio at time ``t``: strictly decreasing, infinite at t = 0."""
+
+    @abstractmethod
+    def time(self, log_snr: Float[Tensor, "*times"]) -> Float[Tensor, "*times"]:
+        """The inverse of ``log_snr``: the time at which the ratio is reached."""
+
+    def __call__(self, t: Float[Tensor, "*times"]) -> tuple[Float[Tensor, "*times"], Float[Tensor, "*times"]]:
+        """``alpha = sqrt(sigmoid(log_snr))`` and ``sigma = sqrt(sigmoid(-log_snr))``; (1, 0) at t = 0."""
+        log_snr = self.log_snr(t)
+        return log_snr.sigmoid().sqrt(), (-log_snr).sigmoid().sqrt()
+
+
+@dataclass(frozen=True)
+class Cosine(Schedule):
+    """``alpha = cos(a t)``, ``sigma = sin(a t)``, with the angle ``a`` such that log_snr(1) = ``log_snr_min``.
+
+    Nichol & Dhariwal 2021 (arXiv 2102.09672, eq. 17) without their offset, and stopped short of
+    pi/2 so that log-SNR stays finite at t = 1 (Hoogeboom et al. 2023, arXiv 2301.11093, section 3.1).
+    """
+
+    log_snr_min: float = -15.0
+
+    def __post_init__(self) -> None:
+        if not -50 <= self.log_snr_min < 0:
+            raise ValueError(f"log_snr_min must be in [-50, 0), got {self.log_snr_min}")
+
+    @property
+    def _angle(self) -> float:
+        return math.atan(math.exp(-self.log_snr_min / 2))
+
+    def log_snr(self, t: Float[Tensor, "*times"]) -> Float[Tensor, "*times"]:
+        return -2 * (self._angle * t).tan().log()
+
+    def time(self, log_snr: Float[Tensor, "*times"]) -> Float[Tensor, "*times"]:
+        return (-log_snr / 2).exp().atan() / self._angle
+
+
+@dataclass(frozen=True)
+class LinearBeta(Schedule):
+    """The DDPM table ``alpha(k/T)^2 = prod_{i <= k} (1 - beta_i)``, beta linear from start to end.
+
+    On the grid t = k/T (T = ``num_timesteps``) it is the table of Ho et al. 2020 (arXiv 2006.11239,
+    section 4), where their step k is our time k/T; between the points ``log alpha^2`` is linear in t.
+    """
+
+    num_timesteps: int = 1000
+    beta_start: float = 1e-4
+    beta_end: float = 0.02
+
+    def __post_init__(self) -> None:
+        if self.num_timesteps < 1:
+            raise ValueError(f"num_timesteps must be at least 1, got {self.num_timesteps}")
+        if not 0 < self.beta_start <= self.beta_end < 1:
+            raise ValueError(f"need 0 < beta_start <= beta_end < 1, got {self.beta_start} and {self.beta_end}")
+
+    def _table(self, like: Tensor) -> Float[Tensor, "T+1"]:
+        return _log_alpha_squared(self.num_timesteps, self.beta_start, self.beta_end).to(like)
+
+    def log_snr(self, t: Float[Tensor, "*times"]) -> Float[Tensor, "*times"]:
+        table = self._table(t)
+        position = t * self.num_timesteps
+        k = position.floor().clamp(0, self.num_timesteps - 1).long()
+        log_alpha_squared = torch.lerp(table[k], table[k + 1], position - k)
+        return log_alpha_squared - (-log_alpha_squared.expm1()).log()
+
+    def time(self, log_snr: Float[Tensor, "*times"]) -> Float[Tensor, "*times"]:
+        table, log_alpha_squared = self._table(log_snr), torch.nn.functional.logsigmoid(log_snr)
+        k = (torch.searchsorted(-table, -log_alpha_squared.contiguous(), right=True) - 1).clamp(
+            0, self.num_timesteps - 1
+        )
+        return (k + (log_alpha_squared - table[k]) / (table[k + 1] - table[k])) / self.num_timesteps
+
+
+@lru_cache
+def _log_alpha_squared(num_timesteps: int, beta_start: float, beta_end: float) -> Float[Tensor, "T+1"]:
+    beta = torch.linspace(beta_start, beta_end, num_timesteps, dtype=torch.float64)
+    return torch.cat([beta.new_zeros(1), torch.log1p(-beta).cumsum(0)])
+
+
+def expand_as(values: Float[Tensor, "*batch"], x: Float[Tensor, "*batch_and_shape"]) -> Float[Tensor, "..."]:
+    """``values`` with trailing axes of size one, so that one number per sample multiplies ``x``."""
+    return values.reshape(values.shape + (1,) * (x.ndim - values.ndim))
+
+
+def perturb(
+    x0: Float[Tensor, "b *shape"], eps: Float[Tensor, "b *shape"], t: Float[Tensor, " b"], schedule: Schedule
+) -> Float[Tensor, "b *shape"]:
+    """``x_t = alpha x_0 + sigma eps``: the one function that makes noisy inputs, for every training."""
+    alpha, sigma = schedule(t)
+    return expand_as(alpha, x0) * x0 + expand_as(sigma, x0) * eps
