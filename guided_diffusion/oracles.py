@@ -67,7 +67,7 @@ class GaussianMixture:
 
     @cached_property
     def _log_weights(self) -> Tensor:
-        weights = torch.ones(len(self.means)) if self.weights is None else self.weights
+        weights = torch.ones_like(self.means[:, 0]) if self.weights is None else self.weights
         return (weights / weights.sum()).log().to(self.means)
 
     @cached_property

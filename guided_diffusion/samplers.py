@@ -45,12 +45,12 @@ class Step(NamedTuple):
 # --------------------------------------------------------------------------------------------------
 
 
-def uniform_times(schedule: Schedule, steps: int) -> Float[Tensor, " steps+1"]:
+def uniform_times(schedule: Schedule, steps: int) -> Float[Tensor, "{steps}+1"]:
     """``steps`` equal steps in t. On ``LinearBeta(T)`` with T a multiple of ``steps``: a sub-grid of the DDPM table."""
     return torch.linspace(1, 0, _positive(steps) + 1, dtype=torch.float64)
 
 
-def log_snr_times(schedule: Schedule, steps: int, log_snr_max: float = 10.0) -> Float[Tensor, " steps+1"]:
+def log_snr_times(schedule: Schedule, steps: int, log_snr_max: float = 10.0) -> Float[Tensor, "{steps}+1"]:
     """Equal steps in log-SNR from t = 1 up to ``log_snr_max``, then one to t = 0 (Lu et al. 2022, arXiv 2211.01095)."""
     start = schedule.log_snr(torch.ones((), dtype=torch.float64)).item()
     log_snr = torch.linspace(start, log_snr_max, _positive(steps), dtype=torch.float64)
@@ -59,7 +59,7 @@ def log_snr_times(schedule: Schedule, steps: int, log_snr_max: float = 10.0) -> 
 
 def karras_times(
     schedule: Schedule, steps: int, rho: float = 7.0, sigma_min: float = 0.002, sigma_max: float = 80.0
-) -> Float[Tensor, " steps+1"]:
+) -> Float[Tensor, "{steps}+1"]:
     """Equal steps in ``(sigma / alpha)^(1/rho)`` (Karras et al. 2022, arXiv 2206.00364, eq. 5), then one to t = 0.
 
     ``sigma_max`` is lowered to what the schedule reaches at t = 1; the grid starts at t = 1.
@@ -84,7 +84,7 @@ def ddpm(
     denoise: Denoise,
     schedule: Schedule,
     noise: Float[Tensor, "b *shape"],
-    times: Float[Tensor, " steps+1"],
+    times: Float[Tensor, " times"],
     labels: Labels = None,
     draw: Draw = torch.randn,
     *,
@@ -95,9 +95,8 @@ def ddpm(
     With ``a = alpha / alpha'`` and ``s^2 = sigma^2 - a^2 sigma'^2``, on any grid:
     ``x' = (a sigma'^2 x + alpha' s^2 x0) / sigma^2 + std draw``.
 
-    Args:
-        variance: 0 for the small variance ``s^2 sigma'^2 / sigma^2``, 1 for the large one ``s^2``, between
-            for the geometric mean with that weight (Nichol & Dhariwal 2021, eq. 15). No noise in a step to t = 0.
+    ``variance`` is 0 for the small variance ``s^2 sigma'^2 / sigma^2``, 1 for the large one ``s^2``, between for
+    the geometric mean with that weight (Nichol & Dhariwal 2021, eq. 15). A step to t = 0 adds no noise.
     """
     x = noise
     for t, t_next in pairwise(times):
@@ -115,16 +114,16 @@ def ddim(
     denoise: Denoise,
     schedule: Schedule,
     noise: Float[Tensor, "b *shape"],
-    times: Float[Tensor, " steps+1"],
+    times: Float[Tensor, " times"],
     labels: Labels = None,
     draw: Draw = torch.randn,
     *,
     eta: float = 0.0,
 ) -> Iterator[Step]:
-    """``x' = alpha' x0 + sqrt(sigma'^2 - churn^2) eps + churn draw`` (Song et al. 2021, arXiv 2010.02502, eq. 12 and 16).
+    """``x' = alpha' x0 + sqrt(sigma'^2 - churn^2) eps + churn draw``.
 
-    Args:
-        eta: ``churn`` in units of the small ancestral deviation: 0 is the deterministic flow, 1 is ``ddpm``.
+    Song et al. 2021 (arXiv 2010.02502, eq. 12 and 16). ``eta`` is ``churn`` in units of the small ancestral
+    deviation: 0 is the deterministic flow, 1 is ``ddpm``.
     """
     x = noise
     for t, t_next in pairwise(times):
@@ -141,7 +140,7 @@ def heun(
     denoise: Denoise,
     schedule: Schedule,
     noise: Float[Tensor, "b *shape"],
-    times: Float[Tensor, " steps+1"],
+    times: Float[Tensor, " times"],
     labels: Labels = None,
     draw: Draw = torch.randn,
 ) -> Iterator[Step]:
@@ -171,7 +170,7 @@ def dpmpp_2m(
     denoise: Denoise,
     schedule: Schedule,
     noise: Float[Tensor, "b *shape"],
-    times: Float[Tensor, " steps+1"],
+    times: Float[Tensor, " times"],
     labels: Labels = None,
     draw: Draw = torch.randn,
 ) -> Iterator[Step]:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from guided_diffusion.denoisers import Denoiser
 from guided_diffusion.guidance import ClassifierFree, Clip, Guidance, Wrapper
-from guided_diffusion.samplers import Sampler, SampleNoise, Step
+from guided_diffusion.samplers import SampleNoise, Sampler, Step
 
 
 @dataclass(frozen=True)

@@ -56,7 +56,9 @@ class Cosine(Schedule):
         return math.atan(math.exp(-self.log_snr_min / 2))
 
     def log_snr(self, t: Float[Tensor, "*times"]) -> Float[Tensor, "*times"]:
-        return -2 * (self._angle * t).tan().log()
+        # The cosine is the sine of the rest to pi/2: in float32 the angle itself may round to beyond pi/2.
+        rest = math.pi / 2 * (1 - t) + math.atan(math.exp(self.log_snr_min / 2)) * t
+        return 2 * (rest.sin().log() - (self._angle * t).sin().log())
 
     def time(self, log_snr: Float[Tensor, "*times"]) -> Float[Tensor, "*times"]:
         return (-log_snr / 2).exp().atan() / self._angle
@@ -80,7 +82,7 @@ class LinearBeta(Schedule):
         if not 0 < self.beta_start <= self.beta_end < 1:
             raise ValueError(f"need 0 < beta_start <= beta_end < 1, got {self.beta_start} and {self.beta_end}")
 
-    def _table(self, like: Tensor) -> Float[Tensor, "T+1"]:
+    def _table(self, like: Tensor) -> Float[Tensor, "{self.num_timesteps}+1"]:
         return _log_alpha_squared(self.num_timesteps, self.beta_start, self.beta_end).to(like)
 
     def log_snr(self, t: Float[Tensor, "*times"]) -> Float[Tensor, "*times"]:
@@ -99,7 +101,7 @@ class LinearBeta(Schedule):
 
 
 @lru_cache
-def _log_alpha_squared(num_timesteps: int, beta_start: float, beta_end: float) -> Float[Tensor, "T+1"]:
+def _log_alpha_squared(num_timesteps: int, beta_start: float, beta_end: float) -> Float[Tensor, "{num_timesteps}+1"]:
     beta = torch.linspace(beta_start, beta_end, num_timesteps, dtype=torch.float64)
     return torch.cat([beta.new_zeros(1), torch.log1p(-beta).cumsum(0)])
 

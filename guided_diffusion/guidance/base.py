@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -17,12 +17,14 @@ Scale = float | Tensor
 """
 
 
+@runtime_checkable
 class Wrapper(Protocol):
     """Anything that turns one denoiser into another: a guidance, a threshold."""
 
     def __call__(self, denoise: Denoise, schedule: Schedule) -> Denoise: ...
 
 
+@runtime_checkable
 class Guidance(Wrapper, Protocol):
     """A frozen dataclass with a ``scale``, so that ``dataclasses.replace(guidance, scale=w)`` sets it."""
 

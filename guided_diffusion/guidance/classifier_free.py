@@ -34,7 +34,7 @@ class ClassifierFree:
         check_scale(self.scale)
 
     def __call__(self, denoise: Denoise, schedule: Schedule) -> Denoise:
-        scale = torch.as_tensor(self.scale).cpu()
+        scale = torch.as_tensor(self.scale, dtype=torch.float64, device="cpu")
         with_label, without_label = scale != 0, scale != 1
 
         def guided(x_t: Tensor, t: Tensor, y: Labels) -> Prediction:

@@ -42,7 +42,7 @@ class Clip:
 
 @dataclass(frozen=True)
 class DynamicThreshold:
-    """``clamp(x0, -s, s) / s`` with s the ``quantile`` of a sample's \\|x0\\|, where s is above 1.
+    """``clamp(x0, -s, s) / s`` with s the ``quantile`` of the size of a sample's pixels, where that is above 1.
 
     Saharia et al. 2022 (arXiv 2205.11487, section 2.3 and appendix A.2). ``eps`` is recomputed. With
     ``quantile`` = 1 an image is only divided by its largest value.

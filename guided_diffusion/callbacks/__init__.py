@@ -1,0 +1,10 @@
+"""Lightning callbacks. All are optional: without them the weights are the same."""
+
+from guided_diffusion.callbacks.accuracy_by_scale import AccuracyByScale
+from guided_diffusion.callbacks.checkpoints import LastCheckpoint
+from guided_diffusion.callbacks.ema import EMA
+from guided_diffusion.callbacks.progress import StepProgress
+from guided_diffusion.callbacks.sample_grid import SampleGrid
+from guided_diffusion.callbacks.throughput import ImagesPerSecond
+
+__all__ = ["EMA", "AccuracyByScale", "ImagesPerSecond", "LastCheckpoint", "SampleGrid", "StepProgress"]

@@ -1,0 +1,88 @@
+"""The accuracy of samples, across scales of guidance."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Callable, Sequence
+
+import torch
+from pytorch_lightning import Trainer
+from torchmetrics.functional.classification import multiclass_accuracy
+
+from guided_diffusion.callbacks.loggers import log_curve, log_image
+from guided_diffusion.callbacks.sampling import SamplingCallback
+from guided_diffusion.data import ImageDataModule
+from guided_diffusion.files import whole_file
+from guided_diffusion.metrics import Judge
+from guided_diffusion.modules import DiffusionModule
+from guided_diffusion.plots import save_accuracy_plot
+from guided_diffusion.sampling import Recipe
+
+COLUMNS = ("scale", "accuracy", "num_samples", "judge_ceiling")
+
+
+class AccuracyByScale(SamplingCallback):
+    """Writes ``accuracy_by_scale.csv`` and its plot: the share of samples in which the judge sees their label.
+
+    Every scale has the same labels, evenly over the classes, and the same noise; all scales go through the
+    network together.
+
+    Args:
+        recipe: how samples are made; its guidance's scale is replaced by each of ``scales``.
+        scales: of guidance.
+        judge: gives the judge for a DataModule.
+        output_dir: of the run.
+        every_n_steps: optimizer steps between two judgements; 0 for the end alone.
+        num_samples: for every scale.
+        seed: of the noise.
+
+    Raises:
+        ValueError: if there are no scales or no samples.
+    """
+
+    def __init__(
+        self,
+        recipe: Recipe,
+        scales: Sequence[float],
+        judge: Callable[[ImageDataModule], Judge],
+        output_dir: str,
+        every_n_steps: int = 0,
+        num_samples: int = 500,
+        seed: int = 0,
+    ) -> None:
+        super().__init__(output_dir, every_n_steps)
+        if not scales:
+            raise ValueError("scales must hold at least one number")
+        if num_samples < 1:
+            raise ValueError(f"num_samples must be at least 1, got {num_samples}")
+        self.recipe = recipe
+        self.scales = list(scales)
+        self.judge_source = judge
+        self.num_samples = num_samples
+        self.seed = seed
+
+    def sample(self, trainer: Trainer, module: DiffusionModule) -> None:
+        data: ImageDataModule = trainer.datamodule  # type: ignore[attr-defined]
+        judge = self.judge_source(data)
+        labels = torch.arange(self.num_samples) % data.num_classes
+        images = self.recipe.sweep(module.denoiser, labels, data.shape, self.scales, seed=self.seed)
+        accuracies = [
+            multiclass_accuracy(judge.classify(row), labels, data.num_classes, average="micro").item() for row in images
+        ]
+        self._write(accuracies, judge)
+        self._print(accuracies, judge)
+        log_curve(trainer, "guidance/accuracy", self.scales, accuracies)
+        log_image(trainer, "guidance/accuracy_by_scale", self.output_dir / "accuracy_by_scale.png")
+
+    def _write(self, accuracies: Sequence[float], judge: Judge) -> None:
+        with whole_file(self.output_dir / "accuracy_by_scale.csv") as path, path.open("w", newline="") as file:
+            rows = csv.writer(file, lineterminator="\n")
+            rows.writerow(COLUMNS)
+            for scale, accuracy in zip(self.scales, accuracies, strict=True):
+                rows.writerow([f"{scale:g}", f"{accuracy:.6f}", self.num_samples, f"{judge.ceiling:.6f}"])
+        save_accuracy_plot(self.scales, accuracies, judge.ceiling, self.output_dir / "accuracy_by_scale.png")
+
+    def _print(self, accuracies: Sequence[float], judge: Judge) -> None:
+        print(f"\njudge accuracy over {self.num_samples} samples; on real test images {judge.ceiling:.1%}")
+        for scale, accuracy in zip(self.scales, accuracies, strict=True):
+            print(f"  w = {scale:<5g} {accuracy:7.1%}")

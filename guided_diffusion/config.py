@@ -1,0 +1,80 @@
+"""The configuration: the schema of each program, and the one place that turns a config node into an object."""
+
+from __future__ import annotations
+
+import secrets
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from hydra.core.config_store import ConfigStore
+from hydra.errors import InstantiationException
+from hydra.utils import instantiate
+from omegaconf import MISSING, DictConfig, OmegaConf
+
+_PACKAGE = Path(__file__).parent
+CONFIG_PATH = str(next(path for path in (_PACKAGE / "conf", _PACKAGE.parent / "conf") if path.is_dir()))
+"""``conf/``: inside the package in an installed wheel, beside it in a checkout."""
+
+
+@dataclass
+class TrainConfig:
+    """What ``train`` reads. A key that is not here is an error that names it."""
+
+    name: str = MISSING
+    seed: int = MISSING
+    output_dir: str = MISSING
+    label_dropout: float = MISSING
+    scales: list[float] = MISSING
+    data: dict[str, Any] = field(default_factory=dict)
+    network: dict[str, Any] = field(default_factory=dict)
+    schedule: dict[str, Any] = field(default_factory=dict)
+    module: dict[str, Any] = field(default_factory=dict)
+    guidance: dict[str, Any] = field(default_factory=dict)
+    threshold: dict[str, Any] = field(default_factory=dict)
+    sampler: dict[str, Any] = field(default_factory=dict)
+    recipe: dict[str, Any] = field(default_factory=dict)
+    judge: dict[str, Any] = field(default_factory=dict)
+    trainer: dict[str, Any] = field(default_factory=dict)
+    callbacks: dict[str, Any] = field(default_factory=dict)
+    logger: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass
+class SampleConfig:
+    """What ``sample`` reads."""
+
+    checkpoint: str | None = None
+    labels: list[int] | None = None
+    num_samples: int = MISSING
+    seed: int = MISSING
+    animate: bool = MISSING
+    weights: str = MISSING
+    device: str = MISSING
+    output_dir: str = MISSING
+    guidance: dict[str, Any] = field(default_factory=dict)
+    threshold: dict[str, Any] = field(default_factory=dict)
+    sampler: dict[str, Any] = field(default_factory=dict)
+    recipe: dict[str, Any] = field(default_factory=dict)
+
+
+def register() -> None:
+    """Make the schemas and the resolver ``${short_id:}`` known to Hydra; as often as one likes."""
+    store = ConfigStore.instance()
+    store.store("train_schema", TrainConfig)
+    store.store("sample_schema", SampleConfig)
+    OmegaConf.register_new_resolver("short_id", lambda: secrets.token_hex(2), use_cache=True, replace=True)
+
+
+def build(node: DictConfig | dict[str, Any], **arguments: Any) -> Any:
+    """The object that ``_target_`` names, with plain lists and dicts as arguments.
+
+    Raises:
+        ValueError: if it can't be made: the key, and what is wrong with it, on one line.
+    """
+    try:
+        return instantiate(node, _convert_="all", **arguments)
+    except InstantiationException as error:
+        message, _, key = str(error).partition("\nfull_key: ")
+        reason = str(error.__cause__ or message.replace("\n", " "))
+        raise ValueError(f"{key}: {reason}" if key else reason) from error

@@ -1,0 +1,167 @@
+"""One DataModule for images, whatever the dataset."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from typing import Any, Literal, NamedTuple
+
+import torch
+from jaxtyping import Float, Int, UInt8
+from pytorch_lightning import LightningDataModule
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+from torch.utils.data.distributed import DistributedSampler
+
+from guided_diffusion.randomness import generator_for
+
+Split = Literal["train", "val", "test"]
+
+
+class Batch(NamedTuple):
+    """Images and their classes; uint8 from the loader, float in [-1, 1] once on the device."""
+
+    images: Tensor
+    labels: Int[Tensor, " b"]
+
+
+def normalise(images: UInt8[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
+    """0 to 255 becomes -1 to 1, the range of every model's input."""
+    return images.float() / 127.5 - 1
+
+
+def denormalise(images: Float[Tensor, "*shape"]) -> UInt8[Tensor, "*shape"]:
+    """-1 to 1 becomes 0 to 255; what lies outside is clamped."""
+    return ((images.clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8)
+
+
+class ImageDataset(Dataset[Batch]):
+    """Images held once as uint8; a batch is one indexing operation.
+
+    Args:
+        images: shape (n, c, h, w).
+        labels: shape (n,).
+        flip: mirror a random half of each batch from left to right, decided by ``seed`` and the batch's indices.
+        seed: of the flips.
+    """
+
+    def __init__(
+        self, images: UInt8[Tensor, "n c h w"], labels: Int[Tensor, " n"], flip: bool = False, seed: int = 0
+    ) -> None:
+        self.images = images
+        self.labels = labels
+        self.flip = flip
+        self.seed = seed
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def __getitems__(self, indices: Sequence[int]) -> Batch:
+        rows = torch.as_tensor(indices)
+        images = self.images[rows]
+        if self.flip:
+            mirrored = torch.rand(len(rows), generator=generator_for("cpu", self.seed, *indices)) < 0.5
+            images[mirrored] = images[mirrored].flip(-1)
+        return Batch(images, self.labels[rows])
+
+
+class ImageDataModule(LightningDataModule, ABC):
+    """Images and labels for every training and judgement: split, batched, in [-1, 1] on the device.
+
+    A dataset is a subclass that states ``name``, ``channels``, ``image_size`` and ``class_names``, and
+    implements ``load``. The test split is for the judge's ceiling and for distances, nothing else.
+
+    Args:
+        batch_size: images per step and device.
+        validation_size: how many training images are held out.
+        flip: mirror images in training. It belongs to the dataset: a mirrored digit is none.
+        seed: of the order and the flips.
+        split_seed: of the choice of the held-out images.
+
+    Raises:
+        ValueError: from ``setup``, if a split would be empty.
+    """
+
+    name: str
+    channels: int
+    image_size: int
+    class_names: tuple[str, ...]
+
+    def __init__(
+        self, batch_size: int, validation_size: int, flip: bool = False, seed: int = 0, split_seed: int = 0
+    ) -> None:
+        super().__init__()
+        if batch_size < 1:
+            raise ValueError(f"batch_size must be at least 1, got {batch_size}")
+        if validation_size < 0:
+            raise ValueError(f"validation_size must be at least 0, got {validation_size}")
+        self.batch_size = batch_size
+        self.validation_size = validation_size
+        self.flip = flip
+        self.seed = seed
+        self.split_seed = split_seed
+        self._splits: dict[Split, Batch] = {}
+
+    @abstractmethod
+    def load(self, train: bool) -> Batch:
+        """All training images, or all test images: uint8 of shape (n, c, h, w), and labels."""
+
+    @property
+    def num_classes(self) -> int:
+        return len(self.class_names)
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Of one image: channels, height, width."""
+        return self.channels, self.image_size, self.image_size
+
+    def split(self, name: Split) -> Batch:
+        """A whole split, as uint8; read and divided on first use."""
+        if name not in self._splits:
+            if name == "test":
+                self._splits["test"] = self.load(train=False)
+            else:
+                self._splits |= self._divided(self.load(train=True))
+        return self._splits[name]
+
+    def _divided(self, data: Batch) -> dict[Split, Batch]:
+        order = torch.randperm(len(data.labels), generator=torch.Generator().manual_seed(self.split_seed))
+        remaining = len(order) - self.validation_size
+        if remaining < self.batch_size:
+            raise ValueError(
+                f"{self.name} has {len(order)} training images: with validation_size {self.validation_size} "
+                f"that is less than one batch of {self.batch_size}; lower data.batch_size or data.validation_size"
+            )
+        train, val = order[:remaining].sort().values, order[remaining:].sort().values
+        return {
+            "train": Batch(data.images[train], data.labels[train]),
+            "val": Batch(data.images[val], data.labels[val]),
+        }
+
+    def setup(self, stage: str | None = None) -> None:
+        self.split("test" if stage == "test" else "train")
+
+    def train_dataloader(self) -> DataLoader[Batch]:
+        return self._loader("train", shuffle=True)
+
+    def val_dataloader(self) -> DataLoader[Batch]:
+        return self._loader("val", shuffle=False)
+
+    def test_dataloader(self) -> DataLoader[Batch]:
+        return self._loader("test", shuffle=False)
+
+    def _loader(self, split: Split, shuffle: bool) -> DataLoader[Batch]:
+        """Workers would only copy: a batch is one indexing operation. The order follows from (seed, epoch)."""
+        dataset = ImageDataset(*self.split(split), flip=self.flip and split == "train", seed=self.seed)
+        replicas, rank = (self.trainer.world_size, self.trainer.global_rank) if self.trainer else (1, 0)
+        sampler: DistributedSampler[Batch] = DistributedSampler(
+            dataset, replicas, rank, shuffle=shuffle, seed=self.seed, drop_last=shuffle
+        )
+        return DataLoader(dataset, self.batch_size, sampler=sampler, drop_last=shuffle, collate_fn=_as_it_is)
+
+    def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
+        return Batch(normalise(batch.images), batch.labels)
+
+
+def _as_it_is(batch: Any) -> Any:
+    return batch

@@ -1,0 +1,52 @@
+"""Random images, for tests and for trying things out."""
+
+from __future__ import annotations
+
+import torch
+
+from guided_diffusion.data.base import Batch, ImageDataModule
+
+
+class Fake(ImageDataModule):
+    """Uniform random pixels and labels, of any size, number of channels and of classes.
+
+    Args:
+        channels: of the images.
+        image_size: height and width.
+        num_classes: labels are 0 to ``num_classes - 1``; every class occurs.
+        num_train: training images, the validation split included.
+        num_test: test images.
+        batch_size: images per step and device.
+        validation_size: how many training images are held out.
+        flip: mirror images in training.
+        seed: of the order and the flips.
+        split_seed: of the images and of the choice of the held-out ones.
+    """
+
+    name = "fake"
+
+    def __init__(
+        self,
+        batch_size: int,
+        validation_size: int,
+        channels: int = 1,
+        image_size: int = 8,
+        num_classes: int = 10,
+        num_train: int = 256,
+        num_test: int = 64,
+        flip: bool = False,
+        seed: int = 0,
+        split_seed: int = 0,
+    ) -> None:
+        super().__init__(batch_size, validation_size, flip, seed, split_seed)
+        self.channels = channels
+        self.image_size = image_size
+        self.class_names = tuple(f"class {index}" for index in range(num_classes))
+        self.num_train = num_train
+        self.num_test = num_test
+
+    def load(self, train: bool) -> Batch:
+        count = self.num_train if train else self.num_test
+        generator = torch.Generator().manual_seed(2 * self.split_seed + train)
+        images = torch.randint(256, (count, *self.shape), generator=generator, dtype=torch.uint8)
+        return Batch(images, torch.arange(count) % self.num_classes)

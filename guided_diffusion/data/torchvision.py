@@ -1,0 +1,147 @@
+"""MNIST, Fashion-MNIST and CIFAR-10: torchvision's datasets, in its layout on disk."""
+
+from __future__ import annotations
+
+import tempfile
+from abc import abstractmethod
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, ClassVar
+from urllib.error import URLError
+
+import torch
+from torchvision import datasets
+
+from guided_diffusion.data.base import Batch, ImageDataModule
+
+
+class TorchvisionImages(ImageDataModule):
+    """A dataset that torchvision reads from ``root``. What is there is used as it is, what is missing is downloaded.
+
+    Args:
+        root: the folder that holds the dataset's folder.
+        batch_size: images per step and device.
+        validation_size: how many training images are held out.
+        flip: mirror images in training.
+        seed: of the order and the flips.
+        split_seed: of the choice of the held-out images.
+
+    Raises:
+        FileNotFoundError: from ``prepare_data`` or ``setup``, if files are missing and can't be downloaded.
+        ValueError: if a file is damaged.
+    """
+
+    files: ClassVar[dict[str, int]]
+    """The files below ``root``, and the size of each in bytes."""
+    dataset: Callable[..., Any]
+
+    def __init__(
+        self,
+        root: str | Path,
+        batch_size: int,
+        validation_size: int,
+        flip: bool = False,
+        seed: int = 0,
+        split_seed: int = 0,
+    ) -> None:
+        super().__init__(batch_size, validation_size, flip, seed, split_seed)
+        self.root = Path(root)
+
+    def prepare_data(self) -> None:
+        if self._missing():
+            self._download()
+
+    def load(self, train: bool) -> Batch:
+        if self._missing():
+            self._download()
+        for file, size in self.files.items():
+            if (self.root / file).stat().st_size != size:
+                raise self._damaged(file, f"it has {(self.root / file).stat().st_size:,} bytes instead of {size:,}")
+        try:
+            return self._read(self.dataset(str(self.root), train=train, download=False))
+        except (RuntimeError, AssertionError, ValueError) as error:
+            raise self._damaged(next(iter(self.files)).rpartition("/")[0], str(error)) from error
+
+    @abstractmethod
+    def _read(self, dataset: Any) -> Batch:
+        """The dataset's arrays as tensors."""
+
+    def _missing(self) -> list[str]:
+        return [file for file in self.files if not (self.root / file).is_file()]
+
+    def _download(self) -> None:
+        """Download beside the root and move into it what it lacks: nothing that is there is rewritten."""
+        print(f"{self.name} is not in {self.root.absolute()}: downloading it")
+        try:
+            self.root.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryDirectory(dir=self.root, prefix=".download-") as folder:
+                self.dataset(folder, train=True, download=True)
+                for file in self._missing():
+                    (self.root / file).parent.mkdir(parents=True, exist_ok=True)
+                    (Path(folder) / file).replace(self.root / file)
+        except (URLError, RuntimeError, OSError) as error:
+            raise FileNotFoundError(
+                f"{self.name} is not in {self.root.absolute()} ({self._missing()[0]} is missing) and can't be "
+                f"downloaded: {error}. Set GUIDED_DIFFUSION_DATA, or data.root, to the folder that has it in "
+                f"torchvision's layout, or use data=digits, which needs no file"
+            ) from error
+
+    def _damaged(self, what: str, why: str) -> ValueError:
+        return ValueError(f"{self.root / what} is damaged: {why}. Delete it and run again to download it anew")
+
+
+def _idx_files(name: str) -> dict[str, int]:
+    return {
+        f"{name}/raw/train-images-idx3-ubyte": 47_040_016,
+        f"{name}/raw/train-labels-idx1-ubyte": 60_008,
+        f"{name}/raw/t10k-images-idx3-ubyte": 7_840_016,
+        f"{name}/raw/t10k-labels-idx1-ubyte": 10_008,
+    }
+
+
+class MNIST(TorchvisionImages):
+    """60,000 + 10,000 handwritten digits, 28x28 in grey (LeCun, Cortes and Burges; CC BY-SA 3.0)."""
+
+    name = "mnist"
+    channels = 1
+    image_size = 28
+    class_names = tuple("0123456789")
+    dataset = datasets.MNIST
+    files = _idx_files("MNIST")
+
+    def _read(self, dataset: Any) -> Batch:
+        return Batch(dataset.data[:, None], dataset.targets.long())
+
+
+class FashionMNIST(MNIST):
+    """60,000 + 10,000 pictures of clothing, 28x28 in grey (Xiao et al. 2017, arXiv 1708.07747; MIT)."""
+
+    name = "fashion_mnist"
+    class_names = (
+        "T-shirt", "trouser", "pullover", "dress", "coat", "sandal", "shirt", "sneaker", "bag", "ankle boot",
+    )  # fmt: skip
+    dataset = datasets.FashionMNIST
+    files = _idx_files("FashionMNIST")
+
+
+class CIFAR10(TorchvisionImages):
+    """50,000 + 10,000 small photographs, 32x32 in colour (Krizhevsky 2009)."""
+
+    name = "cifar10"
+    channels = 3
+    image_size = 32
+    class_names = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
+    dataset = datasets.CIFAR10
+    files: ClassVar = {
+        "cifar-10-batches-py/data_batch_1": 31_035_704,
+        "cifar-10-batches-py/data_batch_2": 31_035_320,
+        "cifar-10-batches-py/data_batch_3": 31_035_999,
+        "cifar-10-batches-py/data_batch_4": 31_035_696,
+        "cifar-10-batches-py/data_batch_5": 31_035_623,
+        "cifar-10-batches-py/test_batch": 31_035_526,
+        "cifar-10-batches-py/batches.meta": 158,
+    }
+
+    def _read(self, dataset: Any) -> Batch:
+        images = torch.from_numpy(dataset.data).permute(0, 3, 1, 2).contiguous()
+        return Batch(images, torch.tensor(dataset.targets))

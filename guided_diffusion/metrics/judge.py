@@ -1,0 +1,152 @@
+"""The judge of samples: a classifier trained on clean images, which never guides.
+
+It is trained when first needed and kept in a cache, under a key made of the data, the architecture, the
+way it is trained and the seed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import os
+import pickle
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float, Int
+from platformdirs import user_cache_path
+from torch import Tensor, nn
+
+from guided_diffusion.data import ImageDataModule, normalise
+from guided_diffusion.files import whole_file
+from guided_diffusion.networks import JudgeNet
+from guided_diffusion.randomness import generator_for
+
+CHUNK = 1000
+
+
+@dataclass(frozen=True)
+class Judge:
+    """A trained classifier, and its accuracy on real test images: the ceiling of what it can say of samples."""
+
+    network: nn.Module
+    ceiling: float
+
+    @torch.no_grad()
+    def classify(self, images: Float[Tensor, "n c h w"]) -> Int[Tensor, " n"]:
+        """The most likely class of each image; images in [-1, 1]."""
+        return torch.cat([self.network(chunk).argmax(1) for chunk in images.split(CHUNK)])
+
+
+@dataclass(frozen=True)
+class JudgeSource:
+    """Where the judge comes from: a file, or the cache, or a training of its own.
+
+    Args:
+        checkpoint: a judge that was saved before, to be used instead of one of our own.
+        steps: of training.
+        batch_size: images per step.
+        learning_rate: at the top of the one-cycle schedule.
+        width: channels of the first stage of ``JudgeNet``.
+        seed: of its weights, its order and its dropout.
+    """
+
+    checkpoint: str | None = None
+    steps: int = 800
+    batch_size: int = 128
+    learning_rate: float = 3e-3
+    width: int = 32
+    seed: int = 0
+
+    def __call__(self, data: ImageDataModule) -> Judge:
+        """The judge for this data, on the CPU.
+
+        Raises:
+            FileNotFoundError: if ``checkpoint`` does not exist.
+            ValueError: if it holds no judge for such images and classes.
+        """
+        if self.checkpoint is not None:
+            return self._read(Path(self.checkpoint), data)
+        path = _cache_dir() / f"judge-{data.name}-{self._key(data)}.pt"
+        if path.is_file():
+            return self._read(path, data)
+        judge = self._train(data)
+        with whole_file(path) as temporary:
+            torch.save({"judge": judge.network.state_dict(), "ceiling": judge.ceiling, "width": self.width}, temporary)
+        return judge
+
+    def _key(self, data: ImageDataModule) -> str:
+        settings = repr((self, data.shape, data.class_names, str(JudgeNet(*_sizes(data), self.width))))
+        content = hashlib.sha256(settings.encode())
+        for split in ("train", "test"):
+            content.update(data.split(split).images.numpy().tobytes())
+            content.update(data.split(split).labels.numpy().tobytes())
+        return content.hexdigest()[:16]
+
+    def _read(self, path: Path, data: ImageDataModule) -> Judge:
+        if not path.is_file():
+            raise FileNotFoundError(f"there is no judge at {path.absolute()}")
+        try:
+            saved = torch.load(path, map_location="cpu", weights_only=True)
+            network = JudgeNet(*_sizes(data), saved["width"])
+            network.load_state_dict(saved["judge"])
+        except (RuntimeError, KeyError, TypeError, EOFError, OSError, pickle.UnpicklingError) as error:
+            raise ValueError(
+                f"{path} holds no judge for {data.name} ({data.channels}x{data.image_size}x{data.image_size}, "
+                f"{data.num_classes} classes): {error}. Delete it and it is made anew"
+            ) from error
+        return Judge(network.eval(), saved["ceiling"])
+
+    def _train(self, data: ImageDataModule) -> Judge:
+        """One-cycle AdamW on the clean training images; the global random state is left as it was."""
+        print(f"training a judge on the clean images of {data.name}, once")
+        images, labels = data.split("train")
+        with torch.random.fork_rng():
+            torch.manual_seed(self.seed)
+            network = JudgeNet(*_sizes(data), self.width)
+            optimizer = torch.optim.AdamW(network.parameters(), weight_decay=0.05)
+            scheduler = torch.optim.lr_scheduler.OneCycleLR(optimizer, self.learning_rate, self.steps)
+            for rows in self._batches(len(labels)):
+                batch = normalise(images[rows])
+                if data.flip:
+                    mirrored = torch.rand(len(batch)) < 0.5
+                    batch[mirrored] = batch[mirrored].flip(-1)
+                optimizer.zero_grad()
+                F.cross_entropy(network(batch), labels[rows]).backward()
+                optimizer.step()
+                scheduler.step()
+        return Judge(network.eval(), accuracy(network, data))
+
+    def _batches(self, count: int) -> Iterator[Int[Tensor, " b"]]:
+        """The rows of each step: all images in a new order, then again."""
+        done = 0
+        for epoch in itertools.count():
+            order = torch.randperm(count, generator=generator_for("cpu", self.seed, epoch))
+            for rows in order.split(self.batch_size)[: max(1, count // self.batch_size)]:
+                if done == self.steps:
+                    return
+                yield rows
+                done += 1
+
+
+@torch.no_grad()
+def accuracy(network: nn.Module, data: ImageDataModule) -> float:
+    """Share of the real test images that the network, in eval mode, classifies as their label says."""
+    images, labels = data.split("test")
+    right = [
+        (network(normalise(chunk)).argmax(1) == expected).sum()
+        for chunk, expected in zip(images.split(CHUNK), labels.split(CHUNK), strict=True)
+    ]
+    return torch.stack(right).sum().item() / len(labels)
+
+
+def _sizes(data: ImageDataModule) -> tuple[int, int, int]:
+    return data.channels, data.image_size, data.num_classes
+
+
+def _cache_dir() -> Path:
+    """``GUIDED_DIFFUSION_CACHE``, or the user's cache folder."""
+    return Path(os.environ.get("GUIDED_DIFFUSION_CACHE") or user_cache_path("guided_diffusion"))

@@ -1,0 +1,108 @@
+"""Sample from a trained diffusion model: ``python -m guided_diffusion.sample checkpoint=PATH labels=[3,7]``."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from omegaconf import DictConfig, OmegaConf
+from torch import Tensor
+
+from guided_diffusion.checkpoints import TrainedDiffusion, load
+from guided_diffusion.config import build
+from guided_diffusion.files import whole_file
+from guided_diffusion.plots import grid, save_animation, save_labelled_grid
+from guided_diffusion.programs import program
+from guided_diffusion.sampling import Recipe, evaluating
+
+ANIMATED_COLUMNS = 10
+
+
+def sample(config: DictConfig) -> Path:
+    """Write ``samples.png`` and ``samples.npz``, and an animation if asked for; return their folder.
+
+    Raises:
+        ValueError, FileNotFoundError: for a wrong config or checkpoint, before anything is written.
+    """
+    if config.checkpoint is None:
+        raise ValueError("checkpoint is missing: add checkpoint=PATH, for instance outputs/.../checkpoints/last.ckpt")
+    if config.num_samples < 1:
+        raise ValueError(f"num_samples must be at least 1, got {config.num_samples}")
+    device = config.device if config.device != "auto" else "cuda" if torch.cuda.is_available() else "cpu"
+    model = load(config.checkpoint, device, config.weights)
+    classes = _classes(config.labels, model)
+    recipe: Recipe = build(config.recipe)
+
+    labels = torch.tensor(classes).repeat_interleave(config.num_samples)
+    images = recipe.images(model.denoiser, labels, model.shape, seed=config.seed)
+
+    output_dir = Path(config.output_dir)
+    names = [model.class_names[label] for label in classes]
+    save_labelled_grid(
+        images.unflatten(0, (len(classes), config.num_samples)),
+        output_dir / "samples.png",
+        rows=names,
+        columns=[""] * config.num_samples,
+    )
+    with whole_file(output_dir / "samples.npz") as path:
+        np.savez_compressed(path, images=images.numpy(), labels=labels.numpy())
+    if config.animate:
+        shown = torch.arange(len(labels)).unflatten(0, (len(classes), -1))
+        rows = shown[:, : max(1, ANIMATED_COLUMNS // len(classes))].flatten()
+        frames = _frames(recipe, model, labels[rows], rows.tolist(), config.seed)
+        save_animation(frames, output_dir / "animation")
+    OmegaConf.save(config, output_dir / "config.yaml", resolve=True)
+    return output_dir
+
+
+def _classes(labels: list[int] | None, model: TrainedDiffusion) -> list[int]:
+    if labels is None:
+        return list(range(model.num_classes))
+    wrong = [label for label in labels if not 0 <= label < model.num_classes]
+    if wrong or not labels:
+        names = ", ".join(
+            f"{index} {name}" if str(index) != name else name for index, name in enumerate(model.class_names)
+        )
+        raise ValueError(f"labels must be among {names}; got {wrong or 'none'}")
+    return list(labels)
+
+
+@torch.no_grad()
+def _frames(recipe: Recipe, model: TrainedDiffusion, labels: Tensor, indices: list[int], seed: int) -> list[Tensor]:
+    """x_t above the estimate of the clean image, after every step."""
+    with evaluating(model.denoiser):
+        return [
+            grid(torch.cat([step.x, step.x0]).cpu(), columns=len(labels), min_size=56)
+            for step in recipe.steps(model.denoiser, labels, model.shape, indices, seed)
+        ]
+
+
+def with_recipe_of_training(config: DictConfig, trained: dict[str, Any], overrides: list[str]) -> None:
+    """Put into ``config`` how the training sampled, changed by what the command line says of it.
+
+    A group that the command line chooses (``sampler=heun``) is taken from today's options instead.
+    """
+    parsed = OverridesParser.create().parse_overrides(overrides)
+    for group in ("guidance", "threshold", "sampler"):
+        if any(override.key_or_group == group for override in parsed):
+            continue
+        node = OmegaConf.create(trained[group])
+        for override in parsed:
+            if override.key_or_group.startswith(f"{group}."):
+                key = override.key_or_group.removeprefix(f"{group}.")
+                OmegaConf.update(node, key, OmegaConf.select(config, override.key_or_group))
+        config[group] = node
+
+
+def run(config: DictConfig) -> None:
+    print(f"Samples are in {sample(config)}")
+
+
+main = program(run, "sample")
+
+if __name__ == "__main__":
+    sys.exit(main())

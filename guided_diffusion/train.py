@@ -1,0 +1,71 @@
+"""Train a diffusion model, sample from it and judge it: ``python -m guided_diffusion.train``."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any, cast
+
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import DictConfig, OmegaConf
+from pytorch_lightning import Trainer, seed_everything
+from pytorch_lightning.loggers import WandbLogger
+
+from guided_diffusion.checkpoints import build_network, make_record
+from guided_diffusion.config import build
+from guided_diffusion.modules import DiffusionModule
+from guided_diffusion.programs import command, program
+
+
+def train(config: DictConfig) -> Path:
+    """Train as ``config`` says and return the run's folder.
+
+    Raises:
+        ValueError, FileNotFoundError: for a wrong config or missing data, before anything is written.
+    """
+    plain = cast(dict[str, Any], OmegaConf.to_container(config, resolve=True, throw_on_missing=True))
+    output_dir = Path(config.output_dir)
+    seed_everything(config.seed, workers=True, verbose=False)
+    data = build(config.data)
+    data.prepare_data()
+    data.setup("fit")
+    network = build_network(config.network, data.shape, data.num_classes)
+    module: DiffusionModule = build(config.module, network=network)
+    module.record = make_record(plain, data)
+    callbacks = [build(node) for node in config.callbacks.values()]
+    trainer: Trainer = build(config.trainer, callbacks=callbacks, logger=False)
+
+    output_dir.mkdir(parents=True, exist_ok=True)
+    OmegaConf.save(OmegaConf.create(plain), output_dir / "config.yaml")
+    (output_dir / "command.txt").write_text(command() + "\n")
+    trainer.loggers = [build(node) for node in config.logger.values()]
+    for logger in trainer.loggers:
+        logger.log_hyperparams(plain)
+    status = 1
+    try:
+        trainer.fit(module, datamodule=data)
+        status = 0
+    finally:
+        _finish(trainer, status)
+    return output_dir
+
+
+def _finish(trainer: Trainer, status: int) -> None:
+    """Close W&B runs, so that the jobs of a sweep don't merge into one."""
+    for logger in trainer.loggers:
+        if isinstance(logger, WandbLogger):
+            logger.experiment.finish(exit_code=status)
+
+
+def run(config: DictConfig) -> None:
+    config.output_dir = HydraConfig.get().runtime.output_dir
+    output_dir = train(config)
+    print(f"\nEverything of this run is in {output_dir}")
+    checkpoint = output_dir / "checkpoints" / "last.ckpt"
+    print(f"Next: python -m guided_diffusion.sample checkpoint={checkpoint} labels=[3,7] guidance.scale=3")
+
+
+main = program(run, "train")
+
+if __name__ == "__main__":
+    sys.exit(main())
