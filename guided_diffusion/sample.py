@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,8 +23,12 @@ from guided_diffusion.sampling import Recipe, evaluating
 ANIMATED_COLUMNS = 10
 
 
-def sample(config: DictConfig) -> Path:
+def sample(config: DictConfig, overrides: Sequence[str] = ()) -> Path:
     """Write ``samples.png`` and ``samples.npz``, and an animation if asked for; return their folder.
+
+    Args:
+        config: what to sample, from which checkpoint.
+        overrides: what the command line says; where it is silent, samples are made as in the training.
 
     Raises:
         ValueError, FileNotFoundError: for a wrong config or checkpoint, before anything is written.
@@ -35,6 +40,7 @@ def sample(config: DictConfig) -> Path:
     device = config.device if config.device != "auto" else "cuda" if torch.cuda.is_available() else "cpu"
     model = load(config.checkpoint, device, config.weights)
     classes = _classes(config.labels, model)
+    use_recipe_of_training(config, model.config, overrides)
     recipe: Recipe = build(config.recipe)
 
     labels = torch.tensor(classes).repeat_interleave(config.num_samples)
@@ -64,9 +70,7 @@ def _classes(labels: list[int] | None, model: TrainedDiffusion) -> list[int]:
         return list(range(model.num_classes))
     wrong = [label for label in labels if not 0 <= label < model.num_classes]
     if wrong or not labels:
-        names = ", ".join(
-            f"{index} {name}" if str(index) != name else name for index, name in enumerate(model.class_names)
-        )
+        names = ", ".join(f"{index} ({name})" for index, name in enumerate(model.class_names))
         raise ValueError(f"labels must be among {names}; got {wrong or 'none'}")
     return list(labels)
 
@@ -81,12 +85,12 @@ def _frames(recipe: Recipe, model: TrainedDiffusion, labels: Tensor, indices: li
         ]
 
 
-def with_recipe_of_training(config: DictConfig, trained: dict[str, Any], overrides: list[str]) -> None:
-    """Put into ``config`` how the training sampled, changed by what the command line says of it.
+def use_recipe_of_training(config: DictConfig, trained: dict[str, Any], overrides: Sequence[str]) -> None:
+    """Put into ``config`` how samples were made in the training, changed by what the command line says of it.
 
     A group that the command line chooses (``sampler=heun``) is taken from today's options instead.
     """
-    parsed = OverridesParser.create().parse_overrides(overrides)
+    parsed = OverridesParser.create().parse_overrides(list(overrides))
     for group in ("guidance", "threshold", "sampler"):
         if any(override.key_or_group == group for override in parsed):
             continue
@@ -99,7 +103,7 @@ def with_recipe_of_training(config: DictConfig, trained: dict[str, Any], overrid
 
 
 def run(config: DictConfig) -> None:
-    print(f"Samples are in {sample(config)}")
+    print(f"Samples are in {sample(config, HydraConfig.get().overrides.task)}")
 
 
 main = program(run, "sample")

@@ -34,7 +34,10 @@ class Guidance(Wrapper, Protocol):
 
 def check_scale(scale: Scale) -> None:
     """Raise ``ValueError`` unless every scale is finite and there is one, or one for each sample."""
-    values = torch.as_tensor(scale)
+    try:
+        values = torch.as_tensor(scale)
+    except TypeError as error:
+        raise ValueError(f"scale must be a number, got {scale!r}") from error
     if values.ndim > 1:
         raise ValueError(f"scale must be a number or have one value per sample, got shape {tuple(values.shape)}")
     if not values.isfinite().all():

@@ -1,0 +1,276 @@
+import math
+from functools import partial
+
+import pytest
+import torch
+
+from guided_diffusion.denoisers import Prediction
+from guided_diffusion.guidance import ClassifierFree
+from guided_diffusion.oracles import GaussianMixture
+from guided_diffusion.samplers import (
+    Sampler,
+    SampleNoise,
+    ddim,
+    ddpm,
+    dpmpp_2m,
+    heun,
+    karras_times,
+    log_snr_times,
+    uniform_times,
+)
+from guided_diffusion.schedules import Cosine, LinearBeta
+
+F64 = torch.float64
+METHODS = {
+    "ddpm": ddpm,
+    "ddpm large": partial(ddpm, variance=1.0),
+    "ddim": ddim,
+    "ddim eta=1": partial(ddim, eta=1.0),
+    "heun": heun,
+    "dpmpp_2m": dpmpp_2m,
+}
+every_method = pytest.mark.parametrize("method", METHODS.values(), ids=METHODS)
+every_grid = pytest.mark.parametrize("times", [uniform_times, log_snr_times, karras_times])
+
+
+def last(steps):
+    *_, step = steps
+    return step
+
+
+def normal(generator):
+    """Draws in float64 from a generator."""
+    return lambda shape: torch.randn(shape, generator=generator, dtype=F64)
+
+
+# Grids
+
+
+@every_grid
+@pytest.mark.parametrize("steps", [1, 2, 25, 1000])
+@pytest.mark.parametrize("schedule", [Cosine(), Cosine(-50), LinearBeta()], ids=str)
+def test_a_grid_decreases_from_one_to_zero(times, steps, schedule):
+    grid = times(schedule, steps)
+    assert len(grid) == steps + 1
+    assert (grid[0], grid[-1]) == (1, 0)
+    assert (grid.diff() < 0).all()
+    assert grid.dtype == F64
+
+
+@every_grid
+@pytest.mark.parametrize("steps", [0, -3])
+def test_a_grid_needs_a_step(times, steps):
+    with pytest.raises(ValueError, match=f"steps must be at least 1, got {steps}"):
+        times(Cosine(), steps)
+
+
+def test_uniform_times_are_a_sub_grid_of_the_table():
+    torch.testing.assert_close(uniform_times(LinearBeta(1000), 4), torch.tensor([1, 0.75, 0.5, 0.25, 0], dtype=F64))
+
+
+def test_log_snr_times_are_equal_steps_in_log_snr(schedule):
+    log_snr = schedule.log_snr(log_snr_times(schedule, 11)[:-1])
+    expected = torch.linspace(schedule.log_snr(torch.ones((), dtype=F64)).item(), 10, 11, dtype=F64)
+    torch.testing.assert_close(log_snr, expected, rtol=0, atol=1e-8)
+
+
+def test_karras_times_are_equal_steps_in_a_root_of_the_noise(schedule):
+    root = (-schedule.log_snr(karras_times(schedule, 11)[1:-1]) / 2).exp() ** (1 / 7)
+    torch.testing.assert_close(root.diff(), root.diff().mean().expand(9), rtol=1e-9, atol=0)
+    assert root[-1] ** 7 == pytest.approx(0.002)
+    assert root[0] + (root[0] - root[1]) == pytest.approx(80 ** (1 / 7))
+
+
+# What comes out of the samplers
+
+
+@every_method
+def test_samples_of_a_gaussian_have_its_mean_and_covariance(method, schedule, generator):
+    mean = torch.tensor([0.5, -1.0], dtype=F64)
+    covariance = torch.tensor([[0.5, 0.2], [0.2, 0.25]], dtype=F64)
+    oracle, draw, count = GaussianMixture.gaussian(schedule, mean, covariance), normal(generator), 10_000
+    x = last(method(oracle, schedule, draw((count, 2)), uniform_times(schedule, 250), draw=draw)).x
+    variances = covariance.diagonal()
+    error_of_mean = (variances / count).sqrt()
+    error_of_covariance = ((variances[:, None] * variances + covariance**2) / count).sqrt()
+    assert ((x.mean(0) - mean).abs() < 5 * error_of_mean).all()
+    assert ((x.T.cov() - covariance).abs() < 5 * error_of_covariance).all()
+
+
+@pytest.mark.parametrize(("method", "order"), [(ddim, 1), (heun, 2), (dpmpp_2m, 2)])
+@pytest.mark.parametrize("c", [0.5, 2.0])
+def test_order_of_convergence_to_the_closed_form_flow(method, order, c, schedule):
+    """Along the flow of N(mu, c^2 I) the offset from alpha mu is in proportion to sqrt(alpha^2 c^2 + sigma^2)."""
+    mean, offset = torch.tensor([1.0, -2.0], dtype=F64), torch.randn(4, 2, dtype=F64)
+    oracle = GaussianMixture.gaussian(schedule, mean, c**2 * torch.eye(2, dtype=F64))
+
+    def flow(t):
+        alpha, sigma = schedule(t)
+        return alpha * mean + (alpha**2 * c**2 + sigma**2).sqrt() * offset
+
+    start, end = schedule.log_snr(torch.tensor([0.9, 0.1], dtype=F64)).tolist()
+    errors = []
+    for steps in (50, 100, 200):
+        times = schedule.time(torch.linspace(start, end, steps + 1, dtype=F64))
+        x = last(method(oracle, schedule, flow(times[0]), times)).x
+        errors.append((x - flow(times[-1])).abs().max())
+    slopes = (torch.stack(errors[:-1]) / torch.stack(errors[1:])).log2()
+    assert slopes.tolist() == pytest.approx([order, order], abs=0.2)
+
+
+@pytest.mark.parametrize("method", [ddim, heun, dpmpp_2m])
+@pytest.mark.parametrize("times", [uniform_times, log_snr_times])
+def test_the_whole_way_ends_where_the_closed_form_flow_does(method, times, schedule):
+    mean, noise = torch.tensor([1.0, -2.0], dtype=F64), torch.randn(4, 2, dtype=F64)
+    oracle = GaussianMixture.gaussian(schedule, mean, 0.25 * torch.eye(2, dtype=F64))
+    alpha, sigma = schedule(torch.ones((), dtype=F64))
+    expected = mean + 0.5 * (noise - alpha * mean) / (alpha**2 * 0.25 + sigma**2).sqrt()
+    x = last(method(oracle, schedule, noise, times(schedule, 500))).x
+    torch.testing.assert_close(x, expected, rtol=0, atol=0.02)
+
+
+@pytest.mark.parametrize("times", [uniform_times, log_snr_times])
+def test_ddim_with_eta_one_is_ddpm_with_the_small_variance(mixture, times):
+    noise = torch.randn(20, 2, dtype=F64)
+    both = [
+        method(mixture, mixture.schedule, noise, times(mixture.schedule, 10), draw=normal(torch.Generator().manual_seed(1)))
+        for method in (partial(ddim, eta=1.0), ddpm)
+    ]
+    for first, second in zip(*both, strict=True):
+        torch.testing.assert_close(first.x, second.x, rtol=0, atol=1e-10)
+
+
+def test_the_variance_of_ddpm_is_between_its_small_and_its_large_one(schedule):
+    t, t_next = times = torch.tensor([0.8, 0.6], dtype=F64)
+    (alpha, sigma), (alpha_next, sigma_next) = schedule(t), schedule(t_next)
+    large = sigma**2 - (alpha / alpha_next) ** 2 * sigma_next**2
+    small = large * sigma_next**2 / sigma**2
+
+    def still(x, t, y):
+        return Prediction(torch.zeros_like(x), x)
+
+    for variance, expected in ((0.0, small), (1.0, large), (0.5, (small * large).sqrt())):
+        step = last(ddpm(still, schedule, torch.zeros(1, 2, dtype=F64), times, draw=lambda s: torch.ones(s), variance=variance))
+        torch.testing.assert_close(step.x, expected.sqrt().expand(1, 2), rtol=1e-12, atol=0)
+
+
+@every_method
+def test_one_step_is_the_estimate_at_pure_noise(method, mixture):
+    noise = torch.randn(5, 2, dtype=F64)
+    step = last(method(mixture, mixture.schedule, noise, uniform_times(mixture.schedule, 1)))
+    torch.testing.assert_close(step.x, mixture(noise, torch.ones(5, dtype=F64), None).x0, rtol=0, atol=1e-12)
+
+
+# What a sampler is
+
+
+@every_method
+@every_grid
+def test_a_sampler_yields_every_step_and_ends_with_its_estimate(method, times, mixture):
+    grid = times(mixture.schedule, 7)
+    steps = list(method(mixture, mixture.schedule, torch.randn(5, 2, dtype=F64), grid))
+    assert torch.equal(torch.stack([step.t for step in steps]), grid[1:])
+    torch.testing.assert_close(steps[-1].x, steps[-1].x0, rtol=0, atol=1e-12)
+    assert all(step.x.isfinite().all() for step in steps)
+
+
+@pytest.mark.parametrize(("name", "evaluations"), [*((name, 10) for name in METHODS if name != "heun"), ("heun", 19)])
+def test_number_of_evaluations(name, evaluations, mixture, counted):
+    denoise, schedule = counted(mixture), mixture.schedule
+    last(METHODS[name](denoise, schedule, torch.randn(5, 2, dtype=F64), uniform_times(schedule, 10)))
+    assert len(denoise.calls) == evaluations
+
+
+@every_method
+def test_a_sampler_hands_labels_on_and_cannot_tell_guided_from_plain(method, mixture):
+    y, noise, schedule = torch.tensor([0, 1, 2]), torch.randn(3, 2, dtype=F64), mixture.schedule
+    draws = [normal(torch.Generator().manual_seed(2)) for _ in range(2)]
+    plain, guided = (
+        last(method(denoise, schedule, noise, uniform_times(schedule, 5), y, draw))
+        for denoise, draw in zip((mixture, ClassifierFree(1.0)(mixture, schedule)), draws, strict=True)
+    )
+    assert torch.equal(plain.x, guided.x)
+    assert not torch.equal(plain.x, last(method(mixture, schedule, noise, uniform_times(schedule, 5))).x)
+
+
+@every_method
+def test_a_sampler_keeps_the_precision_of_the_noise_and_leaves_it_as_it_was(method, mixture):
+    noise = torch.randn(5, 2)
+    before = noise.clone()
+    assert last(method(mixture, mixture.schedule, noise, uniform_times(mixture.schedule, 5))).x.dtype == torch.float32
+    assert torch.equal(noise, before)
+
+
+@pytest.mark.parametrize("method", [ddim, heun, dpmpp_2m])
+def test_a_deterministic_sampler_draws_nothing(method, mixture):
+    def draw(shape):
+        raise AssertionError("noise was drawn")
+
+    noise, before = torch.randn(5, 2, dtype=F64), torch.random.get_rng_state()
+    last(method(mixture, mixture.schedule, noise, uniform_times(mixture.schedule, 5), None, draw))
+    assert torch.equal(torch.random.get_rng_state(), before)
+
+
+@pytest.mark.parametrize("method", [ddpm, partial(ddim, eta=0.5)])
+def test_a_stochastic_sampler_draws_once_a_step_but_the_last(method, mixture):
+    shapes = []
+
+    def draw(shape):
+        shapes.append(tuple(shape))
+        return torch.zeros(shape)
+
+    last(method(mixture, mixture.schedule, torch.randn(5, 2, dtype=F64), uniform_times(mixture.schedule, 4), None, draw))
+    assert shapes == [(5, 2)] * 3
+
+
+def test_a_sampler_setting_is_a_method_on_a_grid(mixture):
+    schedule, noise = mixture.schedule, torch.randn(5, 2, dtype=F64)
+    steps = list(Sampler(heun, 6, log_snr_times)(mixture, schedule, noise))
+    assert len(steps) == 6
+    assert torch.equal(steps[-1].x, last(heun(mixture, schedule, noise, log_snr_times(schedule, 6))).x)
+
+
+def test_a_sampler_setting_needs_a_step():
+    with pytest.raises(ValueError, match="steps must be at least 1, got 0"):
+        Sampler(steps=0)
+
+
+# Noise that belongs to a sample
+
+
+def test_noise_depends_on_seed_and_index_only():
+    batch = SampleNoise(7, [0, 1, 2, 3])
+    first, second = batch((4, 3)), batch((4, 3))
+    for i in range(4):
+        alone = SampleNoise(7, [i])
+        assert torch.equal(alone((1, 3))[0], first[i])
+        assert torch.equal(alone((1, 3))[0], second[i])
+
+
+def test_the_order_of_the_samples_does_not_matter():
+    assert torch.equal(SampleNoise(7, [5, 2, 9])((3, 4)), SampleNoise(7, [9, 5, 2])((3, 4))[[1, 2, 0]])
+
+
+def test_samples_of_one_index_share_their_noise():
+    noise = SampleNoise(7, [4, 1, 4])
+    for _ in range(2):
+        values = noise((3, 2))
+        assert torch.equal(values[0], values[2])
+        assert not torch.equal(values[0], values[1])
+
+
+def test_distinct_seeds_and_distinct_indices_have_distinct_noise():
+    values = torch.cat([SampleNoise(seed, range(50))((50, 1)) for seed in range(20)])
+    assert len(values.unique()) == 1000
+
+
+def test_noise_is_standard_normal_across_samples():
+    values = SampleNoise(0, range(2000))((2000, 4)).flatten()
+    assert values.mean().abs() < 5 / math.sqrt(8000)
+    assert values.var() == pytest.approx(1, abs=5 * math.sqrt(2 / 8000))
+
+
+def test_noise_leaves_the_global_random_state_alone():
+    before = torch.random.get_rng_state()
+    SampleNoise(7, [0, 1])((2, 3))
+    assert torch.equal(torch.random.get_rng_state(), before)
