@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import importlib
 import pickle
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
+from omegaconf import DictConfig
 
 from guided_diffusion.config import build
 from guided_diffusion.data import ImageDataModule
@@ -48,7 +50,7 @@ def make_record(config: dict[str, Any], data: ImageDataModule) -> dict[str, Any]
     }
 
 
-def build_network(node: dict[str, Any], shape: tuple[int, int, int], num_classes: int) -> torch.nn.Module:
+def build_network(node: DictConfig | dict[str, Any], shape: tuple[int, int, int], num_classes: int) -> torch.nn.Module:
     """The network of a config node, for images of this shape and this many classes."""
     return build(node, channels=shape[0], image_size=shape[1], num_classes=num_classes)
 
@@ -77,6 +79,10 @@ def load(
         raise FileNotFoundError(f"there is no checkpoint at {path.absolute()}")
     if weights not in ("ema", "raw"):
         raise ValueError(f"weights must be ema or raw, got {weights!r}")
+    try:
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise ValueError(f"device {device} can't be used: {str(error).splitlines()[0]}") from error
     saved = _read(path)
     record = saved["guided_diffusion"]
     if record["kind"] != "diffusion":
@@ -84,10 +90,10 @@ def load(
     if record["format"] > FORMAT:
         raise ValueError(f"{path} was written by a newer version of guided_diffusion: update this one to read it")
     config, data = record["config"], record["data"]
-    for key in ("network", "schedule"):
-        target = str(config[key]["_target_"])
-        if not target.startswith(trusted):
-            raise ValueError(f"{path} wants to run {target}: name its package in trusted= if you know it")
+    for key in ("network", "schedule", "guidance", "threshold", "sampler"):
+        if not isinstance(config.get(key), dict):
+            raise ValueError(f"{path} is not a checkpoint of guided_diffusion: its config has no {key}")
+        _check_targets(config[key], trusted, path)
 
     shape = tuple(data["shape"])
     network = build_network(config["network"], shape, len(data["class_names"]))
@@ -95,6 +101,21 @@ def load(
     state = saved["state_dict"] if weights == "ema" else saved.get("current_model_state", saved["state_dict"])
     denoiser.load_state_dict({key.removeprefix("denoiser."): value for key, value in state.items()})
     return TrainedDiffusion(denoiser.to(device).eval(), shape, tuple(data["class_names"]), config)
+
+
+def _check_targets(node: Any, trusted: tuple[str, ...], path: Path) -> None:
+    """Refuse, at any depth, what is not defined in a trusted package; being imported there is not enough."""
+    for value in node.values() if isinstance(node, dict) else node if isinstance(node, list) else ():
+        _check_targets(value, trusted, path)
+    if isinstance(node, dict) and "_target_" in node:
+        target = str(node["_target_"])
+        module, _, name = target.rpartition(".")
+        try:
+            source = getattr(importlib.import_module(module), name).__module__ if target.startswith(trusted) else ""
+        except (ImportError, AttributeError):
+            source = ""
+        if not f"{source}.".startswith(trusted):
+            raise ValueError(f"{path} wants to run {target}: name its package in trusted= if you know it")
 
 
 def _read(path: Path) -> dict[str, Any]:

@@ -63,6 +63,14 @@ class Parameterization:
     snr_weight: Callable[[Tensor], Tensor]
     """Squared error of F over squared error of x0, as a function of SNR."""
 
+    def __reduce__(self) -> tuple[Callable[[str], Parameterization], tuple[str]]:
+        """Sent to other processes by its name: functions without one can't be."""
+        return _parameterization, (self.name,)
+
+
+def _parameterization(name: str) -> Parameterization:
+    return PARAMETERIZATIONS[name]
+
 
 PARAMETERIZATIONS = {
     row.name: row

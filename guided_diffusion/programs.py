@@ -36,7 +36,6 @@ def program(task: Callable[[DictConfig], object], config_name: str) -> Callable[
         try:
             task(config)
         except USER_ERRORS as error:
-            _remove_if_empty(Path(HydraConfig.get().runtime.output_dir))
             message = f"error: {' '.join(str(error).split())}"
             if HydraConfig.get().mode == RunMode.MULTIRUN:
                 log.error("job %s: %s", HydraConfig.get().job.num, message)
@@ -45,6 +44,8 @@ def program(task: Callable[[DictConfig], object], config_name: str) -> Callable[
                 raise
             print(message, file=sys.stderr)
             sys.exit(1)
+        finally:
+            _remove_if_empty(Path(HydraConfig.get().runtime.output_dir))
 
     def main() -> None:
         _quiet()

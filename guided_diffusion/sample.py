@@ -104,6 +104,7 @@ def use_recipe_of_training(config: DictConfig, trained: dict[str, Any], override
 
 
 def run(config: DictConfig) -> None:
+    config.output_dir = HydraConfig.get().runtime.output_dir
     print(f"Samples are in {sample(config, HydraConfig.get().overrides.task)}")
 
 

@@ -24,12 +24,19 @@ class Recipe:
         threshold: applied to the guided estimate of the clean image.
         sampler: walks from noise to image.
         batch_size: how many samples go through the network together; guidance may double it.
+
+    Raises:
+        ValueError: unless ``batch_size`` is at least 1.
     """
 
     guidance: Guidance = field(default_factory=ClassifierFree)
     threshold: Wrapper = field(default_factory=Clip)
     sampler: Sampler = field(default_factory=Sampler)
     batch_size: int = 500
+
+    def __post_init__(self) -> None:
+        if self.batch_size < 1:
+            raise ValueError(f"batch_size must be at least 1, got {self.batch_size}")
 
     def steps(
         self,

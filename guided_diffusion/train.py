@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 from pathlib import Path
 from typing import Any, cast
@@ -10,11 +11,14 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 from pytorch_lightning import Trainer, seed_everything
 from pytorch_lightning.loggers import WandbLogger
+from pytorch_lightning.utilities import rank_zero_only
 
 from guided_diffusion.checkpoints import build_network, make_record
 from guided_diffusion.config import build
 from guided_diffusion.modules import DiffusionModule
 from guided_diffusion.programs import command, program
+
+log = logging.getLogger(__name__)
 
 
 def train(config: DictConfig) -> Path:
@@ -35,9 +39,13 @@ def train(config: DictConfig) -> Path:
     callbacks = [build(node) for node in config.callbacks.values()]
     trainer: Trainer = build(config.trainer, callbacks=callbacks, logger=False)
 
+    if config.label_dropout == 0:
+        log.warning("label_dropout is 0: the model learns nothing without a label, so scales other than 1 say nothing")
+
     output_dir.mkdir(parents=True, exist_ok=True)
-    OmegaConf.save(OmegaConf.create(plain), output_dir / "config.yaml")
-    (output_dir / "command.txt").write_text(command() + "\n")
+    if trainer.is_global_zero:
+        OmegaConf.save(OmegaConf.create(plain), output_dir / "config.yaml")
+        (output_dir / "command.txt").write_text(command() + "\n")
     trainer.loggers = [build(node) for node in config.logger.values()]
     for logger in trainer.loggers:
         logger.log_hyperparams(plain)
@@ -59,7 +67,11 @@ def _finish(trainer: Trainer, status: int) -> None:
 
 def run(config: DictConfig) -> None:
     config.output_dir = HydraConfig.get().runtime.output_dir
-    output_dir = train(config)
+    _announce(train(config))
+
+
+@rank_zero_only
+def _announce(output_dir: Path) -> None:
     print(f"\nEverything of this run is in {output_dir}")
     checkpoint = output_dir / "checkpoints" / "last.ckpt"
     print(f"Next: python -m guided_diffusion.sample checkpoint={checkpoint} labels=[3,7] guidance.scale=3")

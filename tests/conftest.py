@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import socket
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING
 
 import jaxtyping
 import pytest
@@ -16,14 +21,18 @@ _cache = TemporaryDirectory(prefix="guided-diffusion-tests-")
 os.environ.update(GUIDED_DIFFUSION_CACHE=_cache.name, WANDB_MODE="offline", WANDB_SILENT="true", HF_HUB_OFFLINE="1")
 
 # Before the package is imported. The numeric tower: a whole number is welcome where a float is asked for.
-jaxtyping.install_import_hook(
-    "guided_diffusion", "beartype.beartype(conf=beartype.BeartypeConf(is_pep484_tower=True))"
-)
+jaxtyping.install_import_hook("guided_diffusion", "beartype.beartype(conf=beartype.BeartypeConf(is_pep484_tower=True))")
 
 from guided_diffusion.denoisers import Denoiser, Labels, Prediction  # noqa: E402
 from guided_diffusion.networks import UNet  # noqa: E402
 from guided_diffusion.oracles import GaussianMixture  # noqa: E402
 from guided_diffusion.schedules import Cosine, LinearBeta, Schedule  # noqa: E402
+
+if TYPE_CHECKING:
+    from omegaconf import DictConfig
+    from pytorch_lightning import Callback, Trainer
+
+    from guided_diffusion.modules import DiffusionModule
 
 F64 = torch.float64
 
@@ -129,3 +138,118 @@ class Counted:
 @pytest.fixture
 def counted() -> type[Counted]:
     return Counted
+
+
+# What follows is for the tests of training and of the programs; it imports them only where it is used.
+
+TINY = (
+    "data=fake",
+    "network.width=8",
+    "sampler.steps=2",
+    "scales=[0,1,3]",
+    "judge.steps=2",
+    "judge.width=8",
+    "callbacks.accuracy.num_samples=20",
+    "trainer.max_steps=4",
+    "trainer.val_check_interval=2",
+    "trainer.log_every_n_steps=1",
+    "trainer.accelerator=cpu",
+)
+"""A training of a second: four steps on random images, with everything that a run writes."""
+
+
+@pytest.fixture(scope="session")
+def tiny() -> tuple[str, ...]:
+    return TINY
+
+
+@pytest.fixture(scope="session")
+def compose() -> Callable[..., DictConfig]:
+    """The config of a program with these overrides."""
+    from hydra import compose, initialize_config_dir
+
+    from guided_diffusion.config import CONFIG_PATH, register
+
+    def composed(*overrides: str, program: str = "train") -> DictConfig:
+        register()
+        with initialize_config_dir(CONFIG_PATH, version_base="1.3"):
+            return compose(program, list(overrides))
+
+    return composed
+
+
+@pytest.fixture
+def fit(compose: Callable[..., DictConfig], tmp_path: Path) -> Callable[..., tuple[Trainer, DiffusionModule]]:
+    """Train as the tiny config with these overrides says, with these callbacks instead of its own."""
+    from omegaconf import OmegaConf
+    from pytorch_lightning.callbacks import Checkpoint, ProgressBar
+
+    from guided_diffusion.checkpoints import build_network, make_record
+    from guided_diffusion.config import build
+
+    def fitted(
+        *overrides: str,
+        callbacks: Sequence[Callback] = (),
+        logger: object = False,
+        ckpt_path: Path | None = None,
+        **trainer_arguments: object,
+    ) -> tuple[Trainer, DiffusionModule]:
+        config = compose(*TINY, f"output_dir={tmp_path}", *overrides)
+        torch.manual_seed(0)
+        data = build(config.data)
+        module = build(config.module, network=build_network(config.network, data.shape, data.num_classes))
+        module.record = make_record(OmegaConf.to_container(config, resolve=True), data)
+        trainer = build(
+            config.trainer,
+            callbacks=list(callbacks),
+            logger=logger,
+            enable_progress_bar=any(isinstance(one, ProgressBar) for one in callbacks),
+            enable_checkpointing=any(isinstance(one, Checkpoint) for one in callbacks),
+            **trainer_arguments,
+        )
+        trainer.fit(module, datamodule=data, ckpt_path=ckpt_path)
+        return trainer, module
+
+    return fitted
+
+
+@pytest.fixture(scope="session")
+def run_dir(compose: Callable[..., DictConfig], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a tiny training; to be read only."""
+    from guided_diffusion.train import train
+
+    return train(compose(*TINY, f"output_dir={tmp_path_factory.mktemp('run')}"))
+
+
+@dataclass
+class Called:
+    """What a program leaves in the shell."""
+
+    status: int
+    out: str
+    err: str
+
+
+@pytest.fixture
+def call(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], tmp_path: Path
+) -> Iterator[Callable[..., Called]]:
+    """Call ``python -m guided_diffusion.<program>`` in a folder of its own, in this process, which is faster."""
+    import importlib
+
+    monkeypatch.chdir(tmp_path)
+    root = logging.getLogger()
+    before = root.handlers[:], root.level
+
+    def called(program: str, *arguments: str) -> Called:
+        monkeypatch.setattr(sys, "argv", [f"{program}.py", *arguments])
+        status = 0
+        capfd.readouterr()
+        try:
+            importlib.import_module(f"guided_diffusion.{program}").main()
+        except SystemExit as error:
+            status = int(error.code or 0)
+        return Called(status, *capfd.readouterr())
+
+    yield called
+    root.handlers[:], root.level = before  # Hydra's own write to the captured stdout

@@ -74,9 +74,10 @@ def test_the_network_is_told_the_log_snr_and_the_labels(schedule, x0):
     assert torch.equal(log_snr, schedule.log_snr(t))
 
 
-def test_the_output_of_a_network_in_half_precision_is_computed_with_in_the_precision_of_the_image(schedule, x0):
-    prediction = Denoiser(Returns(x0.bfloat16()), schedule)(x0, t, None)
-    assert prediction.x0.dtype == prediction.eps.dtype == F64
+def test_what_a_network_puts_out_in_half_precision_is_used_in_the_precision_of_the_image(schedule, x0):
+    denoiser = Denoiser(Returns(x0.bfloat16()), schedule)
+    assert denoiser.output(x0, t).dtype == F64
+    assert denoiser(x0, t).x0.dtype == denoiser(x0, t).eps.dtype == F64
 
 
 def test_unknown_parameterization_raises():

@@ -84,6 +84,12 @@ def test_stratified_times_are_uniform_and_come_from_the_generator(generator):
     assert torch.equal(t[0], stratified_times(4, torch.Generator().manual_seed(0)))
 
 
+def test_a_draw_of_exactly_zero_is_no_clean_image_and_drops_no_label(monkeypatch, generator):
+    monkeypatch.setattr(torch, "rand", lambda size, **_: torch.zeros(size))
+    assert stratified_times(4, generator).tolist() == [0.25, 0.5, 0.75, 1.0]
+    assert drop_labels(torch.arange(4), 0.0, generator).tolist() == [0, 1, 2, 3]
+
+
 def test_labels_are_dropped_one_by_one_at_the_right_rate(generator):
     y = torch.arange(10_000) % 10
     dropped = drop_labels(y, 0.1, generator) == UNLABELLED
@@ -94,7 +100,9 @@ def test_labels_are_dropped_one_by_one_at_the_right_rate(generator):
 
 
 def test_the_number_of_dropped_labels_varies_from_batch_to_batch(generator):
-    counts = torch.stack([(drop_labels(torch.zeros(50, dtype=torch.long), 0.2, generator) < 0).sum() for _ in range(500)])
+    counts = torch.stack(
+        [(drop_labels(torch.zeros(50, dtype=torch.long), 0.2, generator) < 0).sum() for _ in range(500)]
+    )
     assert counts.double().var() == pytest.approx(50 * 0.2 * 0.8, rel=5 * math.sqrt(2 / 500))
 
 

@@ -8,8 +8,8 @@ from guided_diffusion.denoisers import Prediction
 from guided_diffusion.guidance import ClassifierFree
 from guided_diffusion.oracles import GaussianMixture
 from guided_diffusion.samplers import (
-    Sampler,
     SampleNoise,
+    Sampler,
     ddim,
     ddpm,
     dpmpp_2m,
@@ -88,7 +88,7 @@ def test_karras_times_are_equal_steps_in_a_root_of_the_noise(schedule):
 def test_samples_of_a_gaussian_have_its_mean_and_covariance(method, schedule, generator):
     mean = torch.tensor([0.5, -1.0], dtype=F64)
     covariance = torch.tensor([[0.5, 0.2], [0.2, 0.25]], dtype=F64)
-    oracle, draw, count = GaussianMixture.gaussian(schedule, mean, covariance), normal(generator), 10_000
+    oracle, draw, count = GaussianMixture.gaussian(schedule, mean, covariance), normal(generator), 5000
     x = last(method(oracle, schedule, draw((count, 2)), uniform_times(schedule, 250), draw=draw)).x
     variances = covariance.diagonal()
     error_of_mean = (variances / count).sqrt()
@@ -110,30 +110,31 @@ def test_order_of_convergence_to_the_closed_form_flow(method, order, c, schedule
 
     start, end = schedule.log_snr(torch.tensor([0.9, 0.1], dtype=F64)).tolist()
     errors = []
-    for steps in (50, 100, 200):
+    for steps in (50, 100):
         times = schedule.time(torch.linspace(start, end, steps + 1, dtype=F64))
         x = last(method(oracle, schedule, flow(times[0]), times)).x
         errors.append((x - flow(times[-1])).abs().max())
-    slopes = (torch.stack(errors[:-1]) / torch.stack(errors[1:])).log2()
-    assert slopes.tolist() == pytest.approx([order, order], abs=0.2)
+    assert math.log2(errors[0] / errors[1]) == pytest.approx(order, abs=0.2)
 
 
-@pytest.mark.parametrize("method", [ddim, heun, dpmpp_2m])
+@pytest.mark.parametrize(("method", "atol"), [(ddim, 0.05), (heun, 0.005), (dpmpp_2m, 0.005)])
 @pytest.mark.parametrize("times", [uniform_times, log_snr_times])
-def test_the_whole_way_ends_where_the_closed_form_flow_does(method, times, schedule):
+def test_the_whole_way_ends_where_the_closed_form_flow_does(method, atol, times, schedule):
     mean, noise = torch.tensor([1.0, -2.0], dtype=F64), torch.randn(4, 2, dtype=F64)
     oracle = GaussianMixture.gaussian(schedule, mean, 0.25 * torch.eye(2, dtype=F64))
     alpha, sigma = schedule(torch.ones((), dtype=F64))
     expected = mean + 0.5 * (noise - alpha * mean) / (alpha**2 * 0.25 + sigma**2).sqrt()
-    x = last(method(oracle, schedule, noise, times(schedule, 500))).x
-    torch.testing.assert_close(x, expected, rtol=0, atol=0.02)
+    x = last(method(oracle, schedule, noise, times(schedule, 100))).x
+    torch.testing.assert_close(x, expected, rtol=0, atol=atol)
 
 
 @pytest.mark.parametrize("times", [uniform_times, log_snr_times])
 def test_ddim_with_eta_one_is_ddpm_with_the_small_variance(mixture, times):
     noise = torch.randn(20, 2, dtype=F64)
     both = [
-        method(mixture, mixture.schedule, noise, times(mixture.schedule, 10), draw=normal(torch.Generator().manual_seed(1)))
+        method(
+            mixture, mixture.schedule, noise, times(mixture.schedule, 10), draw=normal(torch.Generator().manual_seed(1))
+        )
         for method in (partial(ddim, eta=1.0), ddpm)
     ]
     for first, second in zip(*both, strict=True):
@@ -150,7 +151,9 @@ def test_the_variance_of_ddpm_is_between_its_small_and_its_large_one(schedule):
         return Prediction(torch.zeros_like(x), x)
 
     for variance, expected in ((0.0, small), (1.0, large), (0.5, (small * large).sqrt())):
-        step = last(ddpm(still, schedule, torch.zeros(1, 2, dtype=F64), times, draw=lambda s: torch.ones(s), variance=variance))
+        step = last(
+            ddpm(still, schedule, torch.zeros(1, 2, dtype=F64), times, draw=lambda s: torch.ones(s), variance=variance)
+        )
         torch.testing.assert_close(step.x, expected.sqrt().expand(1, 2), rtol=1e-12, atol=0)
 
 
@@ -219,7 +222,9 @@ def test_a_stochastic_sampler_draws_once_a_step_but_the_last(method, mixture):
         shapes.append(tuple(shape))
         return torch.zeros(shape)
 
-    last(method(mixture, mixture.schedule, torch.randn(5, 2, dtype=F64), uniform_times(mixture.schedule, 4), None, draw))
+    last(
+        method(mixture, mixture.schedule, torch.randn(5, 2, dtype=F64), uniform_times(mixture.schedule, 4), None, draw)
+    )
     assert shapes == [(5, 2)] * 3
 
 

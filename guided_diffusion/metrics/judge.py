@@ -79,7 +79,7 @@ class JudgeSource:
         return judge
 
     def _key(self, data: ImageDataModule) -> str:
-        settings = repr((self, data.shape, data.class_names, str(JudgeNet(*_sizes(data), self.width))))
+        settings = repr((self, data.shape, data.class_names, data.flip, str(JudgeNet(*_sizes(data), self.width))))
         content = hashlib.sha256(settings.encode())
         for split in ("train", "test"):
             content.update(data.split(split).images.numpy().tobytes())

@@ -91,7 +91,9 @@ class DiffusionModule(LightningModule):
 
     def on_validation_epoch_end(self) -> None:
         for band, metric in enumerate(self.band_losses):
-            self.log(f"val/loss_t_{band / NUM_BANDS:.2f}_{(band + 1) / NUM_BANDS:.2f}", metric.compute())
+            self.log(
+                f"val/loss_t_{band / NUM_BANDS:.2f}_{(band + 1) / NUM_BANDS:.2f}", metric.compute(), sync_dist=True
+            )
             metric.reset()
 
     def _losses(self, batch: Batch, generator: torch.Generator) -> tuple[Tensor, Tensor]:
@@ -102,10 +104,8 @@ class DiffusionModule(LightningModule):
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         optimizer = self.optimizer(self.denoiser.parameters())
-        return {
-            "optimizer": optimizer,
-            "lr_scheduler": {"scheduler": self.lr_scheduler(optimizer), "interval": "step"},
-        }
+        scheduler = {"scheduler": self.lr_scheduler(optimizer), "interval": "step", "name": "train/learning_rate"}
+        return cast(OptimizerLRScheduler, {"optimizer": optimizer, "lr_scheduler": scheduler})
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint["guided_diffusion"] = self.record

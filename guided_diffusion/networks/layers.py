@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import operator
 from collections.abc import Callable
 from typing import TypeVar
 
@@ -55,10 +56,14 @@ class LogSNREmbedding(nn.Module):
         return torch.cat([phase.cos(), phase.sin()], dim=1)
 
 
+def _concat(time: Tensor, label: Tensor) -> Tensor:
+    return torch.cat([time, label], dim=1)
+
+
 COMBINATIONS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
-    "add": lambda time, label: time + label,
-    "multiply": lambda time, label: time * label,
-    "concat": lambda time, label: torch.cat([time, label], dim=1),
+    "add": operator.add,
+    "multiply": operator.mul,
+    "concat": _concat,
 }
 
 

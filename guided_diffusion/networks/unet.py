@@ -142,11 +142,18 @@ class Downsample(nn.Module):
 
 
 class Upsample(nn.Module):
-    """Twice the resolution: nearest neighbours, then a convolution."""
+    """Twice the resolution: nearest neighbours, then a convolution, in one transposed convolution.
+
+    On a doubled image the 3x3 kernel meets each pixel of the original as a 2x2 patch. Adding up the weights
+    for such a patch gives a 4x4 kernel for the original image, and 4/9 of the multiplications.
+    """
 
     def __init__(self, channels: int) -> None:
         super().__init__()
         self.conv = nn.Conv2d(channels, channels, 3, padding=1)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.conv(F.interpolate(x, scale_factor=2, mode="nearest"))
+        kernel = F.pad(self.conv.weight.flip(2, 3).transpose(0, 1), (1, 1, 1, 1))
+        kernel = kernel[:, :, 1:] + kernel[:, :, :-1]
+        kernel = kernel[..., 1:] + kernel[..., :-1]
+        return F.conv_transpose2d(x, kernel, self.conv.bias, stride=2, padding=1)

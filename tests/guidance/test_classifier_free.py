@@ -70,7 +70,7 @@ def test_guided_is_the_unconditional_noise_against_the_classifier_gradient(mixtu
 
 @every_scale
 def test_two_mirrored_gaussians_have_the_closed_form_with_a_tanh(schedule, scale):
-    """Means m and -m, covariance c^2 I: ``x0 = alpha c^2 x / s^2 + m sigma^2 / s^2 ((1 - w) tanh(alpha m x / s^2) + w)``."""
+    """Means m and -m, covariance c^2 I: ``s^2 x0 = alpha c^2 x + m sigma^2 ((1 - w) tanh(alpha m x / s^2) + w)``."""
     mean, c = torch.tensor([0.6, -0.8], dtype=F64), 0.5
     oracle = GaussianMixture(schedule, torch.stack([mean, -mean]), c**2 * torch.eye(2, dtype=F64).expand(2, 2, 2))
     x_t, t = torch.randn(9, 2, dtype=F64), torch.linspace(0.05, 1, 9, dtype=F64)

@@ -1,0 +1,67 @@
+import torch
+from sklearn.datasets import load_digits
+
+from guided_diffusion.data import Digits
+
+
+def digits(**arguments):
+    return Digits(batch_size=128, validation_size=180, **arguments)
+
+
+def rows(images):
+    return [bytes(image.flatten().tolist()) for image in images]
+
+
+def test_all_1797_images_are_there_1437_of_them_to_train_and_validate_and_360_to_test():
+    data = digits()
+    train, val, test = (data.split(name) for name in ("train", "val", "test"))
+    assert [len(split.labels) for split in (train, val, test)] == [1437 - 180, 180, 360]
+    for split in (train, val, test):
+        assert split.images.shape == (len(split.labels), *data.shape) == (len(split.labels), 1, 8, 8)
+    pixels = torch.from_numpy(load_digits().data * (255 / 16)).round().to(torch.uint8)
+    assert sorted(rows(torch.cat([train.images, val.images, test.images]))) == sorted(rows(pixels))
+
+
+def test_grey_0_to_16_becomes_0_to_255():
+    images = digits().split("train").images
+    assert (images.dtype, images.min(), images.max()) == (torch.uint8, 0, 255)
+    assert len(images.unique()) == 17
+
+
+def test_an_image_has_its_own_label():
+    pixels, labels = load_digits(return_X_y=True)
+    labels_of = dict(zip(rows(torch.from_numpy(pixels * (255 / 16)).round().to(torch.uint8)), labels, strict=True))
+    for name in ("train", "val", "test"):
+        split = digits().split(name)
+        assert [labels_of[row] for row in rows(split.images)] == split.labels.tolist()
+
+
+def test_the_test_split_is_stratified():
+    labels = torch.from_numpy(load_digits().target)
+    counts = digits().split("test").labels.bincount(minlength=10)
+    assert ((counts - labels.bincount() * 360 / 1797).abs() < 1).all()
+
+
+def test_every_class_is_in_every_split():
+    data = digits()
+    assert data.num_classes == 10
+    for name in ("train", "val", "test"):
+        assert data.split(name).labels.unique().tolist() == list(range(10))
+
+
+def test_the_test_split_is_the_same_whatever_the_seeds():
+    first, second = (digits(seed=seed, split_seed=seed).split("test") for seed in (0, 1))
+    assert torch.equal(first.images, second.images)
+
+
+def test_the_validation_split_changes_with_the_split_seed_alone():
+    def val(**seeds):
+        return digits(**seeds).split("val").images
+
+    assert torch.equal(val(seed=0), val(seed=1))
+    assert not torch.equal(val(split_seed=0), val(split_seed=1))
+
+
+def test_digits_are_not_mirrored(compose):
+    for data in ("digits", "mnist"):
+        assert compose(f"data={data}").data.flip is False

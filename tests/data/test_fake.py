@@ -1,0 +1,27 @@
+import pytest
+import torch
+
+from guided_diffusion.data import Fake
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_images_have_the_size_and_the_number_of_channels_asked_for(channels):
+    data = Fake(16, 32, channels=channels, image_size=12, num_classes=5, num_train=100, num_test=40)
+    assert (data.shape, data.num_classes) == ((channels, 12, 12), 5)
+    for name, count in (("train", 68), ("val", 32), ("test", 40)):
+        images, labels = data.split(name)
+        assert (images.shape, images.dtype) == ((count, channels, 12, 12), torch.uint8)
+        assert labels.unique().tolist() == list(range(5))
+
+
+def test_training_and_test_images_differ():
+    data = Fake(16, 0, num_train=64)
+    assert not torch.equal(data.split("train").images, data.split("test").images)
+
+
+def test_images_are_those_of_the_split_seed():
+    def images(**seeds):
+        return Fake(16, 32, **seeds).split("train").images
+
+    assert torch.equal(images(seed=0), images(seed=1))
+    assert not torch.equal(images(split_seed=0), images(split_seed=1))

@@ -1,0 +1,72 @@
+"""The rules of the design that imports can break."""
+
+import ast
+import sys
+from pathlib import Path
+
+import jaxtyping
+import pytest
+import torch
+
+import guided_diffusion
+from guided_diffusion.schedules import Cosine, perturb
+
+PACKAGE = Path(guided_diffusion.__file__).parent
+CORE = {  # what each part may import of the package, besides itself
+    "schedules": set(),
+    "denoisers": {"schedules"},
+    "losses": {"schedules", "denoisers"},
+    "oracles": {"schedules", "denoisers"},
+    "guidance": {"schedules", "denoisers"},
+    "samplers": {"schedules", "denoisers"},
+    "networks": {"denoisers"},
+    "sampling": {"schedules", "denoisers", "guidance", "samplers"},
+}
+
+
+def files(part):
+    return sorted((PACKAGE / part).rglob("*.py")) if (PACKAGE / part).is_dir() else [PACKAGE / f"{part}.py"]
+
+
+def imports(file):
+    """The modules that a file names in its imports, also inside functions, as absolute dotted names."""
+    for node in ast.walk(ast.parse(file.read_text())):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{file} has a relative import"
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+@pytest.mark.parametrize("part", CORE)
+def test_the_core_imports_torch_and_itself_only(part):
+    allowed = {"torch", "jaxtyping", "guided_diffusion"} | sys.stdlib_module_names
+    for file in files(part):
+        assert {name.partition(".")[0] for name in imports(file)} <= allowed, file
+
+
+@pytest.mark.parametrize("part", CORE)
+def test_arrows_within_the_core_point_one_way(part):
+    for file in files(part):
+        parts = {name.split(".")[1] for name in imports(file) if name.startswith("guided_diffusion.")}
+        assert parts <= CORE[part] | {part}, file
+
+
+def test_the_package_never_imports_what_is_built_on_it():
+    for file in PACKAGE.rglob("*.py"):
+        assert not {name.partition(".")[0] for name in imports(file)} & {
+            "experiments",
+            "benchmarks",
+            "tests",
+            "notebooks",
+        }
+
+
+def test_the_imports_of_a_file_are_found_wherever_they_are(tmp_path):
+    (tmp_path / "file.py").write_text("import a.b, c\nfrom d.e import f\ndef g():\n    import h\n")
+    assert set(imports(tmp_path / "file.py")) == {"a.b", "c", "d.e.f", "h"}
+
+
+def test_shapes_in_signatures_are_checked_in_the_tests():
+    with pytest.raises(jaxtyping.TypeCheckError, match="'eps'"):
+        perturb(torch.zeros(2, 3), torch.zeros(2, 4), torch.zeros(2), Cosine())
