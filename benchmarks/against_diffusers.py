@@ -9,7 +9,8 @@ Two pairs, on 28x28 images of one channel:
 - ``equal terms``: both work on pixels, with three levels of 32, 64 and 64 channels, a block a level, attention in the
   middle with heads of 32 channels, the condition as scale and shift, 128 channels of condition. Equal: widths,
   levels, blocks, parameters (to 2 %). Not equal: groups of a GroupNorm (theirs 4, ours one for 8 channels);
-  how the time is embedded; attention by convolutions here and by linear layers there.
+  how the time is embedded; attention by convolutions here and by linear layers there; doubling the resolution,
+  which ours does in one transposed convolution.
 
 The same in both pairs: batch, noise, times, loss, precision, memory format, fused AdamW and its settings. The ratio
 is ours over theirs, so below 1 ours is faster; its range is over the turns.
@@ -139,10 +140,9 @@ def main() -> None:
     for name in args.pairs:
         torch.manual_seed(0)
         ours, theirs = (Contestant(make(), args) for make in PAIRS[name])
-        print(
-            f"\n{name}: ours {ours.parameters():.3f} M parameters, {ours.flops():.0f} MFLOP an image forward;", end=" "
-        )
-        print(f"theirs {theirs.parameters():.3f} M, {theirs.flops():.0f} MFLOP")
+        print(f"\n{name}:")
+        for who, contestant in (("ours", ours), ("theirs", theirs)):
+            print(f"  {who:<10} {contestant.parameters():.3f} M parameters, {contestant.flops():.0f} MFLOP forward")
         for what, a, b in (("train step", ours.train, theirs.train), ("forward", ours.forward, theirs.forward)):
             times = in_turns(a, b, args.turns, args.device.startswith("cuda"))
             median_ours, median_theirs = (statistics.median(column) for column in zip(*times, strict=True))

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import inspect
 import secrets
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import torch
 from hydra.core.config_store import ConfigStore
 from hydra.errors import InstantiationException
-from hydra.utils import instantiate
+from hydra.utils import get_object, instantiate
 from omegaconf import MISSING, DictConfig, OmegaConf
 
 _PACKAGE = Path(__file__).parent
@@ -60,11 +62,21 @@ class SampleConfig:
 
 
 def register() -> None:
-    """Make the schemas and the resolver ``${short_id:}`` known to Hydra; as often as one likes."""
+    """Make the schemas and the resolvers known to Hydra; as often as one likes."""
     store = ConfigStore.instance()
     store.store("train_schema", TrainConfig)
     store.store("sample_schema", SampleConfig)
     OmegaConf.register_new_resolver("short_id", lambda: secrets.token_hex(2), use_cache=True, replace=True)
+    OmegaConf.register_new_resolver("fast_precision", fast_precision, replace=True)
+
+
+def fast_precision() -> str:
+    """``bf16-mixed`` where the hardware multiplies bfloat16 itself, else ``32-true``: ``${fast_precision:}``."""
+    if torch.cuda.is_available():
+        native = torch.cuda.is_bf16_supported(including_emulation=False)
+    else:
+        native = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+    return "bf16-mixed" if native else "32-true"
 
 
 def build(node: DictConfig | dict[str, Any], **arguments: Any) -> Any:
@@ -73,9 +85,28 @@ def build(node: DictConfig | dict[str, Any], **arguments: Any) -> Any:
     Raises:
         ValueError: if it can't be made: the key, and what is wrong with it, on one line.
     """
+    key = str(node._get_full_key(None)) if isinstance(node, DictConfig) else ""
+    if "_target_" not in node:
+        raise ValueError(f"{key or dict(node)} has no _target_: is it misspelt?")
     try:
-        return instantiate(node, _convert_="all", **arguments)
+        built = instantiate(node, _convert_="all", **arguments)
     except InstantiationException as error:
         message, _, key = str(error).partition("\nfull_key: ")
-        reason = str(error.__cause__ or message.replace("\n", " "))
+        reason = " ".join(str(error.__cause__ or message).split())
         raise ValueError(f"{key}: {reason}" if key else reason) from error
+    _check_partials(node, key)
+    return built
+
+
+def _check_partials(node: Any, key: str) -> None:
+    """A partial takes any argument and fails where it is called, hours later: compare with the signature now."""
+    if not isinstance(node, dict | DictConfig):
+        return
+    if node.get("_partial_"):
+        arguments = {str(name): value for name, value in node.items() if not str(name).startswith("_")}
+        try:
+            inspect.signature(get_object(node["_target_"])).bind_partial(**arguments)
+        except TypeError as error:
+            raise ValueError(f"{key}: {error}") from error
+    for name, child in node.items():
+        _check_partials(child, ".".join(filter(None, (key, str(name)))))

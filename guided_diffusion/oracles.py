@@ -99,6 +99,8 @@ class GaussianMixture:
         log_joint = log_normal + self._log_weights.to(x)
         if y is not None:
             allowed = (self._labels.to(y) == y[:, None]) | (y[:, None] < 0)
+            if not allowed.any(1).all():
+                raise ValueError(f"no component has the label {y[~allowed.any(1)][0].item()}")
             log_joint = log_joint.masked_fill(~allowed, -torch.inf)
         return offset / variance, log_joint
 

@@ -98,6 +98,7 @@ def ddpm(
     ``variance`` is 0 for the small variance ``s^2 sigma'^2 / sigma^2``, 1 for the large one ``s^2``, between for
     the geometric mean with that weight (Nichol & Dhariwal 2021, eq. 15). A step to t = 0 adds no noise.
     """
+    _check_fraction("variance", variance)
     x = noise
     for t, t_next in pairwise(times):
         (alpha, sigma), (alpha_next, sigma_next) = schedule(t), schedule(t_next)
@@ -125,6 +126,7 @@ def ddim(
     Song et al. 2021 (arXiv 2010.02502, eq. 12 and 16). ``eta`` is ``churn`` in units of the small ancestral
     deviation: 0 is the deterministic flow, 1 is ``ddpm``.
     """
+    _check_fraction("eta", eta)
     x = noise
     for t, t_next in pairwise(times):
         (alpha, sigma), (alpha_next, sigma_next) = schedule(t), schedule(t_next)
@@ -191,6 +193,11 @@ def dpmpp_2m(
         x = (sigma_next / sigma) * x - alpha_next * torch.expm1(-h) * extrapolated
         x0_last, h_last = x0, h
         yield Step(t_next, x, x0)
+
+
+def _check_fraction(name: str, value: float) -> None:
+    if not 0 <= value <= 1:
+        raise ValueError(f"{name} must be in [0, 1], got {value}")
 
 
 def _per_sample(t: Float[Tensor, ""], x: Float[Tensor, "b *shape"]) -> Float[Tensor, " b"]:

@@ -72,6 +72,8 @@ class Recipe:
             scales: a guidance scale for each sample, in place of the guidance's own.
             seed: of the run.
         """
+        if not len(labels):
+            raise ValueError("labels must hold at least one class")
         indices = list(range(len(labels))) if indices is None else list(indices)
         batches = []
         with torch.no_grad(), evaluating(denoiser):

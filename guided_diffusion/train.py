@@ -38,6 +38,7 @@ def train(config: DictConfig) -> Path:
     module.record = make_record(plain, data)
     callbacks = [build(node) for node in config.callbacks.values()]
     trainer: Trainer = build(config.trainer, callbacks=callbacks, logger=False)
+    trainer.loggers = [build(node) for node in config.logger.values()]
 
     if config.label_dropout == 0:
         log.warning("label_dropout is 0: the model learns nothing without a label, so scales other than 1 say nothing")
@@ -46,7 +47,6 @@ def train(config: DictConfig) -> Path:
     if trainer.is_global_zero:
         OmegaConf.save(OmegaConf.create(plain), output_dir / "config.yaml")
         (output_dir / "command.txt").write_text(command() + "\n")
-    trainer.loggers = [build(node) for node in config.logger.values()]
     for logger in trainer.loggers:
         logger.log_hyperparams(plain)
     status = 1

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import functools
 import logging
 import os
 import socket
@@ -11,6 +13,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
+
+# Before torch: threads that wait for work sleep. Spinning, they slow small tensors down fifteenfold on a busy machine.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 import jaxtyping
 import pytest
@@ -170,12 +175,19 @@ def compose() -> Callable[..., DictConfig]:
 
     from guided_diffusion.config import CONFIG_PATH, register
 
-    def composed(*overrides: str, program: str = "train") -> DictConfig:
+    @functools.cache
+    def composed(program: str, *overrides: str) -> DictConfig:
         register()
         with initialize_config_dir(CONFIG_PATH, version_base="1.3"):
             return compose(program, list(overrides))
 
-    return composed
+    def copied(*overrides: str, program: str = "train", output_dir: Path | None = None) -> DictConfig:
+        config = copy.deepcopy(composed(program, *overrides))
+        if output_dir:
+            config.output_dir = str(output_dir)
+        return config
+
+    return copied
 
 
 @pytest.fixture
@@ -194,7 +206,7 @@ def fit(compose: Callable[..., DictConfig], tmp_path: Path) -> Callable[..., tup
         ckpt_path: Path | None = None,
         **trainer_arguments: object,
     ) -> tuple[Trainer, DiffusionModule]:
-        config = compose(*TINY, f"output_dir={tmp_path}", *overrides)
+        config = compose(*TINY, *overrides, output_dir=tmp_path)
         torch.manual_seed(0)
         data = build(config.data)
         module = build(config.module, network=build_network(config.network, data.shape, data.num_classes))
@@ -218,7 +230,7 @@ def run_dir(compose: Callable[..., DictConfig], tmp_path_factory: pytest.TempPat
     """The folder of a tiny training; to be read only."""
     from guided_diffusion.train import train
 
-    return train(compose(*TINY, f"output_dir={tmp_path_factory.mktemp('run')}"))
+    return train(compose(*TINY, output_dir=tmp_path_factory.mktemp("run")))
 
 
 @dataclass

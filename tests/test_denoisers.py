@@ -1,3 +1,6 @@
+import copy
+import pickle
+
 import pytest
 import torch
 from torch import nn
@@ -78,6 +81,13 @@ def test_what_a_network_puts_out_in_half_precision_is_used_in_the_precision_of_t
     denoiser = Denoiser(Returns(x0.bfloat16()), schedule)
     assert denoiser.output(x0, t).dtype == F64
     assert denoiser(x0, t).x0.dtype == denoiser(x0, t).eps.dtype == F64
+
+
+@every_parameterization
+def test_a_parameterization_survives_copies_and_other_processes(parameterization):
+    row = PARAMETERIZATIONS[parameterization]
+    assert pickle.loads(pickle.dumps(row)) is row
+    assert copy.deepcopy(Denoiser(nn.Identity(), Cosine(), parameterization)).parameterization is row
 
 
 def test_unknown_parameterization_raises():

@@ -229,10 +229,11 @@ def test_a_stochastic_sampler_draws_once_a_step_but_the_last(method, mixture):
 
 
 def test_a_sampler_setting_is_a_method_on_a_grid(mixture):
-    schedule, noise = mixture.schedule, torch.randn(5, 2, dtype=F64)
-    steps = list(Sampler(heun, 6, log_snr_times)(mixture, schedule, noise))
+    schedule, noise, y = mixture.schedule, torch.randn(3, 2, dtype=F64), torch.tensor([0, 1, 2])
+    draws = [normal(torch.Generator().manual_seed(2)) for _ in range(2)]
+    steps = list(Sampler(ddpm, 6, log_snr_times)(mixture, schedule, noise, y, draws[0]))
     assert len(steps) == 6
-    assert torch.equal(steps[-1].x, last(heun(mixture, schedule, noise, log_snr_times(schedule, 6))).x)
+    assert torch.equal(steps[-1].x, last(ddpm(mixture, schedule, noise, log_snr_times(schedule, 6), y, draws[1])).x)
 
 
 def test_a_sampler_setting_needs_a_step():

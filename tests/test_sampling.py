@@ -101,6 +101,12 @@ def test_the_threshold_is_applied_after_guidance(exact):
         assert {step.x0.abs().max().item() for step in steps} == {0.5}
 
 
+def test_sampling_works_in_inference_mode(exact):
+    images = recipe().images(exact, labels, (2,))
+    with torch.inference_mode():
+        assert torch.equal(recipe().images(exact, labels, (2,)), images)
+
+
 def test_images_are_on_the_cpu_in_single_precision_and_carry_no_gradient(exact):
     images = recipe().images(exact, labels, (2,))
     assert (images.device.type, images.dtype, images.requires_grad) == ("cpu", torch.float32, False)
@@ -127,6 +133,12 @@ def test_the_model_samples_in_eval_mode_and_returns_to_training(exact):
     recipe().images(exact, labels, (2,))
     assert set(seen) == {False}
     assert exact.training
+
+
+@pytest.mark.parametrize("batch_size", [0, -1])
+def test_a_batch_needs_a_sample(batch_size):
+    with pytest.raises(ValueError, match=f"batch_size must be at least 1, got {batch_size}"):
+        recipe(batch_size=batch_size)
 
 
 def parts(*modes):

@@ -28,16 +28,12 @@ class AccuracyByScale(SamplingCallback):
     network together.
 
     Args:
-        recipe: how samples are made; its guidance's scale is replaced by each of ``scales``.
-        scales: of guidance.
+        recipe, scales, output_dir, every_n_steps, seed: as for ``SamplingCallback``.
         judge: gives the judge for a DataModule.
-        output_dir: of the run.
-        every_n_steps: optimizer steps between two judgements; 0 for the end alone.
         num_samples: for every scale.
-        seed: of the noise.
 
     Raises:
-        ValueError: if there are no scales or no samples.
+        ValueError: if there are no samples.
     """
 
     def __init__(
@@ -47,25 +43,19 @@ class AccuracyByScale(SamplingCallback):
         judge: Callable[[ImageDataModule], Judge],
         output_dir: str,
         every_n_steps: int = 0,
-        num_samples: int = 500,
         seed: int = 0,
+        num_samples: int = 500,
     ) -> None:
-        super().__init__(output_dir, every_n_steps)
-        if not scales:
-            raise ValueError("scales must hold at least one number")
+        super().__init__(recipe, scales, output_dir, every_n_steps, seed)
         if num_samples < 1:
             raise ValueError(f"num_samples must be at least 1, got {num_samples}")
-        self.recipe = recipe
-        self.scales = list(scales)
         self.judge_source = judge
         self.num_samples = num_samples
-        self.seed = seed
 
-    def sample(self, trainer: Trainer, module: DiffusionModule) -> None:
-        data: ImageDataModule = trainer.datamodule  # type: ignore[attr-defined]
+    def sample(self, trainer: Trainer, module: DiffusionModule, data: ImageDataModule) -> None:
         judge = self.judge_source(data)
         labels = torch.arange(self.num_samples) % data.num_classes
-        images = self.recipe.sweep(module.denoiser, labels, data.shape, self.scales, seed=self.seed)
+        images = self.sweep(trainer, module, labels, data.shape)
         accuracies = [
             multiclass_accuracy(judge.classify(row), labels, data.num_classes, average="micro").item() for row in images
         ]

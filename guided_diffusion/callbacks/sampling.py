@@ -1,14 +1,20 @@
-"""What callbacks that sample have in common: when they do, and with which weights."""
+"""What callbacks that sample have in common: when they do, how, and with which weights."""
 
 from __future__ import annotations
 
 from abc import abstractmethod
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from jaxtyping import Float, Int
 from pytorch_lightning import Callback, LightningModule, Trainer
+from torch import Tensor
 
 from guided_diffusion.callbacks.ema import evaluation_weights
+from guided_diffusion.data import ImageDataModule
+from guided_diffusion.modules import DiffusionModule
+from guided_diffusion.sampling import Recipe
 
 
 class SamplingCallback(Callback):
@@ -17,23 +23,40 @@ class SamplingCallback(Callback):
     Training is not affected: sampling draws from generators of its own.
 
     Args:
+        recipe: how samples are made; its guidance's scale is replaced by each of ``scales``.
+        scales: of guidance.
         output_dir: of the run.
         every_n_steps: optimizer steps between two samplings; 0 for the end alone.
+        seed: of the noise.
 
     Raises:
-        ValueError: if ``every_n_steps`` is negative.
+        ValueError: if ``every_n_steps`` is negative or there are no scales.
     """
 
-    def __init__(self, output_dir: str, every_n_steps: int) -> None:
+    def __init__(
+        self, recipe: Recipe, scales: Sequence[float], output_dir: str, every_n_steps: int = 0, seed: int = 0
+    ) -> None:
         if every_n_steps < 0:
             raise ValueError(f"every_n_steps must be at least 0, got {every_n_steps}")
+        if not scales:
+            raise ValueError("scales must hold at least one number")
+        self.recipe = recipe
+        self.scales = list(scales)
         self.output_dir = Path(output_dir)
         self.every_n_steps = every_n_steps
+        self.seed = seed
         self._sampled_step = 0
 
     @abstractmethod
-    def sample(self, trainer: Trainer, module: Any) -> None:
-        """Sample from ``module.denoiser``, which has the weights to judge, and write what comes of it."""
+    def sample(self, trainer: Trainer, module: DiffusionModule, data: ImageDataModule) -> None:
+        """Call ``sweep`` and write what comes of it; the module has the weights to judge."""
+
+    def sweep(
+        self, trainer: Trainer, module: DiffusionModule, labels: Int[Tensor, " n"], shape: Sequence[int]
+    ) -> Float[Tensor, "scales n *shape"]:
+        """Samples for the labels under every scale, in the precision of the training."""
+        with trainer.precision_plugin.forward_context():
+            return self.recipe.sweep(module.denoiser, labels, shape, self.scales, self.seed)
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -45,9 +68,9 @@ class SamplingCallback(Callback):
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._run(trainer, pl_module)
 
-    def _run(self, trainer: Trainer, module: LightningModule) -> None:
+    def _run(self, trainer: Trainer, module: Any) -> None:
         self._sampled_step = trainer.global_step
         if trainer.is_global_zero:
-            with evaluation_weights(trainer, module), trainer.precision_plugin.forward_context():
-                self.sample(trainer, module)
+            with evaluation_weights(trainer, module):
+                self.sample(trainer, module, trainer.datamodule)  # type: ignore[attr-defined]
         trainer.strategy.barrier()

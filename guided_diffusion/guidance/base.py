@@ -36,9 +36,15 @@ def check_scale(scale: Scale) -> None:
     """Raise ``ValueError`` unless every scale is finite and there is one, or one for each sample."""
     try:
         values = torch.as_tensor(scale)
-    except TypeError as error:
+    except (TypeError, RuntimeError) as error:
         raise ValueError(f"scale must be a number, got {scale!r}") from error
     if values.ndim > 1:
         raise ValueError(f"scale must be a number or have one value per sample, got shape {tuple(values.shape)}")
     if not values.isfinite().all():
         raise ValueError(f"scale must be finite, got {scale}")
+
+
+def check_length(scale: Tensor, x: Tensor) -> None:
+    """Raise ``ValueError`` unless there is one scale, or one for each sample of the batch."""
+    if scale.ndim and len(scale) != len(x):
+        raise ValueError(f"scale has {len(scale)} values for {len(x)} samples")

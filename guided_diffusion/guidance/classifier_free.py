@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from guided_diffusion.denoisers import UNLABELLED, Denoise, Labels, Prediction
-from guided_diffusion.guidance.base import Scale, check_scale
+from guided_diffusion.guidance.base import Scale, check_length, check_scale
 from guided_diffusion.schedules import Schedule, expand_as
 
 
@@ -40,6 +40,7 @@ class ClassifierFree:
         def guided(x_t: Tensor, t: Tensor, y: Labels) -> Prediction:
             if y is None:
                 return denoise(x_t, t, None)
+            check_length(scale, x_t)
             c_rows, u_rows = (
                 rows.expand(len(x_t)).nonzero()[:, 0].to(x_t.device) for rows in (with_label, without_label)
             )
@@ -47,10 +48,10 @@ class ClassifierFree:
             both = denoise(x_t[rows], t[rows], torch.cat([y[c_rows], torch.full_like(u_rows, UNLABELLED)]))
             w = expand_as(scale.to(x_t).expand(len(x_t)), x_t)
 
-            def combine(values: Tensor) -> Tensor:
+            def combine(values: Tensor) -> Tensor:  # a row that was not evaluated is 0 and drops out, exactly
                 c = torch.zeros_like(values[:1]).expand_as(x_t).index_copy(0, c_rows, values[: len(c_rows)])
                 u = torch.zeros_like(values[:1]).expand_as(x_t).index_copy(0, u_rows, values[len(c_rows) :])
-                return torch.where(w == 1, c, u + w * (c - u))
+                return u + w * (c - u)
 
             return Prediction(combine(both.x0), combine(both.eps))
 

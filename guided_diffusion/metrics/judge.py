@@ -62,12 +62,16 @@ class JudgeSource:
     seed: int = 0
 
     def __call__(self, data: ImageDataModule) -> Judge:
-        """The judge for this data, on the CPU.
+        """The judge for this data, on the CPU; the global random state is left as it was.
 
         Raises:
             FileNotFoundError: if ``checkpoint`` does not exist.
             ValueError: if it holds no judge for such images and classes.
         """
+        with torch.random.fork_rng(devices=[]):  # a network draws when it is made, and in training
+            return self._judge(data)
+
+    def _judge(self, data: ImageDataModule) -> Judge:
         if self.checkpoint is not None:
             return self._read(Path(self.checkpoint), data)
         path = _cache_dir() / f"judge-{data.name}-{self._key(data)}.pt"
@@ -93,31 +97,30 @@ class JudgeSource:
             saved = torch.load(path, map_location="cpu", weights_only=True)
             network = JudgeNet(*_sizes(data), saved["width"])
             network.load_state_dict(saved["judge"])
+            return Judge(network.eval(), saved["ceiling"])
         except (RuntimeError, KeyError, TypeError, EOFError, OSError, pickle.UnpicklingError) as error:
             raise ValueError(
                 f"{path} holds no judge for {data.name} ({data.channels}x{data.image_size}x{data.image_size}, "
                 f"{data.num_classes} classes): {error}. Delete it and it is made anew"
             ) from error
-        return Judge(network.eval(), saved["ceiling"])
 
     def _train(self, data: ImageDataModule) -> Judge:
-        """One-cycle AdamW on the clean training images; the global random state is left as it was."""
+        """One-cycle AdamW on the clean training images."""
         print(f"training a judge on the clean images of {data.name}, once")
         images, labels = data.split("train")
-        with torch.random.fork_rng():
-            torch.manual_seed(self.seed)
-            network = JudgeNet(*_sizes(data), self.width)
-            optimizer = torch.optim.AdamW(network.parameters(), weight_decay=0.05)
-            scheduler = torch.optim.lr_scheduler.OneCycleLR(optimizer, self.learning_rate, self.steps)
-            for rows in self._batches(len(labels)):
-                batch = normalise(images[rows])
-                if data.flip:
-                    mirrored = torch.rand(len(batch)) < 0.5
-                    batch[mirrored] = batch[mirrored].flip(-1)
-                optimizer.zero_grad()
-                F.cross_entropy(network(batch), labels[rows]).backward()
-                optimizer.step()
-                scheduler.step()
+        torch.default_generator.manual_seed(self.seed)
+        network = JudgeNet(*_sizes(data), self.width)
+        optimizer = torch.optim.AdamW(network.parameters(), weight_decay=0.05)
+        scheduler = torch.optim.lr_scheduler.OneCycleLR(optimizer, self.learning_rate, self.steps)
+        for rows in self._batches(len(labels)):
+            batch = normalise(images[rows])
+            if data.flip:
+                mirrored = torch.rand(len(batch)) < 0.5
+                batch[mirrored] = batch[mirrored].flip(-1)
+            optimizer.zero_grad()
+            F.cross_entropy(network(batch), labels[rows]).backward()
+            optimizer.step()
+            scheduler.step()
         return Judge(network.eval(), accuracy(network, data))
 
     def _batches(self, count: int) -> Iterator[Int[Tensor, " b"]]:

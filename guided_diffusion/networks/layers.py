@@ -32,7 +32,7 @@ def group_norm(channels: int) -> nn.GroupNorm:
     """
     groups = min(32, channels // 8)
     if groups < 1 or channels % groups:
-        raise ValueError(f"channels must be a multiple of 8, and of 32 from 256 on; got {channels}")
+        raise ValueError(f"{channels} channels can't be divided into groups: take a multiple of 8, of 32 from 256 on")
     return nn.GroupNorm(groups, channels)
 
 

@@ -49,13 +49,13 @@ def test_the_last_step_is_saved_once_when_the_interval_divides_it(fit, tmp_path,
     assert saved == [2, 4]
 
 
-ONE_EPOCH = ["module.lr_scheduler.total_steps=100", "trainer.max_steps=-1", "trainer.max_epochs=1"]
+ONE_EPOCH = ["data.num_train=80", "module.lr_scheduler.total_steps=9", "trainer.max_steps=-1", "trainer.max_epochs=1"]
 
 
 def test_it_is_saved_at_the_end_of_the_last_epoch(fit, tmp_path):
     last = LastCheckpoint(str(tmp_path))
     fit(*ONE_EPOCH, callbacks=[last])
-    assert step(last.path) == 14
+    assert step(last.path) == 3
 
 
 def test_it_is_saved_when_training_is_stopped_early(fit, tmp_path):

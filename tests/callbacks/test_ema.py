@@ -112,16 +112,17 @@ def test_what_is_judged_is_the_average_and_without_one_the_weights(fit):
 
 
 def test_the_weights_come_back_after_an_error_too(fit):
-    ema = EMA()
-    ema.setup(*fit()[:0], trainer=None, pl_module=(module := fit()[1]), stage="fit")
-    with torch.no_grad():
-        for parameter in module.parameters():
-            parameter.add_(1)
-    before = parameters(module)
-    with pytest.raises(RuntimeError, match="stop"), ema.averaged(module):
-        assert not torch.equal(parameters(module), before)
-        raise RuntimeError("stop")
-    assert torch.equal(parameters(module), before)
+    class Failing(Callback):
+        def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
+            before = parameters(pl_module)
+            with pytest.raises(RuntimeError, match="stop"), evaluation_weights(trainer, pl_module):
+                raise RuntimeError("stop")
+            assert torch.equal(parameters(pl_module), before)
+            self.checked = True
+
+    failing = Failing()
+    fit("trainer.max_steps=2", callbacks=[EMA(), failing])
+    assert failing.checked
 
 
 def test_it_can_be_sent_to_another_process():
@@ -129,29 +130,27 @@ def test_it_can_be_sent_to_another_process():
     assert copy._kwargs["multi_avg_fn"] == WarmedUpDecay(0.5)
 
 
-@pytest.mark.parametrize("network", ["dropout=0", "dropout=0.5"])
-def test_a_training_that_goes_on_ends_with_the_same_weights_as_one_without_a_break(network, fit, tmp_path):
-    """The break is at the end of the first of two epochs, each of fourteen steps."""
+@pytest.mark.parametrize("dropout", [0, 0.5])
+def test_a_training_that_goes_on_ends_with_the_same_weights_as_one_without_a_break(dropout, fit, tmp_path):
+    """Two epochs of four steps each; it breaks off in the second and goes on from the end of the first."""
 
     class Break(Callback):
         def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
-            trainer.should_stop = trainer.global_step == 14
+            if trainer.global_step == 6:
+                raise RuntimeError("the power has failed")
 
     def train(folder, *callbacks, ckpt_path=None):
-        last = LastCheckpoint(str(tmp_path / folder))
-        fit(
-            f"network.{network}",
-            "trainer.max_steps=28",
-            "trainer.val_check_interval=5",
-            callbacks=[EMA(), last, *callbacks],
-            ckpt_path=ckpt_path,
-        )
+        last = LastCheckpoint(str(tmp_path / folder), every_n_steps=4)
+        epochs = ["data.num_train=96", "trainer.max_steps=8", f"network.dropout={dropout}"]
+        fit(*epochs, "trainer.val_check_interval=3", callbacks=[EMA(), *callbacks, last], ckpt_path=ckpt_path)
         return torch.load(last.path, weights_only=True)
 
     whole = train("whole")
-    first = train("broken", Break())
+    with pytest.raises(RuntimeError, match="the power has failed"):
+        train("broken", Break())
+    first = torch.load(tmp_path / "broken" / "last.ckpt", weights_only=True)
     second = train("broken", ckpt_path=tmp_path / "broken" / "last.ckpt")
-    assert (whole["global_step"], first["global_step"], second["global_step"]) == (28, 14, 28)
+    assert (whole["global_step"], first["global_step"], second["global_step"]) == (8, 4, 8)
     for part in ("state_dict", "current_model_state"):
         assert torch.equal(state(whole[part]), state(second[part]))
         assert not torch.equal(state(whole[part]), state(first[part]))

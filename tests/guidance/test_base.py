@@ -1,5 +1,6 @@
 import math
 
+import jaxtyping
 import pytest
 import torch
 
@@ -21,6 +22,12 @@ def test_a_scale_that_is_not_finite_raises(scale):
 def test_a_scale_with_two_axes_raises():
     with pytest.raises(ValueError, match=r"one value per sample, got shape \(2, 3\)"):
         check_scale(torch.ones(2, 3))
+
+
+def test_a_scale_that_is_no_number_raises(monkeypatch):
+    monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)
+    with pytest.raises(ValueError, match="scale must be a number, got 'strong'"):
+        check_scale("strong")
 
 
 def test_guidances_have_a_scale_and_thresholds_have_none():

@@ -5,6 +5,7 @@ import torch
 from torch import nn
 
 from guided_diffusion.networks import UNet
+from guided_diffusion.networks.unet import Upsample
 
 log_snr, y = torch.tensor([-3.0, 0.0, 3.0]), torch.tensor([0, 2, -1])
 
@@ -86,17 +87,26 @@ def test_a_clean_image_is_a_noise_level_like_any_other(network):
     assert network(torch.randn(1, 1, 8, 8), torch.tensor([math.inf]), None).isfinite().all()
 
 
+@pytest.mark.parametrize("size", [1, 5])
+def test_upsampling_is_a_convolution_of_the_doubled_image(size):
+    upsample, x = Upsample(3).double(), torch.randn(2, 3, size, size, dtype=torch.float64)
+    expected = upsample.conv(nn.functional.interpolate(x, scale_factor=2, mode="nearest"))
+    torch.testing.assert_close(upsample(x), expected, rtol=0, atol=1e-12)
+
+
 def test_skip_connections_carry_the_image_past_the_bottom(network):
     network.middle[-1].register_forward_hook(lambda module, inputs, output: torch.zeros_like(output))
     first, second = network(torch.randn(2, 1, 8, 8), torch.zeros(2), None)
     assert (first - second).abs().max() > 1e-3
 
 
-def test_patches_give_each_pixel_its_own_output(perturbed):
+def test_patches_read_each_pixel_and_give_each_its_own_output(perturbed):
     network = perturbed(small(patch_size=2, multipliers=(1,), middle_attention=False))
-    x = torch.zeros(1, 1, 8, 8)
-    output = network(x, log_snr[:1], y[:1])[0, 0, 2:4, 2:4]
-    assert len(output.flatten().unique()) == 4
+    x = torch.zeros(1, 1, 8, 8, requires_grad=True)
+    output = network(x, log_snr[:1], y[:1])
+    output.sum().backward()
+    assert len(output[0, 0, 2:4, 2:4].flatten().unique()) == len(x.grad[0, 0, 2:4, 2:4].flatten().unique()) == 4
+    assert (x.grad != 0).all()
 
 
 @pytest.mark.parametrize(
