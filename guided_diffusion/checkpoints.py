@@ -124,7 +124,8 @@ def _read(path: Path) -> dict[str, Any]:
     except pickle.UnpicklingError as error:
         raise ValueError(f"{path} is not a checkpoint, or holds code, which is not loaded") from error
     except (RuntimeError, EOFError, OSError, KeyError) as error:
-        raise ValueError(f"{path} is damaged or not a checkpoint: {str(error).splitlines()[0]}") from error
+        reason = (str(error) or "it is empty").splitlines()[0]
+        raise ValueError(f"{path} is damaged or not a checkpoint: {reason}") from error
     if not isinstance(saved, dict) or "guided_diffusion" not in saved:
         raise ValueError(f"{path} is not a checkpoint of guided_diffusion")
     return saved

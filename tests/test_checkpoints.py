@@ -124,7 +124,7 @@ def test_a_file_that_is_not_there_is_missed_by_name(tmp_path):
 
 def test_other_weights_than_these_are_refused(path):
     with pytest.raises(ValueError, match="weights must be ema or raw, got 'average'"):
-        load.__wrapped__(path, weights="average") if hasattr(load, "__wrapped__") else load(path, weights="average")
+        load(path, weights="average")
 
 
 @pytest.mark.parametrize("device", ["cuda:99", "gpu"])

@@ -163,3 +163,8 @@ def test_covariances_of_another_shape_raise(monkeypatch):
 def test_a_covariance_with_a_negative_eigenvalue_raises():
     with pytest.raises(ValueError, match="positive semi-definite"):
         GaussianMixture.gaussian(Cosine(), torch.zeros(2, dtype=F64), torch.tensor([[1.0, 2.0], [2.0, 1.0]], dtype=F64))
+
+
+def test_a_label_that_no_component_has_raises(mixture):
+    with pytest.raises(ValueError, match="no component has the label 99"):
+        mixture(torch.zeros(1, 2), torch.full((1,), 0.5), torch.tensor([99]))

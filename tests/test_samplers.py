@@ -280,3 +280,12 @@ def test_noise_leaves_the_global_random_state_alone():
     before = torch.random.get_rng_state()
     SampleNoise(7, [0, 1])((2, 3))
     assert torch.equal(torch.random.get_rng_state(), before)
+
+
+@pytest.mark.parametrize(("sampler", "setting"), [(ddpm, "variance"), (ddim, "eta")])
+@pytest.mark.parametrize("value", [-0.1, 1.5, float("nan")])
+def test_a_share_of_noise_outside_0_to_1_raises(mixture, sampler, setting, value):
+    times = uniform_times(mixture.schedule, 2)
+    steps = sampler(mixture, mixture.schedule, torch.zeros(1, 2), times, **{setting: value})
+    with pytest.raises(ValueError, match=rf"{setting} must be in \[0, 1\], got {value}"):
+        next(steps)

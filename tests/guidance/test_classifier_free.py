@@ -158,3 +158,9 @@ def test_settings_are_replaced_and_never_set():
     assert replace(guidance, scale=3.0).scale == 3.0
     with pytest.raises(FrozenInstanceError):
         guidance.scale = 3.0
+
+
+def test_scales_for_another_number_of_samples_raise(mixture):
+    denoise = ClassifierFree(torch.tensor([1.0, 2.0]))(mixture, mixture.schedule)
+    with pytest.raises(ValueError, match="scale has 2 values for 3 samples"):
+        denoise(torch.zeros(3, 2), torch.full((3,), 0.5), torch.zeros(3, dtype=torch.long))

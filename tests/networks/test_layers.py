@@ -25,7 +25,7 @@ def test_groups_have_at_least_eight_channels(channels, groups):
 
 @pytest.mark.parametrize("channels", [4, 44, 264])
 def test_channels_that_make_no_groups_raise(channels):
-    with pytest.raises(ValueError, match=f"channels must be a multiple of 8.*got {channels}"):
+    with pytest.raises(ValueError, match=f"{channels} channels can't be divided into groups.*multiple of 8"):
         group_norm(channels)
 
 
