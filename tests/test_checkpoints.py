@@ -122,11 +122,6 @@ def test_a_file_that_is_not_there_is_missed_by_name(tmp_path):
         load(tmp_path)
 
 
-def test_other_weights_than_these_are_refused(path):
-    with pytest.raises(ValueError, match="weights must be ema or raw, got 'average'"):
-        load(path, weights="average")
-
-
 @pytest.mark.parametrize("device", ["cuda:99", "gpu"])
 def test_a_device_that_is_not_there_is_named(device, path):
     with pytest.raises(ValueError, match=f"device {device} can't be used: "):
