@@ -66,7 +66,7 @@ def sample(config: DictConfig, overrides: Sequence[str] = ()) -> Path:
     return output_dir
 
 
-def _classes(labels: list[int] | None, model: TrainedDiffusion) -> list[int]:
+def _classes(labels: Sequence[int] | None, model: TrainedDiffusion) -> list[int]:
     if labels is None:
         return list(range(model.num_classes))
     wrong = [label for label in labels if not 0 <= label < model.num_classes]

@@ -1,0 +1,259 @@
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import imageio.v3 as imageio
+import numpy as np
+import pytest
+import torch
+from omegaconf import OmegaConf
+from PIL import Image
+
+import guided_diffusion
+from guided_diffusion.checkpoints import load
+from guided_diffusion.guidance import ClassifierFree, Clip
+from guided_diffusion.sample import sample
+from guided_diffusion.samplers import Sampler
+from guided_diffusion.sampling import Recipe
+
+
+@pytest.fixture
+def checkpoint(run_dir):
+    return str(run_dir / "checkpoints" / "last.ckpt")
+
+
+@pytest.fixture
+def sampled(compose, checkpoint, tmp_path):
+    """The folder that ``sample`` writes for these overrides, each time another."""
+    count = iter(range(99))
+
+    def folder(*overrides):
+        output_dir = tmp_path / str(next(count))
+        overrides = (f"checkpoint={checkpoint}", *overrides)
+        return sample(compose(*overrides, program="sample", output_dir=output_dir), overrides)
+
+    return folder
+
+
+def images(folder):
+    with np.load(folder / "samples.npz") as arrays:
+        return torch.from_numpy(arrays["images"])
+
+
+def labels(folder):
+    with np.load(folder / "samples.npz") as arrays:
+        return arrays["labels"].tolist()
+
+
+def same(one, other):
+    return torch.allclose(images(one), images(other), rtol=0, atol=1e-5)
+
+
+def test_it_writes_a_picture_the_numbers_and_its_config(sampled):
+    folder = sampled("labels=[3,7]", "num_samples=4")
+    assert sorted(path.name for path in folder.iterdir()) == ["config.yaml", "samples.npz", "samples.png"]
+    assert images(folder).shape == (8, 1, 8, 8)
+    assert images(folder).dtype == torch.float32
+    assert images(folder).abs().max() <= 1
+    assert labels(folder) == [3] * 4 + [7] * 4
+    assert np.asarray(Image.open(folder / "samples.png")).shape[1] > 4 * 28
+    assert "${" not in (folder / "config.yaml").read_text()
+
+
+def test_all_classes_are_drawn_where_none_are_named(sampled):
+    assert labels(sampled("num_samples=2")) == [n // 2 for n in range(20)]
+
+
+def test_samples_are_those_of_the_model_with_the_average(sampled, checkpoint):
+    model = load(checkpoint)
+    recipe = Recipe(ClassifierFree(1.0), Clip(), Sampler(steps=2))
+    expected = recipe.images(model.denoiser, torch.tensor([3, 3]), model.shape, seed=5)
+    actual = images(sampled("labels=[3]", "num_samples=2", "seed=5", "guidance.scale=1"))
+    torch.testing.assert_close(actual, expected, rtol=0, atol=1e-5)
+
+
+def test_raw_weights_and_other_seeds_give_other_samples(sampled):
+    first = sampled("num_samples=1")
+    assert same(first, sampled("num_samples=1", "seed=0", "weights=ema"))
+    assert not same(first, sampled("num_samples=1", "weights=raw"))
+    assert not same(first, sampled("num_samples=1", "seed=1"))
+
+
+@pytest.mark.parametrize("sampler", ["ddim", "ddpm"])
+def test_a_sample_depends_on_its_number_and_not_on_the_batch(sampler, sampled):
+    """Sample i has the noise of (seed, i), however many are drawn together."""
+    common = ["labels=[3,7]", f"sampler={sampler}", "sampler.steps=3"]
+    whole = sampled(*common, "num_samples=6", "recipe.batch_size=64")
+    assert same(whole, sampled(*common, "num_samples=6", "recipe.batch_size=7"))
+    longer = sampled("labels=[3,7,1]", *common[1:], "num_samples=6")
+    torch.testing.assert_close(images(longer)[:12], images(whole), rtol=0, atol=1e-5)
+    more = sampled("labels=[3]", *common[1:], "num_samples=9")
+    torch.testing.assert_close(images(more)[:6], images(whole)[:6], rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("count", [1, 3, 12])
+def test_an_animation_has_a_frame_for_every_step_and_ends_with_the_samples(count, sampled):
+    chosen = ",".join(str(n % 10) for n in range(count))
+    folder = sampled(f"labels=[{chosen}]", "num_samples=4", "animate=true", "sampler.steps=5")
+    with Image.open(folder / "animation.gif") as gif:
+        assert gif.n_frames == 5
+        gif.seek(4)
+        last = np.asarray(gif.convert("L")).astype(int)
+    video = imageio.imread(folder / "animation.mp4")
+    assert len(video) == 5 + 20
+    # Two rows of images of 56 pixels with lines of 2 between: x_t, which is now the sample, above the estimate of x_0.
+    columns = count * max(1, 10 // count) if count > 2 else min(4, 10)
+    assert last.shape[0] == 2 * 58 + 2
+    assert last.shape[1] == columns * 58 + 2
+    first_sample = ((images(folder)[0, 0] + 1) * 127.5).round().repeat_interleave(7, 0).repeat_interleave(7, 1)
+    assert abs(torch.from_numpy(last[2:58, 2:58]) - first_sample).max() <= 4
+
+
+def test_where_the_command_line_is_silent_samples_are_made_as_in_the_training(sampled, compose):
+    used = OmegaConf.load(sampled("num_samples=1") / "config.yaml")
+    assert used.sampler.steps == 2  # as in the training, and not today's 25
+    assert compose(program="sample").sampler.steps == 25
+    assert used.recipe.sampler == used.sampler
+
+
+def test_a_key_on_the_command_line_changes_that_key_alone(sampled):
+    used = OmegaConf.load(sampled("num_samples=1", "guidance.scale=5", "sampler.method.eta=0.5") / "config.yaml")
+    plain = OmegaConf.load(sampled("num_samples=1") / "config.yaml")
+    assert (used.recipe.guidance.scale, used.recipe.sampler.method.eta) == (5, 0.5)
+    used.guidance.scale, used.sampler.method.eta = plain.guidance.scale, plain.sampler.method.eta
+    for group in ("guidance", "threshold", "sampler"):
+        assert used[group] == plain[group]
+
+
+def test_a_group_on_the_command_line_replaces_that_of_the_training(sampled):
+    used = OmegaConf.load(sampled("num_samples=1", "sampler=heun", "threshold=none") / "config.yaml")
+    assert used.recipe.sampler.method._target_ == "guided_diffusion.samplers.heun"
+    assert used.recipe.sampler.steps == 13  # of the option, and not the training's 2
+    assert used.recipe.threshold._target_ == "guided_diffusion.guidance.NoThreshold"
+    assert used.recipe.guidance.scale == 2
+
+
+def test_both_can_be_said_together(sampled):
+    used = OmegaConf.load(sampled("num_samples=1", "sampler=heun", "sampler.steps=3") / "config.yaml")
+    assert used.recipe.sampler.method._target_ == "guided_diffusion.samplers.heun"
+    assert used.recipe.sampler.steps == 3
+
+
+def test_the_scale_changes_the_samples(sampled):
+    first, second = sampled("num_samples=2", "guidance.scale=1"), sampled("num_samples=2", "guidance.scale=8")
+    assert not same(first, second)
+
+
+def test_colour_images_keep_their_channels(fit, compose, tmp_path):
+    from guided_diffusion.callbacks import LastCheckpoint
+
+    fit("data.channels=3", callbacks=[LastCheckpoint(str(tmp_path))])
+    overrides = [f"checkpoint={tmp_path / 'last.ckpt'}", "num_samples=2", "animate=true"]
+    folder = sample(compose(*overrides, program="sample", output_dir=tmp_path / "out"), overrides)
+    assert images(folder).shape == (20, 3, 8, 8)
+    assert len(imageio.imread(folder / "animation.mp4")) == 2 + 20
+
+
+# As a program
+
+
+def test_the_program_says_where_the_samples_are(call, checkpoint, tmp_path):
+    called = call("sample", f"checkpoint={checkpoint}", "num_samples=1")
+    assert (called.status, called.err) == (0, "")
+    (folder,) = (tmp_path / "outputs" / "samples").iterdir()
+    assert called.out == f"Samples are in {folder}\n"
+    assert (folder / "samples.png").is_file()
+
+
+def test_a_sweep_gives_every_job_a_folder_of_its_own(call, checkpoint, tmp_path):
+    called = call("sample", "-m", f"checkpoint={checkpoint}", "num_samples=1", "guidance.scale=0,3")
+    assert called.status == 0
+    (sweep,) = (tmp_path / "outputs" / "samples").iterdir()
+    assert sorted(path.name for path in sweep.iterdir()) == ["0", "1", "multirun.yaml"]
+    assert [OmegaConf.load(sweep / job / "config.yaml").guidance.scale for job in "01"] == [0, 3]
+    assert not same(sweep / "0", sweep / "1")
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("labels=[12]", "labels must be among 0 (class 0), 1 (class 1)"),
+        ("labels=[-1]", "got [-1]"),
+        ("labels=[]", "got none"),
+        ("num_samples=0", "num_samples must be at least 1, got 0"),
+        ("guidance.scale=nan", "scale must be finite, got nan"),
+        ("sampler.steps=0", "steps must be at least 1, got 0"),
+        ("recipe.batch_size=0", "batch_size must be at least 1, got 0"),
+        ("threshold.bound=-1", "bound must be positive, got -1"),
+        ("+sampler.method.etaa=1", "unexpected keyword argument 'etaa'"),
+        ("device=cuda:99", "device cuda:99 can't be used"),
+        ("checkpoint=nowhere.ckpt", "there is no checkpoint at "),
+        ("checkpoint=null", "checkpoint is missing: add checkpoint=PATH"),
+    ],
+)
+def test_what_is_wrong_is_said_on_one_line_and_no_folder_is_left(override, message, call, checkpoint, tmp_path):
+    called = call("sample", f"checkpoint={checkpoint}", "hydra.run.dir=here", override)
+    assert called.status == 1
+    (line,) = called.err.splitlines()
+    assert line.startswith("error: ")
+    assert message in line
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("content", [b"", b"no checkpoint", None])
+def test_a_damaged_or_foreign_checkpoint_is_named_on_one_line(content, call, checkpoint, tmp_path):
+    file = tmp_path / "damaged.ckpt"
+    if content is None:
+        torch.save({"state_dict": {}}, file)
+    else:
+        file.write_bytes(content)
+    called = call("sample", f"checkpoint={file}", "hydra.run.dir=here")
+    assert called.status == 1
+    (line,) = called.err.splitlines()
+    assert line.startswith(f"error: {file} is ")
+    assert list(tmp_path.iterdir()) == [file]
+
+
+def test_in_a_shell_too_one_line_is_all_there_is(checkpoint, tmp_path):
+    """In a process of its own, where nothing of the tests is imported and no shapes are checked."""
+    parent = Path(guided_diffusion.__file__).parent.parent
+    wrong = ["labels=[12]", "weights=average", "guidance.scale=much", "guidance.scale=nan"]
+    code = (
+        "import sys\n"
+        "from guided_diffusion.sample import main\n"
+        f"for override in {wrong}:\n"
+        f"    sys.argv = ['sample.py', 'checkpoint={checkpoint}', override]\n"
+        "    try: main()\n"
+        "    except SystemExit as error: print(error.code)\n"
+    )
+    shell = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=tmp_path,
+        env=os.environ | {"PYTHONPATH": str(parent)},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert shell.stdout.split() == ["1"] * 4
+    lines = shell.stderr.splitlines()
+    assert len(lines) == 4
+    for line, message in zip(lines, ["got [12]", "got 'average'", "got 'much'", "got nan"], strict=True):
+        assert line.startswith("error: ")
+        assert line.endswith(message)
+    assert not [path for path in tmp_path.rglob("*") if path.is_file()]
+
+
+def test_an_unknown_key_is_named(call, checkpoint, tmp_path):
+    called = call("sample", f"checkpoint={checkpoint}", "hydra.run.dir=here", "guidance.scael=3")
+    assert called.status == 1
+    assert "scael" in called.err
+    assert "Traceback" not in called.err
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_whole_story_is_told_on_request(call, checkpoint, monkeypatch, tmp_path):
+    monkeypatch.setenv("HYDRA_FULL_ERROR", "1")
+    with pytest.raises(ValueError, match="labels must be among"):
+        call("sample", f"checkpoint={checkpoint}", "hydra.run.dir=here", "labels=[12]")
+    assert list(tmp_path.iterdir()) == []
