@@ -159,8 +159,9 @@ TINY = (
     "trainer.val_check_interval=2",
     "trainer.log_every_n_steps=1",
     "trainer.accelerator=cpu",
+    "trainer.precision=32-true",
 )
-"""A training of a second: four steps on random images, with everything that a run writes."""
+"""A training of a second, the same on all hardware: four steps on random images, and everything that a run writes."""
 
 
 @pytest.fixture(scope="session")
