@@ -66,7 +66,7 @@ def load(
     Args:
         checkpoint: path of the file.
         device: where the model goes.
-        weights: ``ema``, or ``raw`` for those that training went on with.
+        weights: ``ema``, or ``raw`` for those that training went on with; the same where it had no ``EMA``.
         trusted: what the names of the classes in the checkpoint's config may start with. Add your own
             package to load a network of yours; a file can then run what that package offers, and no more.
 
@@ -90,16 +90,20 @@ def load(
     if record["format"] > FORMAT:
         raise ValueError(f"{path} was written by a newer version of guided_diffusion: update this one to read it")
     config, data = record["config"], record["data"]
-    for key in ("network", "schedule", "guidance", "threshold", "sampler"):
+    for key in ("network", "schedule", "module", "guidance", "threshold", "sampler"):
         if not isinstance(config.get(key), dict):
             raise ValueError(f"{path} is not a checkpoint of guided_diffusion: its config has no {key}")
+    for key in ("network", "schedule", "guidance", "threshold", "sampler"):
         _check_targets(config[key], trusted, path)
 
     shape = tuple(data["shape"])
     network = build_network(config["network"], shape, len(data["class_names"]))
     denoiser = Denoiser(network, build(config["schedule"]), config["module"]["parameterization"])
     state = saved["state_dict"] if weights == "ema" else saved.get("current_model_state", saved["state_dict"])
-    denoiser.load_state_dict({key.removeprefix("denoiser."): value for key, value in state.items()})
+    try:
+        denoiser.load_state_dict({key.removeprefix("denoiser."): value for key, value in state.items()})
+    except RuntimeError as error:
+        raise ValueError(f"the weights in {path} don't fit the network of its config: {error}") from error
     return TrainedDiffusion(denoiser.to(device).eval(), shape, tuple(data["class_names"]), config)
 
 
@@ -126,6 +130,6 @@ def _read(path: Path) -> dict[str, Any]:
     except (RuntimeError, EOFError, OSError, KeyError) as error:
         reason = (str(error) or "it is empty").splitlines()[0]
         raise ValueError(f"{path} is damaged or not a checkpoint: {reason}") from error
-    if not isinstance(saved, dict) or "guided_diffusion" not in saved:
+    if not isinstance(saved, dict) or not saved.get("guided_diffusion"):
         raise ValueError(f"{path} is not a checkpoint of guided_diffusion")
     return saved

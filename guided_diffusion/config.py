@@ -70,9 +70,9 @@ def register() -> None:
     OmegaConf.register_new_resolver("fast_precision", fast_precision, replace=True)
 
 
-def fast_precision() -> str:
-    """``bf16-mixed`` where the hardware multiplies bfloat16 itself, else ``32-true``: ``${fast_precision:}``."""
-    if torch.cuda.is_available():
+def fast_precision(accelerator: str) -> str:
+    """``bf16-mixed`` where the hardware multiplies bfloat16 itself, else ``32-true``: ``${fast_precision:auto}``."""
+    if accelerator in ("auto", "gpu", "cuda") and torch.cuda.is_available():
         native = torch.cuda.is_bf16_supported(including_emulation=False)
     else:
         native = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()

@@ -29,7 +29,7 @@ Labels = Int[Tensor, " b"] | None
 
 
 class Prediction(NamedTuple):
-    """Clean image and noise, with ``alpha x0 + sigma eps == x_t``."""
+    """Clean image and noise, with ``alpha x0 + sigma eps == x_t``; a guidance that breaks this on purpose says so."""
 
     x0: Float[Tensor, "b *shape"]
     eps: Float[Tensor, "b *shape"]

@@ -56,10 +56,11 @@ def program(task: Callable[[DictConfig], object], config_name: str) -> Callable[
 
 
 def command() -> str:
-    """The command that started this program, to be pasted into a shell."""
+    """The command that started this program, of a sweep this job alone, to be pasted into a shell."""
     module = Path(sys.argv[0]).stem
     start = ["python", "-m", f"guided_diffusion.{module}"] if sys.argv[0].endswith(".py") else [module]
-    return shlex.join([*start, *sys.argv[1:]])
+    in_sweep = HydraConfig.initialized() and HydraConfig.get().mode == RunMode.MULTIRUN
+    return shlex.join([*start, *(HydraConfig.get().overrides.task if in_sweep else sys.argv[1:])])
 
 
 def _remove_if_empty(folder: Path) -> None:

@@ -121,9 +121,9 @@ def ddim(
     *,
     eta: float = 0.0,
 ) -> Iterator[Step]:
-    """``x' = alpha' x0 + sqrt(sigma'^2 - churn^2) eps + churn draw``.
+    """``x' = alpha' x0 + sqrt(sigma'^2 - std^2) eps + std draw``.
 
-    Song et al. 2021 (arXiv 2010.02502, eq. 12 and 16). ``eta`` is ``churn`` in units of the small ancestral
+    Song et al. 2021 (arXiv 2010.02502, eq. 12 and 16). ``eta`` is ``std`` in units of the small ancestral
     deviation: 0 is the deterministic flow, 1 is ``ddpm``.
     """
     _check_fraction("eta", eta)
@@ -131,10 +131,10 @@ def ddim(
     for t, t_next in pairwise(times):
         (alpha, sigma), (alpha_next, sigma_next) = schedule(t), schedule(t_next)
         x0, eps = denoise(x, _per_sample(t, x), labels)
-        churn = eta * (sigma_next / sigma) * (sigma**2 - (alpha / alpha_next) ** 2 * sigma_next**2).sqrt()
-        x = alpha_next * x0 + (sigma_next**2 - churn**2).sqrt() * eps
-        if churn > 0:
-            x = x + churn * draw(x.shape).to(x)
+        std = eta * (sigma_next / sigma) * (sigma**2 - (alpha / alpha_next) ** 2 * sigma_next**2).sqrt()
+        x = alpha_next * x0 + (sigma_next**2 - std**2).sqrt() * eps
+        if std > 0:
+            x = x + std * draw(x.shape).to(x)
         yield Step(t_next, x, x0)
 
 
@@ -146,9 +146,9 @@ def heun(
     labels: Labels = None,
     draw: Draw = torch.randn,
 ) -> Iterator[Step]:
-    """Heun's method on the flow ``dz/dphi = cos(phi) eps - sin(phi) x0``: second order, two evaluations a step.
+    """Heun's method on the flow ``dx/dphi = alpha eps - sigma x0 = v``: second order, two evaluations a step.
 
-    ``phi = atan(sigma / alpha)`` is the angle and ``z = x / sqrt(alpha^2 + sigma^2)``. Karras et al. 2022
+    ``phi = atan(sigma / alpha)`` is the angle: alpha = cos(phi), sigma = sin(phi). Karras et al. 2022
     (arXiv 2206.00364, algorithm 1) with phi in place of ``sigma / alpha``, which has no bound; the first
     guess at the new point is a DDIM step, and a step to t = 0 is no more than that.
     """
@@ -159,11 +159,9 @@ def heun(
         x_next = alpha_next * x0 + sigma_next * eps
         if sigma_next > 0:
             x0_next, eps_next = denoise(x_next, _per_sample(t_next, x), labels)
-            norm, norm_next = torch.hypot(alpha, sigma), torch.hypot(alpha_next, sigma_next)
-            velocity = (alpha * eps - sigma * x0) / norm
-            velocity_next = (alpha_next * eps_next - sigma_next * x0_next) / norm_next
+            velocity, velocity_next = alpha * eps - sigma * x0, alpha_next * eps_next - sigma_next * x0_next
             step = torch.atan2(sigma_next, alpha_next) - torch.atan2(sigma, alpha)
-            x_next = norm_next * (x / norm + step * (velocity + velocity_next) / 2)
+            x_next = x + step * (velocity + velocity_next) / 2
         x = x_next
         yield Step(t_next, x, x0)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import shlex
 import sys
 from pathlib import Path
 from typing import Any, cast
@@ -73,8 +74,8 @@ def run(config: DictConfig) -> None:
 @rank_zero_only
 def _announce(output_dir: Path) -> None:
     print(f"\nEverything of this run is in {output_dir}")
-    checkpoint = output_dir / "checkpoints" / "last.ckpt"
-    print(f"Next: python -m guided_diffusion.sample checkpoint={checkpoint} labels=[3,7] guidance.scale=3")
+    checkpoint = shlex.quote(f"checkpoint={output_dir / 'checkpoints' / 'last.ckpt'}")
+    print(f"Next: python -m guided_diffusion.sample {checkpoint} guidance.scale=3")
 
 
 main = program(run, "train")

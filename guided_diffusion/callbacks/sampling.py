@@ -7,12 +7,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
 from jaxtyping import Float, Int
 from pytorch_lightning import Callback, LightningModule, Trainer
 from torch import Tensor
 
 from guided_diffusion.callbacks.ema import evaluation_weights
 from guided_diffusion.data import ImageDataModule
+from guided_diffusion.guidance import check_scale
 from guided_diffusion.modules import DiffusionModule
 from guided_diffusion.sampling import Recipe
 
@@ -30,7 +32,7 @@ class SamplingCallback(Callback):
         seed: of the noise.
 
     Raises:
-        ValueError: if ``every_n_steps`` is negative or there are no scales.
+        ValueError: if ``every_n_steps`` is negative, or there are no scales or one that is not finite.
     """
 
     def __init__(
@@ -40,6 +42,7 @@ class SamplingCallback(Callback):
             raise ValueError(f"every_n_steps must be at least 0, got {every_n_steps}")
         if not scales:
             raise ValueError("scales must hold at least one number")
+        check_scale(torch.tensor(scales))
         self.recipe = recipe
         self.scales = list(scales)
         self.output_dir = Path(output_dir)

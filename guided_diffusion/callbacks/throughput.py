@@ -11,7 +11,7 @@ from guided_diffusion.data import Batch
 
 
 class ImagesPerSecond(Callback):
-    """Logs ``train/images_per_second`` over all devices, validation and sampling not counted.
+    """Logs ``train/images_per_second`` over all devices: of the steps themselves, without loading and validation.
 
     Args:
         every_n_steps: over how many steps it is averaged.

@@ -41,7 +41,7 @@ class ImageDataset(Dataset[Batch]):
     Args:
         images: shape (n, c, h, w).
         labels: shape (n,).
-        flip: mirror a random half of each batch from left to right, decided by ``seed`` and the batch's indices.
+        flip: mirror each image from left to right with probability 1/2, decided by ``seed`` and the batch's indices.
         seed: of the flips.
     """
 

@@ -8,12 +8,12 @@ from guided_diffusion.data.base import Batch, ImageDataModule
 
 
 class Fake(ImageDataModule):
-    """Uniform random pixels and labels, of any size, number of channels and of classes.
+    """Uniform random pixels and labels in turn, of any size, number of channels and of classes.
 
     Args:
         channels: of the images.
         image_size: height and width.
-        num_classes: labels are 0 to ``num_classes - 1``; every class occurs.
+        num_classes: labels are 0 to ``num_classes - 1``.
         num_train: training images, the validation split included.
         num_test: test images.
         batch_size: images per step and device.

@@ -52,8 +52,7 @@ class TorchvisionImages(ImageDataModule):
             self._download()
 
     def load(self, train: bool) -> Batch:
-        if self._missing():
-            self._download()
+        self.prepare_data()
         for file, size in self.files.items():
             if (self.root / file).stat().st_size != size:
                 raise self._damaged(file, f"it has {(self.root / file).stat().st_size:,} bytes instead of {size:,}")

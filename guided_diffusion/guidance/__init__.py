@@ -4,8 +4,8 @@ Each method is a small frozen dataclass in a file of its own. Its settings are f
 that all share is ``scale``: the exponent w of p(y|x) in the target p(x) p(y|x)^w.
 """
 
-from guided_diffusion.guidance.base import Guidance, Scale, Wrapper
+from guided_diffusion.guidance.base import Guidance, Scale, Wrapper, check_scale
 from guided_diffusion.guidance.classifier_free import ClassifierFree
 from guided_diffusion.guidance.thresholding import Clip, DynamicThreshold, NoThreshold
 
-__all__ = ["ClassifierFree", "Clip", "DynamicThreshold", "Guidance", "NoThreshold", "Scale", "Wrapper"]
+__all__ = ["ClassifierFree", "Clip", "DynamicThreshold", "Guidance", "NoThreshold", "Scale", "Wrapper", "check_scale"]

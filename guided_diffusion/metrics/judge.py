@@ -35,10 +35,9 @@ class Judge:
     network: nn.Module
     ceiling: float
 
-    @torch.no_grad()
     def classify(self, images: Float[Tensor, "n c h w"]) -> Int[Tensor, " n"]:
         """The most likely class of each image; images in [-1, 1]."""
-        return torch.cat([self.network(chunk).argmax(1) for chunk in images.split(CHUNK)])
+        return _classify(self.network, images)
 
 
 @dataclass(frozen=True)
@@ -46,7 +45,7 @@ class JudgeSource:
     """Where the judge comes from: a file, or the cache, or a training of its own.
 
     Args:
-        checkpoint: a judge that was saved before, to be used instead of one of our own.
+        checkpoint: a file from the cache, of this run or another, to be used as it is.
         steps: of training.
         batch_size: images per step.
         learning_rate: at the top of the one-cycle schedule.
@@ -61,6 +60,13 @@ class JudgeSource:
     width: int = 32
     seed: int = 0
 
+    def __post_init__(self) -> None:
+        for name in ("steps", "batch_size", "learning_rate"):
+            if not getattr(self, name) > 0:
+                raise ValueError(f"{name} must be positive, got {getattr(self, name)}")
+        if self.checkpoint is not None and not Path(self.checkpoint).is_file():
+            raise FileNotFoundError(f"there is no judge at {Path(self.checkpoint).absolute()}")
+
     def __call__(self, data: ImageDataModule) -> Judge:
         """The judge for this data, on the CPU; the global random state is left as it was.
 
@@ -73,7 +79,8 @@ class JudgeSource:
 
     def _judge(self, data: ImageDataModule) -> Judge:
         if self.checkpoint is not None:
-            return self._read(Path(self.checkpoint), data)
+            network = self._read(Path(self.checkpoint), data).network
+            return Judge(network, accuracy(network, data))
         path = _cache_dir() / f"judge-{data.name}-{self._key(data)}.pt"
         if path.is_file():
             return self._read(path, data)
@@ -101,7 +108,7 @@ class JudgeSource:
         except (RuntimeError, KeyError, TypeError, EOFError, OSError, pickle.UnpicklingError) as error:
             raise ValueError(
                 f"{path} holds no judge for {data.name} ({data.channels}x{data.image_size}x{data.image_size}, "
-                f"{data.num_classes} classes): {error}. Delete it and it is made anew"
+                f"{data.num_classes} classes): {error}. Delete it, if it is the cache's, and it is made anew"
             ) from error
 
     def _train(self, data: ImageDataModule) -> Judge:
@@ -135,15 +142,15 @@ class JudgeSource:
                 done += 1
 
 
-@torch.no_grad()
 def accuracy(network: nn.Module, data: ImageDataModule) -> float:
     """Share of the real test images that the network, in eval mode, classifies as their label says."""
     images, labels = data.split("test")
-    right = [
-        (network(normalise(chunk)).argmax(1) == expected).sum()
-        for chunk, expected in zip(images.split(CHUNK), labels.split(CHUNK), strict=True)
-    ]
-    return torch.stack(right).sum().item() / len(labels)
+    return (_classify(network, normalise(images)) == labels).double().mean().item()
+
+
+@torch.no_grad()
+def _classify(network: nn.Module, images: Float[Tensor, "n c h w"]) -> Int[Tensor, " n"]:
+    return torch.cat([network(chunk).argmax(1) for chunk in images.split(CHUNK)])
 
 
 def _sizes(data: ImageDataModule) -> tuple[int, int, int]:

@@ -20,6 +20,8 @@ from guided_diffusion.randomness import generator_for
 from guided_diffusion.schedules import Schedule
 
 NUM_BANDS = 4
+DROPOUT, VALIDATION = 1, 2
+"""Purposes of random numbers, so that none are used twice."""
 
 
 class DiffusionModule(LightningModule):
@@ -76,14 +78,17 @@ class DiffusionModule(LightningModule):
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         generator = generator_for(self.device, self.seed, self.current_epoch, batch_idx, self.global_rank)
-        torch.manual_seed(generator.initial_seed())  # for dropout, which takes no generator
+        dropout = generator_for("cpu", self.seed, self.current_epoch, batch_idx, self.global_rank, DROPOUT)
+        torch.manual_seed(dropout.initial_seed())  # dropout takes no generator
         labels = drop_labels(batch.labels, self.label_dropout, generator)
         loss = self._losses(Batch(batch.images, labels), generator)[0].mean()
         self.log("train/loss", loss, prog_bar=True)
         return loss
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
-        losses, times = self._losses(batch, generator_for(self.device, self.seed, batch_idx, self.global_rank))
+        losses, times = self._losses(
+            batch, generator_for(self.device, self.seed, 0, batch_idx, self.global_rank, VALIDATION)
+        )
         self.log("val/loss", losses.mean(), batch_size=len(losses), sync_dist=True, prog_bar=True)
         bands = (times * NUM_BANDS).ceil().long() - 1
         for band, metric in enumerate(self.band_losses):

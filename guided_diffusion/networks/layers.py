@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from guided_diffusion.denoisers import Labels
+from guided_diffusion.denoisers import UNLABELLED, Labels
 
 Module = TypeVar("Module", bound=nn.Module)
 
@@ -70,7 +70,8 @@ COMBINATIONS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
 class Conditioning(nn.Module):
     """One vector for the noise level and the label of each sample.
 
-    The label table has ``num_classes + 1`` rows; the last stands for "no label" and is known here alone.
+    The label table has ``num_classes + 1`` rows; the last stands for "no label" and is known here alone. A label
+    that is no class is out of range, also the one that would meet the last row.
 
     Args:
         num_classes: labels are 0 to ``num_classes - 1``, or below 0 for none.
@@ -93,8 +94,8 @@ class Conditioning(nn.Module):
 
     def forward(self, log_snr: Float[Tensor, " b"], y: Labels) -> Float[Tensor, "b c"]:
         if y is None:
-            y = torch.full_like(log_snr, -1, dtype=torch.long)
-        label = self.label(torch.where(y < 0, self.num_classes, y))
+            y = torch.full_like(log_snr, UNLABELLED, dtype=torch.long)
+        label = self.label(torch.where(y < 0, self.num_classes, y + (y >= self.num_classes)))
         return F.silu(self.output(self.combine(self.time(log_snr), label)))
 
 

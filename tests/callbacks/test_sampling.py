@@ -81,3 +81,9 @@ def test_every_part_returns_to_training_mode(fit, compose, tiny, tmp_path):
     config = compose(*tiny, *WITH_SAMPLES, output_dir=tmp_path).callbacks
     fit(callbacks=[build(config.sample_grid), build(config.accuracy), Modes()])
     assert modes == [{True}] * 4
+
+
+@pytest.mark.parametrize("scale", [float("nan"), float("inf")])
+def test_a_scale_that_is_not_finite_is_refused_before_training(scale, tmp_path):
+    with pytest.raises(ValueError, match="scale must be finite"):
+        SampleGrid(Recipe(), [0, scale], str(tmp_path))

@@ -68,6 +68,16 @@ def test_other_data_or_another_training_needs_a_judge_of_its_own(changed, traini
     assert len(trainings) == 2
 
 
+@pytest.mark.parametrize("split", ["train", "test"])
+@pytest.mark.parametrize("part", ["images", "labels"])
+def test_one_other_pixel_or_label_is_other_data(split, part, trainings):
+    judge_of()
+    data = fake()
+    getattr(data.split(split), part).view(-1)[5] += 1
+    judge_of(data)
+    assert len(trainings) == 2
+
+
 def test_how_the_model_is_trained_does_not_change_the_judge(trainings):
     judge_of()
     judge_of(Fake(batch_size=8, validation_size=32, seed=5))
@@ -212,3 +222,19 @@ def test_a_judge_is_its_network_and_its_ceiling():
     judge = Judge(torch.nn.Flatten(), ceiling=0.9)
     assert judge.classify(torch.eye(3).reshape(3, 1, 1, 3)).tolist() == [0, 1, 2]
     assert judge.ceiling == 0.9
+
+
+def test_the_ceiling_of_a_given_judge_is_measured_on_this_data(cache, tmp_path):
+    data = fake()
+    judge_of(data)
+    (file,) = cache.iterdir()
+    saved = torch.load(file)
+    torch.save(saved | {"ceiling": 2.0}, tmp_path / "given.pt")
+    judge = JudgeSource(checkpoint=str(tmp_path / "given.pt"))(data)
+    assert judge.ceiling == accuracy(judge.network, data)
+
+
+@pytest.mark.parametrize("setting", ["steps", "batch_size", "learning_rate"])
+def test_a_setting_that_is_not_positive_raises(setting):
+    with pytest.raises(ValueError, match=f"{setting} must be positive, got 0"):
+        JudgeSource(**{setting: 0})

@@ -59,9 +59,10 @@ def test_the_label_table_has_one_row_more_than_there_are_classes():
     assert (condition.label.weight.grad != 0).any(1).tolist() == [True, False, False, True]
 
 
-def test_a_label_that_is_not_a_class_raises():
+@pytest.mark.parametrize("label", [3, 4])
+def test_a_label_that_is_not_a_class_raises(label):
     with pytest.raises(IndexError):
-        Conditioning(3, 16)(torch.zeros(1), torch.tensor([4]))
+        Conditioning(3, 16)(torch.zeros(1), torch.tensor([label]))
 
 
 def test_unknown_combination_raises():
