@@ -6,51 +6,135 @@ import importlib
 import pickle
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import torch
 from omegaconf import DictConfig
+from torch import Tensor, nn
 
+from guided_diffusion.classifiers import Classifier
 from guided_diffusion.config import build
 from guided_diffusion.data import ImageDataModule
 from guided_diffusion.denoisers import Denoiser
+from guided_diffusion.guidance import ClassifierGuidance, Combined, Scale
 from guided_diffusion.schedules import Schedule
 
 FORMAT = 1
 """Of the record in a checkpoint; raised when an older one can't be read as it is."""
 
+VALUE_RANGE = (-1.0, 1.0)
+"""Of the pixels that every model of this package sees."""
+
+NAMES = {"diffusion": "diffusion model", "classifier": "time-aware classifier"}
+"""Kinds of models, as messages call them."""
+
+TRUSTED = ("guided_diffusion.",)
+
+Weights = Literal["ema", "raw"]
+
 
 @dataclass(frozen=True)
-class TrainedDiffusion:
-    """A trained denoiser, in eval mode, with what is known of its data."""
+class Trait:
+    """What two models must have in common to work together."""
 
-    denoiser: Denoiser
+    source: str
+    """Where the model is from, for messages."""
+    schedule: Schedule
     shape: tuple[int, int, int]
     """Of one image: channels, height, width."""
     class_names: tuple[str, ...]
+    value_range: tuple[float, float] = VALUE_RANGE
+    """Of the pixels."""
+
+
+def check_match(one: Trait, other: Trait) -> None:
+    """Raise ``ValueError`` unless both are for the same noise, range, images and classes."""
+    for trait, name in (
+        ("schedule", "schedule"),
+        ("value_range", "range of pixels"),
+        ("shape", "shape of images"),
+        ("class_names", "classes"),
+    ):
+        values = getattr(one, trait), getattr(other, trait)
+        if values[0] != values[1]:
+            raise ValueError(
+                f"{one.source} and {other.source} can't work together: {name} of the first: {_shown(values[0])}; "
+                f"of the second: {_shown(values[1])}"
+            )
+
+
+def check_guidance(node: DictConfig | dict[str, Any], trait: Trait) -> None:
+    """Raise ``ValueError`` if a guidance needs a classifier and names none, or one that does not match the model."""
+    if "classifier" not in node:
+        return
+    if not node["classifier"]:
+        raise ValueError("guidance.classifier is missing: add guidance.classifier=PATH, the checkpoint of a classifier")
+    check_match(trait, load_classifier(node["classifier"]).trait)
+
+
+def _shown(value: Any) -> str:
+    return ", ".join(map(str, value)) if isinstance(value, tuple) else str(value)
+
+
+@dataclass(frozen=True)
+class Trained:
+    """What is known of a trained model."""
+
+    trait: Trait
     config: dict[str, Any]
     """The whole resolved config of the training."""
 
     @property
-    def schedule(self) -> Schedule:
-        return self.denoiser.schedule
+    def shape(self) -> tuple[int, int, int]:
+        """Of one image: channels, height, width."""
+        return self.trait.shape
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        return self.trait.class_names
 
     @property
     def num_classes(self) -> int:
         return len(self.class_names)
 
+    @property
+    def schedule(self) -> Schedule:
+        return self.trait.schedule
 
-def make_record(config: dict[str, Any], data: ImageDataModule) -> dict[str, Any]:
+
+@dataclass(frozen=True)
+class TrainedDiffusion(Trained):
+    """A trained denoiser, in eval mode."""
+
+    denoiser: Denoiser
+
+
+@dataclass(frozen=True)
+class TrainedClassifier(Trained):
+    """A trained time-aware classifier, in eval mode: ``classifier(x_t, t) -> logits``, on the device of ``x_t``."""
+
+    classifier: Classifier
+
+    def __call__(self, x_t: Tensor, t: Tensor) -> Tensor:
+        return self.classifier.to(x_t.device)(x_t, t)
+
+
+def make_record(kind: str, config: dict[str, Any], data: ImageDataModule) -> dict[str, Any]:
     """What a checkpoint holds beside the weights: plain data, from which ``load`` rebuilds the model."""
     return {
         "format": FORMAT,
-        "kind": "diffusion",
+        "kind": kind,
         "config": config,
-        "data": {"name": data.name, "shape": list(data.shape), "class_names": list(data.class_names)},
+        "data": {
+            "name": data.name,
+            "shape": list(data.shape),
+            "class_names": list(data.class_names),
+            "range": list(VALUE_RANGE),
+        },
     }
 
 
-def build_network(node: DictConfig | dict[str, Any], shape: tuple[int, int, int], num_classes: int) -> torch.nn.Module:
+def build_network(node: DictConfig | dict[str, Any], shape: tuple[int, int, int], num_classes: int) -> nn.Module:
     """The network of a config node, for images of this shape and this many classes."""
     return build(node, channels=shape[0], image_size=shape[1], num_classes=num_classes)
 
@@ -58,10 +142,10 @@ def build_network(node: DictConfig | dict[str, Any], shape: tuple[int, int, int]
 def load(
     checkpoint: str | Path,
     device: str | torch.device = "cpu",
-    weights: Literal["ema", "raw"] = "ema",
-    trusted: tuple[str, ...] = ("guided_diffusion.",),
+    weights: Weights = "ema",
+    trusted: tuple[str, ...] = TRUSTED,
 ) -> TrainedDiffusion:
-    """The model of a checkpoint that ``train`` wrote.
+    """The diffusion model of a checkpoint that ``train`` wrote.
 
     Args:
         checkpoint: path of the file.
@@ -74,37 +158,106 @@ def load(
         FileNotFoundError: if there is no such file.
         ValueError: if it is damaged, or no diffusion model of this package.
     """
-    path = Path(checkpoint)
-    if not path.is_file():
-        raise FileNotFoundError(f"there is no checkpoint at {path.absolute()}")
-    if weights not in ("ema", "raw"):
-        raise ValueError(f"weights must be ema or raw, got {weights!r}")
-    try:
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError) as error:
-        raise ValueError(f"device {device} can't be used: {str(error).splitlines()[0]}") from error
-    saved = _read(path)
-    record = saved["guided_diffusion"]
-    if record["kind"] != "diffusion":
-        raise ValueError(f"{path} is the checkpoint of a {record['kind']}, not of a diffusion model")
-    if record["format"] > FORMAT:
-        raise ValueError(f"{path} was written by a newer version of guided_diffusion: update this one to read it")
-    config, data = record["config"], record["data"]
-    for key in ("network", "schedule", "module", "guidance", "threshold", "sampler"):
-        if not isinstance(config.get(key), dict):
-            raise ValueError(f"{path} is not a checkpoint of guided_diffusion: its config has no {key}")
-    for key in ("network", "schedule", "guidance", "threshold", "sampler"):
-        _check_targets(config[key], trusted, path)
+    saved = _Saved.read(Path(checkpoint), "diffusion", device)
+    saved.check_config(("network", "schedule", "guidance", "threshold", "sampler"), trusted)
+    denoiser = Denoiser(saved.network(), saved.schedule(), saved.config["module"]["parameterization"])
+    saved.load_weights(denoiser, "denoiser.", weights)
+    return TrainedDiffusion(saved.trait(), saved.config, denoiser.to(device).eval())
 
-    shape = tuple(data["shape"])
-    network = build_network(config["network"], shape, len(data["class_names"]))
-    denoiser = Denoiser(network, build(config["schedule"]), config["module"]["parameterization"])
-    state = saved["state_dict"] if weights == "ema" else saved.get("current_model_state", saved["state_dict"])
-    try:
-        denoiser.load_state_dict({key.removeprefix("denoiser."): value for key, value in state.items()})
-    except RuntimeError as error:
-        raise ValueError(f"the weights in {path} don't fit the network of its config: {error}") from error
-    return TrainedDiffusion(denoiser.to(device).eval(), shape, tuple(data["class_names"]), config)
+
+def load_classifier(
+    checkpoint: str | Path,
+    device: str | torch.device = "cpu",
+    weights: Weights = "ema",
+    trusted: tuple[str, ...] = TRUSTED,
+) -> TrainedClassifier:
+    """The time-aware classifier of a checkpoint that ``train`` wrote; arguments and errors as for ``load``."""
+    saved = _Saved.read(Path(checkpoint), "classifier", device)
+    saved.check_config(("network", "schedule"), trusted)
+    classifier = Classifier(saved.network(), saved.schedule()).requires_grad_(False)
+    saved.load_weights(classifier, "classifier.", weights)
+    return TrainedClassifier(saved.trait(), saved.config, classifier.to(device).eval())
+
+
+def classifier_guidance(
+    classifier: str | None, scale: Scale, base: str, temperature: float = 1.0
+) -> ClassifierGuidance:
+    """``ClassifierGuidance`` by the classifier of a checkpoint; ``None`` where one in training will guide."""
+    return ClassifierGuidance(load_classifier(classifier) if classifier else None, scale, base, temperature)
+
+
+def combined_guidance(
+    classifier: str | None, scale: Scale, classifier_scale: Scale, temperature: float = 1.0
+) -> Combined:
+    """``Combined`` with the classifier of a checkpoint; ``None`` where one in training will guide."""
+    return Combined(load_classifier(classifier) if classifier else None, scale, classifier_scale, temperature)
+
+
+@dataclass(frozen=True)
+class _Saved:
+    """The content of a checkpoint, known to be one of ours."""
+
+    path: Path
+    content: dict[str, Any]
+
+    @classmethod
+    def read(cls, path: Path, kind: str, device: str | torch.device) -> _Saved:
+        if not path.is_file():
+            raise FileNotFoundError(f"there is no checkpoint at {path.absolute()}")
+        try:
+            torch.empty(0, device=device)
+        except (RuntimeError, AssertionError) as error:
+            raise ValueError(f"device {device} can't be used: {str(error).splitlines()[0]}") from error
+        content = _read(path)
+        record = content["guided_diffusion"]
+        if record["kind"] != kind:
+            raise ValueError(
+                f"{path} is the checkpoint of a {NAMES.get(record['kind'], 'model')}, not of a {NAMES[kind]}"
+            )
+        if record["format"] > FORMAT:
+            raise ValueError(f"{path} was written by a newer version of guided_diffusion: update this one to read it")
+        return cls(path, content)
+
+    @property
+    def config(self) -> dict[str, Any]:
+        return self.content["guided_diffusion"]["config"]
+
+    @property
+    def data(self) -> dict[str, Any]:
+        return self.content["guided_diffusion"]["data"]
+
+    def check_config(self, built: tuple[str, ...], trusted: tuple[str, ...]) -> None:
+        """Refuse a config without the parts that will be built from it, or that names what is not trusted."""
+        for key in (*built, "module"):
+            if not isinstance(self.config.get(key), dict):
+                raise ValueError(f"{self.path} is not a checkpoint of guided_diffusion: its config has no {key}")
+        for key in built:
+            _check_targets(self.config[key], trusted, self.path)
+
+    def schedule(self) -> Schedule:
+        return build(self.config["schedule"])
+
+    def network(self) -> nn.Module:
+        return build_network(self.config["network"], tuple(self.data["shape"]), len(self.data["class_names"]))
+
+    def trait(self) -> Trait:
+        return Trait(
+            str(self.path),
+            self.schedule(),
+            tuple(self.data["shape"]),
+            tuple(self.data["class_names"]),
+            tuple(self.data.get("range", VALUE_RANGE)),
+        )
+
+    def load_weights(self, model: nn.Module, prefix: str, weights: Weights) -> None:
+        if weights not in get_args(Weights):
+            raise ValueError(f"weights must be ema or raw, got {weights!r}")
+        average = self.content["state_dict"]
+        state = average if weights == "ema" else self.content.get("current_model_state", average)
+        try:
+            model.load_state_dict({key.removeprefix(prefix): value for key, value in state.items()})
+        except RuntimeError as error:
+            raise ValueError(f"the weights in {self.path} don't fit the network of its config: {error}") from error
 
 
 def _check_targets(node: Any, trusted: tuple[str, ...], path: Path) -> None:

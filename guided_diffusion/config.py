@@ -52,6 +52,7 @@ class SampleConfig:
     num_samples: int = MISSING
     seed: int = MISSING
     animate: bool = MISSING
+    compare: bool = MISSING
     weights: str = MISSING
     device: str = MISSING
     output_dir: str = MISSING

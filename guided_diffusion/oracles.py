@@ -1,4 +1,4 @@
-r"""Exact denoisers: the ground truth against which guidance, samplers and networks are tested.
+r"""Exact denoisers and classifiers: the ground truth against which guidance, samplers and networks are tested.
 
 For a labelled mixture of Gaussians, ``p(x, y) = sum_k weight_k N(x; mean_k, cov_k) [label_k = y]``, the
 noisy density is a mixture as well, ``p_t(x_t) = sum_k weight_k N(x_t; alpha mean_k, S_k)`` with
@@ -6,6 +6,10 @@ noisy density is a mixture as well, ``p_t(x_t) = sum_k weight_k N(x_t; alpha mea
 
     x0  = E[x_0 | x_t, y] = sum_k r_k (mean_k + alpha cov_k S_k^-1 (x_t - alpha mean_k))
     eps = E[eps | x_t, y] = sum_k r_k sigma S_k^-1 (x_t - alpha mean_k)
+
+``log_posterior`` is the exact classifier of noisy samples, so classifier guidance has an oracle too:
+
+    ClassifierGuidance(mixture.log_posterior, scale=2.0)(mixture, mixture.schedule)
 """
 
 from __future__ import annotations
@@ -87,6 +91,16 @@ class GaussianMixture:
     def log_prob(self, x_t: Float[Tensor, "b *shape"], t: Float[Tensor, " b"], y: Labels = None) -> Float[Tensor, " b"]:
         """``log p_t(x_t, y)``, or ``log p_t(x_t)`` where there is no label."""
         return self._components(x_t, t, y)[1].logsumexp(1)
+
+    def log_posterior(self, x_t: Float[Tensor, "b *shape"], t: Float[Tensor, " b"]) -> Float[Tensor, "b classes"]:
+        """``log p(y | x_t)`` of the classes 0, 1, ..., exactly: the noisy classifier that guides without error.
+
+        A class that no component has gets -infinity.
+        """
+        log_joint = self._components(x_t, t, None)[1]
+        classes = torch.arange(int(self._labels.max()) + 1, device=x_t.device)
+        of_class = self._labels.to(x_t.device) == classes[:, None]
+        return log_joint[:, None].masked_fill(~of_class, -torch.inf).logsumexp(2).log_softmax(1)
 
     def _components(self, x_t: Tensor, t: Tensor, y: Labels) -> tuple[Tensor, Tensor]:
         """``S_k^-1 (x_t - alpha mean_k)`` in the eigenbasis, (b, k, d), and ``log p_t(x_t, k, y)``, (b, k)."""

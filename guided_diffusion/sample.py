@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import DictConfig, OmegaConf
 from torch import Tensor
 
-from guided_diffusion.checkpoints import TrainedDiffusion, load
+from guided_diffusion.checkpoints import TrainedDiffusion, check_guidance, load
 from guided_diffusion.config import build
 from guided_diffusion.files import whole_file
 from guided_diffusion.plots import grid, save_animation, save_labelled_grid
@@ -25,7 +26,10 @@ ANIMATED_COLUMNS = 10
 
 
 def sample(config: DictConfig, overrides: Sequence[str] = ()) -> Path:
-    """Write ``samples.png`` and ``samples.npz``, and an animation if asked for; return their folder.
+    """Write ``samples.png`` and ``samples.npz``; return their folder.
+
+    With ``compare`` also ``unguided.png`` and ``unguided.npz``, from the same labels and the same noise, and the
+    labels as text; with ``animate`` the way from noise to image.
 
     Args:
         config: what to sample, from which checkpoint.
@@ -42,21 +46,22 @@ def sample(config: DictConfig, overrides: Sequence[str] = ()) -> Path:
     model = load(config.checkpoint, device, config.weights)
     classes = _classes(config.labels, model)
     use_recipe_of_training(config, model.config, overrides)
+    check_guidance(config.guidance, model.trait)
     recipe: Recipe = build(config.recipe)
 
     labels = torch.tensor(classes).repeat_interleave(config.num_samples)
-    images = recipe.images(model.denoiser, labels, model.shape, seed=config.seed)
-
-    output_dir = Path(config.output_dir)
     names = [model.class_names[label] for label in classes]
-    save_labelled_grid(
-        images.unflatten(0, (len(classes), config.num_samples)),
-        output_dir / "samples.png",
-        rows=names,
-        columns=[""] * config.num_samples,
-    )
-    with whole_file(output_dir / "samples.npz") as path:
-        np.savez_compressed(path, images=images.numpy(), labels=labels.numpy())
+    output_dir = Path(config.output_dir)
+    recipes = {"samples": recipe}
+    if config.compare:
+        recipes["unguided"] = replace(recipe, guidance=recipe.guidance.unguided())
+    for name, one in recipes.items():
+        images = one.images(model.denoiser, labels, model.shape, seed=config.seed)
+        _write(output_dir / name, images, labels, names)
+    if config.compare:
+        rows = labels.unflatten(0, (len(classes), -1)).tolist()
+        lines = (f"{name}: {' '.join(map(str, row))}\n" for name, row in zip(names, rows, strict=True))
+        (output_dir / "labels.txt").write_text("".join(lines))
     if config.animate:
         shown = torch.arange(len(labels)).unflatten(0, (len(classes), -1))
         rows = shown[:, : max(1, ANIMATED_COLUMNS // len(classes))].flatten()
@@ -64,6 +69,14 @@ def sample(config: DictConfig, overrides: Sequence[str] = ()) -> Path:
         save_animation(frames, output_dir / "animation")
     OmegaConf.save(config, output_dir / "config.yaml", resolve=True)
     return output_dir
+
+
+def _write(path: Path, images: Tensor, labels: Tensor, names: Sequence[str]) -> None:
+    """A picture with a row for each class, and the numbers."""
+    rows = images.unflatten(0, (len(names), -1))
+    save_labelled_grid(rows, path.with_suffix(".png"), rows=names, columns=[""] * rows.shape[1])
+    with whole_file(path.with_suffix(".npz")) as temporary:
+        np.savez_compressed(temporary, images=images.numpy(), labels=labels.numpy())
 
 
 def _classes(labels: Sequence[int] | None, model: TrainedDiffusion) -> list[int]:

@@ -1,9 +1,8 @@
-"""Train a diffusion model, sample from it and judge it: ``python -m guided_diffusion.train``."""
+"""Train a diffusion model or a classifier to guide one: ``python -m guided_diffusion.train``."""
 
 from __future__ import annotations
 
 import logging
-import shlex
 import sys
 from pathlib import Path
 from typing import Any, cast
@@ -14,9 +13,9 @@ from pytorch_lightning import Trainer, seed_everything
 from pytorch_lightning.loggers import WandbLogger
 from pytorch_lightning.utilities import rank_zero_only
 
-from guided_diffusion.checkpoints import build_network, make_record
+from guided_diffusion.checkpoints import Trait, build_network, check_guidance, check_match, load, make_record
 from guided_diffusion.config import build
-from guided_diffusion.modules import DiffusionModule
+from guided_diffusion.modules import NoisyTraining
 from guided_diffusion.programs import command, program
 
 log = logging.getLogger(__name__)
@@ -35,13 +34,14 @@ def train(config: DictConfig) -> Path:
     data.prepare_data()
     data.setup("fit")
     network = build_network(config.network, data.shape, data.num_classes)
-    module: DiffusionModule = build(config.module, network=network)
-    module.record = make_record(plain, data)
-    callbacks = [build(node) for node in config.callbacks.values()]
+    module: NoisyTraining = build(config.module, network=network)
+    module.record = make_record(module.kind, plain, data)
+    _check_partners(config, module, Trait("this training", module.schedule, data.shape, data.class_names))
+    callbacks = [build(node) for node in config.callbacks.values() if isinstance(node, DictConfig)]
     trainer: Trainer = build(config.trainer, callbacks=callbacks, logger=False)
     trainer.loggers = [build(node) for node in config.logger.values()]
 
-    if config.label_dropout == 0:
+    if config.label_dropout == 0 and module.kind == "diffusion":
         log.warning("label_dropout is 0: the model learns nothing without a label, so scales other than 1 say nothing")
 
     output_dir.mkdir(parents=True, exist_ok=True)
@@ -56,7 +56,18 @@ def train(config: DictConfig) -> Path:
         status = 0
     finally:
         _finish(trainer, status)
+    _announce(output_dir, module.next_command(output_dir / "checkpoints" / "last.ckpt"))
     return output_dir
+
+
+def _check_partners(config: DictConfig, module: NoisyTraining, trait: Trait) -> None:
+    """The models that this one will sample with must be there, and for the same noise, images and classes."""
+    if module.kind == "diffusion":
+        check_guidance(config.guidance, trait)
+    elif config.callbacks.get("guide"):
+        if "classifier" not in config.guidance:
+            raise ValueError("callbacks.guide is guided by the classifier in training: add guidance=classifier")
+        check_match(trait, load(config.callbacks.guide).trait)
 
 
 def _finish(trainer: Trainer, status: int) -> None:
@@ -66,16 +77,15 @@ def _finish(trainer: Trainer, status: int) -> None:
             logger.experiment.finish(exit_code=status)
 
 
+@rank_zero_only
+def _announce(output_dir: Path, next_command: str) -> None:
+    print(f"\nEverything of this run is in {output_dir}")
+    print(f"Next: {next_command}")
+
+
 def run(config: DictConfig) -> None:
     config.output_dir = HydraConfig.get().runtime.output_dir
-    _announce(train(config))
-
-
-@rank_zero_only
-def _announce(output_dir: Path) -> None:
-    print(f"\nEverything of this run is in {output_dir}")
-    checkpoint = shlex.quote(f"checkpoint={output_dir / 'checkpoints' / 'last.ckpt'}")
-    print(f"Next: python -m guided_diffusion.sample {checkpoint} guidance.scale=3")
+    train(config)
 
 
 main = program(run, "train")

@@ -147,6 +147,9 @@ def counted() -> type[Counted]:
 
 # What follows is for the tests of training and of the programs; it imports them only where it is used.
 
+CLASSIFIER = ("module=classifier", "network=classifier_8", "guidance=classifier", "callbacks=classifier")
+"""What makes a training one of a classifier."""
+
 TINY = (
     "data=fake",
     "network.width=8",
@@ -167,6 +170,11 @@ TINY = (
 @pytest.fixture(scope="session")
 def tiny() -> tuple[str, ...]:
     return TINY
+
+
+@pytest.fixture(scope="session")
+def classifier_overrides() -> tuple[str, ...]:
+    return CLASSIFIER
 
 
 @pytest.fixture(scope="session")
@@ -211,7 +219,7 @@ def fit(compose: Callable[..., DictConfig], tmp_path: Path) -> Callable[..., tup
         torch.manual_seed(0)
         data = build(config.data)
         module = build(config.module, network=build_network(config.network, data.shape, data.num_classes))
-        module.record = make_record(OmegaConf.to_container(config, resolve=True), data)
+        module.record = make_record(module.kind, OmegaConf.to_container(config, resolve=True), data)
         trainer = build(
             config.trainer,
             callbacks=list(callbacks),
@@ -232,6 +240,15 @@ def run_dir(compose: Callable[..., DictConfig], tmp_path_factory: pytest.TempPat
     from guided_diffusion.train import train
 
     return train(compose(*TINY, output_dir=tmp_path_factory.mktemp("run")))
+
+
+@pytest.fixture(scope="session")
+def classifier_run(compose: Callable[..., DictConfig], run_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a tiny training of a classifier, which guides the model of ``run_dir``; to be read only."""
+    from guided_diffusion.train import train
+
+    guide = f"callbacks.guide={run_dir / 'checkpoints' / 'last.ckpt'}"
+    return train(compose(*CLASSIFIER, *TINY, guide, output_dir=tmp_path_factory.mktemp("classifier")))
 
 
 @dataclass

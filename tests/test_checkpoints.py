@@ -3,6 +3,7 @@ import importlib
 import pickle
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -10,9 +11,9 @@ import torch
 from torch import nn
 
 import guided_diffusion
-from guided_diffusion.checkpoints import load
+from guided_diffusion.checkpoints import Trait, check_match, load, load_classifier
 from guided_diffusion.denoisers import Denoiser
-from guided_diffusion.schedules import Cosine
+from guided_diffusion.schedules import Cosine, LinearBeta
 
 
 @pytest.fixture
@@ -50,6 +51,7 @@ def test_the_record_is_plain_data_that_says_what_the_model_is(saved, run_dir):
         "name": "fake",
         "shape": [1, 8, 8],
         "class_names": [f"class {index}" for index in range(10)],
+        "range": [-1.0, 1.0],
     }
     assert record["config"]["network"]["width"] == 8
     assert record["config"]["output_dir"] == str(run_dir)
@@ -162,7 +164,7 @@ def test_a_file_of_another_program_is_refused(content, tmp_path):
 
 
 def test_another_kind_of_model_is_refused_by_its_name(changed):
-    with pytest.raises(ValueError, match="is the checkpoint of a classifier, not of a diffusion model"):
+    with pytest.raises(ValueError, match="is the checkpoint of a time-aware classifier, not of a diffusion model"):
         load(changed(lambda record: record.update(kind="classifier")))
 
 
@@ -224,3 +226,59 @@ def test_a_package_of_ones_own_can_be_trusted(changed, saved, tmp_path, monkeypa
     model = load(path, trusted=("guided_diffusion.", "own_networks."))
     assert isinstance(model.denoiser.backbone, importlib.import_module("own_networks").Own)
     assert isinstance(model.denoiser.backbone, nn.Module)
+
+
+# Classifiers
+
+
+@pytest.fixture
+def classifier(classifier_run):
+    return classifier_run / "checkpoints" / "last.ckpt"
+
+
+def test_a_classifier_is_rebuilt_in_eval_mode_with_the_average(classifier):
+    saved, model = torch.load(classifier, weights_only=True), load_classifier(classifier)
+    assert saved["guided_diffusion"]["kind"] == "classifier"
+    assert not any(part.training for part in model.classifier.modules())
+    assert not any(parameter.requires_grad for parameter in model.classifier.parameters())
+    assert torch.equal(weights(model.classifier.state_dict()), weights(saved["state_dict"]))
+    raw = load_classifier(classifier, weights="raw")
+    assert torch.equal(weights(raw.classifier.state_dict()), weights(saved["current_model_state"]))
+    x_t, t = torch.randn(4, 1, 8, 8), torch.linspace(0.1, 1, 4)
+    assert torch.equal(model(x_t, t), model.classifier(x_t, t))
+    assert (model.schedule, model.shape, model.num_classes) == (Cosine(), (1, 8, 8), 10)
+
+
+def test_a_diffusion_model_is_no_classifier(path):
+    with pytest.raises(ValueError, match="is the checkpoint of a diffusion model, not of a time-aware classifier"):
+        load_classifier(path)
+
+
+def test_a_classifier_of_another_package_is_refused(classifier, tmp_path):
+    saved = torch.load(classifier, weights_only=True)
+    saved["guided_diffusion"]["config"]["network"] = writes(tmp_path / "it ran")
+    torch.save(saved, tmp_path / "evil.ckpt")
+    with pytest.raises(ValueError, match=r"wants to run builtins\.open"):
+        load_classifier(tmp_path / "evil.ckpt")
+
+
+TRAIT = Trait("a.ckpt", Cosine(), (1, 8, 8), ("cat", "dog"))
+
+
+def test_models_for_the_same_images_match():
+    check_match(TRAIT, replace(TRAIT, source="b.ckpt", schedule=Cosine(-15)))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"schedule": LinearBeta()}, r"schedule of the first: Cosine.*-15.*; of the second: LinearBeta.*1000.*"),
+        ({"schedule": Cosine(-10)}, r"schedule .*-15.*-10.*"),
+        ({"shape": (3, 8, 8)}, "shape of images of the first: 1, 8, 8; of the second: 3, 8, 8"),
+        ({"class_names": ("cat",)}, "classes of the first: cat, dog; of the second: cat"),
+        ({"value_range": (0.0, 1.0)}, r"range of pixels of the first: -1\.0, 1\.0; of the second: 0\.0, 1\.0"),
+    ],
+)
+def test_models_that_do_not_match_are_named_with_the_difference(change, message):
+    with pytest.raises(ValueError, match=f"^a.ckpt and b.ckpt can't work together: {message}$"):
+        check_match(TRAIT, replace(TRAIT, source="b.ckpt", **change))

@@ -39,6 +39,23 @@ def test_the_classes_together_are_the_mixture(mixture, noisy):
     torch.testing.assert_close(classes.logsumexp(0), mixture.log_prob(x_t, t), rtol=1e-12, atol=1e-12)
 
 
+def test_the_posterior_is_that_of_bayes(mixture, noisy):
+    x_t, t, y = noisy
+    posterior = mixture.log_posterior(x_t, t)
+    torch.testing.assert_close(posterior.exp().sum(1), torch.ones(9, dtype=F64), rtol=0, atol=1e-12)
+    expected = mixture.log_prob(x_t, t, y) - mixture.log_prob(x_t, t)
+    torch.testing.assert_close(posterior.gather(1, y[:, None])[:, 0], expected, rtol=0, atol=1e-12)
+
+
+def test_a_class_without_components_has_no_share_and_leaves_the_gradient_finite(schedule):
+    oracle = GaussianMixture(schedule, identity, identity.expand(2, 2, 2), labels=torch.tensor([0, 2]))
+    x = torch.randn(3, 2, dtype=F64, requires_grad=True)
+    posterior = oracle.log_posterior(x, torch.full((3,), 0.5, dtype=F64))
+    assert (posterior[:, 1] == -torch.inf).all()
+    posterior[:, 0].sum().backward()
+    assert (x.grad.isfinite() & (x.grad != 0)).all()
+
+
 @pytest.mark.parametrize("labelled", [True, False])
 def test_the_noise_is_the_gradient_of_log_prob(mixture, noisy, labelled):
     """Tweedie: ``eps = -sigma grad log p_t(x_t)``."""

@@ -169,6 +169,99 @@ def test_the_program_says_where_the_samples_are(call, checkpoint, tmp_path):
     assert (folder / "samples.png").is_file()
 
 
+@pytest.fixture
+def classifier(classifier_run):
+    return classifier_run / "checkpoints" / "last.ckpt"
+
+
+@pytest.mark.parametrize("base", ["unconditional", "conditional"])
+@pytest.mark.parametrize("sampler", ["ddim", "ddpm", "heun", "dpmpp_2m"])
+def test_a_classifier_guides(base, sampler, sampled, classifier):
+    common = ["guidance=classifier", f"guidance.classifier={classifier}", f"guidance.base={base}", "num_samples=1"]
+    plain, one, far = (
+        sampled(*common, f"sampler={sampler}", "sampler.steps=3", f"guidance.scale={scale}") for scale in (0, 1, 9)
+    )
+    neutral, guided = (plain, one) if base == "unconditional" else (one, plain)
+    cfg = sampled("num_samples=1", f"sampler={sampler}", "sampler.steps=3", f"guidance.scale={int(neutral is one)}")
+    assert same(neutral, cfg)
+    assert not same(neutral, guided)
+    assert not same(neutral, far)
+
+
+def test_both_families_guide_together(sampled, classifier):
+    common = ["num_samples=1", "guidance.scale=3"]
+    together = ["guidance=cfg_classifier", f"guidance.classifier={classifier}"]
+    neutral, both = (sampled(*common, *together, f"guidance.classifier_scale={scale}") for scale in (1, 9))
+    assert same(neutral, sampled(*common))
+    assert not same(neutral, both)
+
+
+def test_compare_writes_both_grids_from_the_same_noise_and_the_labels(sampled, classifier):
+    common = ["labels=[3,7]", "num_samples=2"]
+    folder = sampled(*common, "compare=true", "guidance.scale=9")
+    assert {path.name for path in folder.iterdir()} == {
+        *("config.yaml", "labels.txt", "samples.npz", "samples.png", "unguided.npz", "unguided.png"),
+    }
+    assert (folder / "labels.txt").read_text() == "class 3: 3 3\nclass 7: 7 7\n"
+    assert same(folder, sampled(*common, "guidance.scale=9"))
+    (folder / "unguided.npz").replace(folder / "samples.npz")
+    assert same(folder, sampled(*common, "guidance.scale=1"))
+    by_classifier = ["guidance=classifier", f"guidance.classifier={classifier}", "guidance.scale=9"]
+    folder = sampled(*common, *by_classifier, "compare=true")
+    (folder / "unguided.npz").replace(folder / "samples.npz")
+    assert same(folder, sampled(*common, "guidance.scale=0"))
+
+
+@pytest.mark.parametrize(
+    ("change", "difference"),
+    [
+        ({"shape": [3, 8, 8]}, "shape of images of the first: 1, 8, 8; of the second: 3, 8, 8"),
+        ({"class_names": ["cat"] * 10}, "classes of the first: class 0, class 1,"),
+        ({"range": [0, 1]}, "range of pixels of the first: -1.0, 1.0; of the second: 0, 1"),
+        (
+            {"log_snr_min": -9},
+            "schedule of the first: Cosine(log_snr_min=-15.0); of the second:",
+        ),
+    ],
+)
+def test_a_classifier_for_something_else_stops_with_both_files_and_the_difference(
+    change, difference, call, checkpoint, classifier, tmp_path
+):
+    saved = torch.load(classifier, weights_only=True)
+    record = saved["guided_diffusion"]
+    if "log_snr_min" in change:
+        record["config"]["schedule"] |= change
+    else:
+        record["data"] |= change
+    if "shape" in change:  # a network for three channels
+        for state in (saved["state_dict"], saved["current_model_state"]):
+            state["classifier.backbone.input.weight"] = state["classifier.backbone.input.weight"].expand(-1, 3, -1, -1)
+    other = tmp_path / "other.ckpt"
+    torch.save(saved, other)
+    called = call("sample", f"checkpoint={checkpoint}", "guidance=classifier", f"guidance.classifier={other}")
+    assert called.status == 1
+    (line,) = called.err.splitlines()
+    assert line.startswith(f"error: {checkpoint} and {other} can't work together: {difference}")
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["guidance=classifier"], "guidance.classifier is missing: add guidance.classifier=PATH"),
+        (["guidance=classifier", "guidance.classifier=nowhere.ckpt"], "there is no checkpoint at"),
+        (["guidance=classifier", "guidance.classifier={checkpoint}"], "not of a time-aware classifier"),
+        (["guidance=classifier", "guidance.classifier={classifier}", "guidance.temperature=0"], "must be positive"),
+    ],
+)
+def test_a_guide_that_is_none_is_refused(overrides, message, call, checkpoint, classifier, tmp_path):
+    overrides = [override.format(checkpoint=checkpoint, classifier=classifier) for override in overrides]
+    called = call("sample", f"checkpoint={checkpoint}", "hydra.run.dir=here", *overrides)
+    assert called.status == 1
+    (line,) = called.err.splitlines()
+    assert message in line
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_a_sweep_gives_every_job_a_folder_of_its_own(call, checkpoint, tmp_path):
     called = call("sample", "-m", f"checkpoint={checkpoint}", "num_samples=1", "guidance.scale=0,3")
     assert called.status == 0

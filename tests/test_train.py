@@ -202,6 +202,65 @@ def test_what_the_last_line_says_can_be_typed_into_a_shell(minimal, tmp_path):
         assert arrays["labels"].tolist() == [label for label in range(10) for _ in range(8)]
 
 
+# Classifiers
+
+
+def test_a_classifier_leaves_the_same_files_and_its_accuracy_by_noise(classifier_run):
+    assert files(classifier_run) == FILES | {"accuracy_by_noise.csv"}
+
+
+def test_without_a_guide_a_classifier_leaves_no_samples(call, classifier_overrides, tiny, tmp_path):
+    called = call("train", *classifier_overrides, *tiny, "hydra.run.dir=here")
+    assert called.status == 0
+    sampled = {"samples/step_000004.png", "accuracy_by_scale.csv", "accuracy_by_scale.png"}
+    assert files(tmp_path / "here") == FILES - sampled | {"accuracy_by_noise.csv"}
+    last = tmp_path / "here" / "checkpoints" / "last.ckpt"
+    assert called.out.splitlines()[-1] == (
+        "Next: python -m guided_diffusion.sample checkpoint=DIFFUSION guidance=classifier "
+        f"guidance.classifier={last} guidance.scale=4 compare=true"
+    )
+
+
+def test_a_diffusion_model_can_be_watched_under_a_classifier(compose, tiny, classifier_run, tmp_path):
+    path = classifier_run / "checkpoints" / "last.ckpt"
+    train(compose(*tiny, "guidance=classifier", f"guidance.classifier={path}", output_dir=tmp_path))
+    assert files(tmp_path) == FILES
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["guidance=classifier"], "guidance.classifier is missing: add guidance.classifier=PATH"),
+        (["guidance=cfg_classifier"], "guidance.classifier is missing: add guidance.classifier=PATH"),
+        (["guidance=classifier", "guidance.classifier={diffusion}"], "is the checkpoint of a diffusion model, not of"),
+        (["guidance=classifier", "guidance.classifier={classifier}", "data.channels=3"], "shape of images"),
+        (["{classify}", "callbacks.guide={classifier}"], "is the checkpoint of a time-aware classifier, not of"),
+        (["{classify}", "callbacks.guide={diffusion}", "schedule=linear_beta"], "schedule of the first: LinearBeta"),
+        (["{classify}", "callbacks.guide={diffusion}", "guidance=cfg"], "add guidance=classifier"),
+        (["{classify}", "callbacks.guide=nowhere.ckpt"], "there is no checkpoint at"),
+        (["{classify}", "guidance.base=both"], "base must be unconditional or conditional, got 'both'"),
+    ],
+)
+def test_models_that_can_not_work_together_are_refused_before_training(
+    overrides, message, call, tiny, classifier_overrides, run_dir, classifier_run, tmp_path
+):
+    names = {
+        kind: run / "checkpoints" / "last.ckpt"
+        for kind, run in (("diffusion", run_dir), ("classifier", classifier_run))
+    }
+    formatted = [
+        part
+        for override in overrides
+        for part in (classifier_overrides if override == "{classify}" else [override.format(**names)])
+    ]
+    called = call("train", *tiny, *formatted, "hydra.run.dir=here")
+    assert called.status == 1
+    (line,) = called.err.splitlines()
+    assert line.startswith("error: ")
+    assert message in line
+    assert list(tmp_path.iterdir()) == []
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("strategy", ["ddp_spawn", "ddp"])
 def test_two_processes_leave_what_one_does(strategy, tiny, tmp_path):

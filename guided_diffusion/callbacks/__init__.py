@@ -1,5 +1,6 @@
 """Lightning callbacks. All are optional: without them the weights are the same."""
 
+from guided_diffusion.callbacks.accuracy_by_noise import AccuracyByNoise
 from guided_diffusion.callbacks.accuracy_by_scale import AccuracyByScale
 from guided_diffusion.callbacks.checkpoints import LastCheckpoint
 from guided_diffusion.callbacks.ema import EMA
@@ -7,4 +8,12 @@ from guided_diffusion.callbacks.progress import StepProgress
 from guided_diffusion.callbacks.sample_grid import SampleGrid
 from guided_diffusion.callbacks.throughput import ImagesPerSecond
 
-__all__ = ["EMA", "AccuracyByScale", "ImagesPerSecond", "LastCheckpoint", "SampleGrid", "StepProgress"]
+__all__ = [
+    "EMA",
+    "AccuracyByNoise",
+    "AccuracyByScale",
+    "ImagesPerSecond",
+    "LastCheckpoint",
+    "SampleGrid",
+    "StepProgress",
+]

@@ -10,11 +10,10 @@ from pytorch_lightning import Trainer
 from torchmetrics.functional.classification import multiclass_accuracy
 
 from guided_diffusion.callbacks.loggers import log_curve, log_image
-from guided_diffusion.callbacks.sampling import SamplingCallback
+from guided_diffusion.callbacks.sampling import SamplingCallback, Sweep
 from guided_diffusion.data import ImageDataModule
 from guided_diffusion.files import whole_file
 from guided_diffusion.metrics import Judge
-from guided_diffusion.modules import DiffusionModule
 from guided_diffusion.plots import save_accuracy_plot
 from guided_diffusion.sampling import Recipe
 
@@ -28,7 +27,7 @@ class AccuracyByScale(SamplingCallback):
     network together.
 
     Args:
-        recipe, scales, output_dir, every_n_steps, seed: as for ``SamplingCallback``.
+        recipe, scales, output_dir, every_n_steps, seed, guide: as for ``SamplingCallback``.
         judge: gives the judge for a DataModule.
         num_samples: for every scale.
 
@@ -44,18 +43,19 @@ class AccuracyByScale(SamplingCallback):
         output_dir: str,
         every_n_steps: int = 0,
         seed: int = 0,
+        guide: str | None = None,
         num_samples: int = 500,
     ) -> None:
-        super().__init__(recipe, scales, output_dir, every_n_steps, seed)
+        super().__init__(recipe, scales, output_dir, every_n_steps, seed, guide)
         if num_samples < 1:
             raise ValueError(f"num_samples must be at least 1, got {num_samples}")
         self.judge_source = judge
         self.num_samples = num_samples
 
-    def sample(self, trainer: Trainer, module: DiffusionModule, data: ImageDataModule) -> None:
+    def sample(self, trainer: Trainer, sweep: Sweep, data: ImageDataModule) -> None:
         judge = self.judge_source(data)
         labels = torch.arange(self.num_samples) % data.num_classes
-        images = self.sweep(trainer, module, labels, data.shape)
+        images = sweep(labels)
         accuracies = [
             multiclass_accuracy(judge.classify(row), labels, data.num_classes, average="micro").item() for row in images
         ]

@@ -8,9 +8,8 @@ import torch
 from pytorch_lightning import Trainer
 
 from guided_diffusion.callbacks.loggers import log_image
-from guided_diffusion.callbacks.sampling import SamplingCallback
+from guided_diffusion.callbacks.sampling import SamplingCallback, Sweep
 from guided_diffusion.data import ImageDataModule
-from guided_diffusion.modules import DiffusionModule
 from guided_diffusion.plots import save_labelled_grid
 from guided_diffusion.sampling import Recipe
 
@@ -19,7 +18,7 @@ class SampleGrid(SamplingCallback):
     """Writes ``samples/step_N.png``: a row for every scale, a column for every class, one noise down each column.
 
     Args:
-        recipe, scales, output_dir, every_n_steps, seed: as for ``SamplingCallback``.
+        recipe, scales, output_dir, every_n_steps, seed, guide: as for ``SamplingCallback``.
         max_classes: columns at the most.
     """
 
@@ -30,14 +29,15 @@ class SampleGrid(SamplingCallback):
         output_dir: str,
         every_n_steps: int = 0,
         seed: int = 0,
+        guide: str | None = None,
         max_classes: int = 20,
     ) -> None:
-        super().__init__(recipe, scales, output_dir, every_n_steps, seed)
+        super().__init__(recipe, scales, output_dir, every_n_steps, seed, guide)
         self.max_classes = max_classes
 
-    def sample(self, trainer: Trainer, module: DiffusionModule, data: ImageDataModule) -> None:
+    def sample(self, trainer: Trainer, sweep: Sweep, data: ImageDataModule) -> None:
         class_names = data.class_names[: self.max_classes]
-        images = self.sweep(trainer, module, torch.arange(len(class_names)), data.shape)
+        images = sweep(torch.arange(len(class_names)))
         path = self.output_dir / "samples" / f"step_{trainer.global_step:06d}.png"
         save_labelled_grid(images, path, rows=[f"w = {scale:g}" for scale in self.scales], columns=class_names)
         log_image(trainer, "samples/grid", path)

@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
-from jaxtyping import Float, Int
 from pytorch_lightning import Callback, LightningModule, Trainer
 from torch import Tensor
 
 from guided_diffusion.callbacks.ema import evaluation_weights
+from guided_diffusion.checkpoints import load
 from guided_diffusion.data import ImageDataModule
 from guided_diffusion.guidance import check_scale
-from guided_diffusion.modules import DiffusionModule
-from guided_diffusion.sampling import Recipe
+from guided_diffusion.modules import NoisyTraining
+from guided_diffusion.sampling import Recipe, evaluating
+
+Sweep = Callable[[Tensor], Tensor]
 
 
 class SamplingCallback(Callback):
@@ -30,13 +32,22 @@ class SamplingCallback(Callback):
         output_dir: of the run.
         every_n_steps: optimizer steps between two samplings; 0 for the end alone.
         seed: of the noise.
+        guide: checkpoint of the diffusion model that a classifier in training is to guide; without it there is
+            nothing to sample in such a training.
 
     Raises:
+        FileNotFoundError: if there is no such checkpoint.
         ValueError: if ``every_n_steps`` is negative, or there are no scales or one that is not finite.
     """
 
     def __init__(
-        self, recipe: Recipe, scales: Sequence[float], output_dir: str, every_n_steps: int = 0, seed: int = 0
+        self,
+        recipe: Recipe,
+        scales: Sequence[float],
+        output_dir: str,
+        every_n_steps: int = 0,
+        seed: int = 0,
+        guide: str | None = None,
     ) -> None:
         if every_n_steps < 0:
             raise ValueError(f"every_n_steps must be at least 0, got {every_n_steps}")
@@ -48,18 +59,12 @@ class SamplingCallback(Callback):
         self.output_dir = Path(output_dir)
         self.every_n_steps = every_n_steps
         self.seed = seed
+        self.guide = load(guide).denoiser if guide else None
         self._sampled_step = 0
 
     @abstractmethod
-    def sample(self, trainer: Trainer, module: DiffusionModule, data: ImageDataModule) -> None:
-        """Call ``sweep`` and write what comes of it; the module has the weights to judge."""
-
-    def sweep(
-        self, trainer: Trainer, module: DiffusionModule, labels: Int[Tensor, " n"], shape: Sequence[int]
-    ) -> Float[Tensor, "scales n *shape"]:
-        """Samples for the labels under every scale, in the precision of the training."""
-        with trainer.precision_plugin.forward_context():
-            return self.recipe.sweep(module.denoiser, labels, shape, self.scales, self.seed)
+    def sample(self, trainer: Trainer, sweep: Sweep, data: ImageDataModule) -> None:
+        """Call ``sweep(labels)`` for samples of shape (scales, labels, ...) and write what comes of them."""
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -75,5 +80,18 @@ class SamplingCallback(Callback):
         self._sampled_step = trainer.global_step
         if trainer.is_global_zero:
             with evaluation_weights(trainer, module):
-                self.sample(trainer, module, trainer.datamodule)  # type: ignore[attr-defined]
+                self._sample(trainer, module)
         trainer.strategy.barrier()
+
+    def _sample(self, trainer: Trainer, module: NoisyTraining) -> None:
+        subject = module.sampled(self.recipe, self.guide and self.guide.to(module.device))
+        if subject is None:
+            return
+        (denoiser, recipe), data = subject, trainer.datamodule  # type: ignore[attr-defined]
+
+        def sweep(labels: Tensor) -> Tensor:
+            """Under every scale, in the precision of the training."""
+            with trainer.precision_plugin.forward_context(), evaluating(module):
+                return recipe.sweep(denoiser, labels, data.shape, self.scales, self.seed)
+
+        self.sample(trainer, sweep, data)

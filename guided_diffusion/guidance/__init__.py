@@ -5,7 +5,20 @@ that all share is ``scale``: the exponent w of p(y|x) in the target p(x) p(y|x)^
 """
 
 from guided_diffusion.guidance.base import Guidance, Scale, Wrapper, check_scale
+from guided_diffusion.guidance.classifier import ClassifierGuidance
 from guided_diffusion.guidance.classifier_free import ClassifierFree
+from guided_diffusion.guidance.combined import Combined
 from guided_diffusion.guidance.thresholding import Clip, DynamicThreshold, NoThreshold
 
-__all__ = ["ClassifierFree", "Clip", "DynamicThreshold", "Guidance", "NoThreshold", "Scale", "Wrapper", "check_scale"]
+__all__ = [
+    "ClassifierFree",
+    "ClassifierGuidance",
+    "Clip",
+    "Combined",
+    "DynamicThreshold",
+    "Guidance",
+    "NoThreshold",
+    "Scale",
+    "Wrapper",
+    "check_scale",
+]

@@ -31,6 +31,9 @@ class Guidance(Wrapper, Protocol):
     @property
     def scale(self) -> Scale: ...
 
+    def unguided(self) -> Guidance:
+        """The same with the settings at which it changes nothing."""
+
 
 def check_scale(scale: Scale) -> None:
     """Raise ``ValueError`` unless every scale is finite and there is one, or one for each sample."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -32,6 +32,9 @@ class ClassifierFree:
 
     def __post_init__(self) -> None:
         check_scale(self.scale)
+
+    def unguided(self) -> ClassifierFree:
+        return replace(self, scale=1.0)
 
     def __call__(self, denoise: Denoise, schedule: Schedule) -> Denoise:
         scale = torch.as_tensor(self.scale, dtype=torch.float64, device="cpu")

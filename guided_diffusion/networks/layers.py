@@ -122,14 +122,24 @@ class ResidualBlock(nn.Module):
         return self.skip(x) + self.conv_2(self.dropout(F.silu(h)))
 
 
+def attention_heads(channels: int, head_channels: int) -> int:
+    """How many heads of about ``head_channels`` the channels make, at least one.
+
+    Raises:
+        ValueError: if they can't be divided evenly.
+    """
+    heads = max(1, channels // head_channels)
+    if channels % heads:
+        raise ValueError(f"{channels} channels can't be divided into {heads} attention heads")
+    return heads
+
+
 class Attention(nn.Module):
     """Self-attention over the pixels, added to the input."""
 
     def __init__(self, channels: int, head_channels: int) -> None:
         super().__init__()
-        self.heads = max(1, channels // head_channels)
-        if channels % self.heads:
-            raise ValueError(f"{channels} channels can't be divided into {self.heads} attention heads")
+        self.heads = attention_heads(channels, head_channels)
         self.norm = group_norm(channels)
         self.qkv = nn.Conv2d(channels, 3 * channels, 1)
         self.output = zero_init(nn.Conv2d(channels, channels, 1))
@@ -138,3 +148,26 @@ class Attention(nn.Module):
         qkv = self.qkv(self.norm(x)).flatten(2).unflatten(1, (3, self.heads, -1)).transpose(-1, -2)
         attended = F.scaled_dot_product_attention(*qkv.unbind(1))
         return x + self.output(attended.transpose(-1, -2).reshape(x.shape))
+
+
+class AttentionPooling(nn.Module):
+    """One vector for an image: attention over its pixels, asked by their mean.
+
+    Dhariwal & Nichol 2021 (arXiv 2105.05233, section 4) after CLIP (arXiv 2103.00020, section 2.4): the mean is
+    put before the pixels, every place gets a learned embedding, and what the mean attends to is the output.
+    """
+
+    def __init__(self, channels: int, num_pixels: int, head_channels: int, out_channels: int) -> None:
+        super().__init__()
+        self.heads = attention_heads(channels, head_channels)
+        self.places = nn.Parameter(torch.randn(num_pixels + 1, channels) / channels**0.5)
+        self.query = nn.Linear(channels, channels)
+        self.key_value = nn.Linear(channels, 2 * channels)
+        self.output = nn.Linear(channels, out_channels)
+
+    def forward(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b o"]:
+        pixels = x.flatten(2).transpose(1, 2)
+        tokens = torch.cat([pixels.mean(1, keepdim=True), pixels], dim=1) + self.places
+        query = self.query(tokens[:, :1]).unflatten(2, (self.heads, -1)).transpose(1, 2)
+        key, value = self.key_value(tokens).unflatten(2, (2, self.heads, -1)).permute(2, 0, 3, 1, 4)
+        return self.output(F.scaled_dot_product_attention(query, key, value).flatten(1))

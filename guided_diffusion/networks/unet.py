@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -54,16 +54,7 @@ class UNet(nn.Module):
         combine: str = "add",
     ) -> None:
         super().__init__()
-        factor = patch_size * 2 ** (len(multipliers) - 1)
-        if image_size % factor:
-            raise ValueError(
-                f"images of {image_size}x{image_size} can't be halved: patch_size {patch_size} and "
-                f"{len(multipliers)} levels need a multiple of {factor}"
-            )
-        if not set(attention_levels) <= set(range(len(multipliers))):
-            raise ValueError(
-                f"attention_levels must be among 0 to {len(multipliers) - 1}, got {list(attention_levels)}"
-            )
+        check_sizes(image_size, patch_size, len(multipliers), attention_levels)
         widths = [width * multiplier for multiplier in multipliers]
         condition_channels = 4 * width
 
@@ -78,16 +69,8 @@ class UNet(nn.Module):
         self.condition = Conditioning(num_classes, condition_channels, combine)
         self.input = nn.Conv2d(channels * patch_size**2, width, 3, padding=1)
 
-        self.down = nn.ModuleList()
-        skips, current = [width], width
-        for level, out_channels in enumerate(widths):
-            if level > 0:
-                self.down.append(Downsample(current))
-                skips.append(current)
-            for _ in range(blocks):
-                self.down.append(block(current, out_channels, level in attention_levels))
-                skips.append(out_channels)
-                current = out_channels
+        self.down, skips = contracting_half(width, widths, blocks, attention_levels, block)
+        current = skips[-1]
 
         self.middle = nn.ModuleList([block(current, current, middle_attention), block(current, current, False)])
 
@@ -115,6 +98,45 @@ class UNet(nn.Module):
         for layer in self.up:
             h = layer(torch.cat([h, skips.pop()], dim=1), condition)
         return F.pixel_shuffle(self.output(F.silu(self.norm(h))), self.patch_size)
+
+
+def check_sizes(image_size: int, patch_size: int, levels: int, attention_levels: Sequence[int]) -> None:
+    """Raise ``ValueError`` unless images of this size can be halved from level to level, and the levels exist."""
+    factor = patch_size * 2 ** (levels - 1)
+    if image_size % factor:
+        raise ValueError(
+            f"images of {image_size}x{image_size} can't be halved: patch_size {patch_size} and "
+            f"{levels} levels need a multiple of {factor}"
+        )
+    if not set(attention_levels) <= set(range(levels)):
+        raise ValueError(f"attention_levels must be among 0 to {levels - 1}, got {list(attention_levels)}")
+
+
+def contracting_half(
+    in_channels: int,
+    widths: Sequence[int],
+    blocks: int,
+    attention_levels: Sequence[int],
+    block: Callable[[int, int, bool], nn.Module],
+) -> tuple[nn.ModuleList, list[int]]:
+    """The way down, and the channels before it and after each of its layers.
+
+    Args:
+        in_channels: of what comes in.
+        widths: channels of each level; between two levels the resolution is halved.
+        blocks: per level.
+        attention_levels: levels whose blocks have attention.
+        block: ``block(in_channels, out_channels, attention)``.
+    """
+    layers, channels = nn.ModuleList(), [in_channels]
+    for level, out_channels in enumerate(widths):
+        if level > 0:
+            layers.append(Downsample(channels[-1]))
+            channels.append(channels[-1])
+        for _ in range(blocks):
+            layers.append(block(channels[-1], out_channels, level in attention_levels))
+            channels.append(out_channels)
+    return layers, channels
 
 
 class Block(nn.Module):

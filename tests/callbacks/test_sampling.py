@@ -7,6 +7,8 @@ from pytorch_lightning import Callback
 from guided_diffusion.callbacks import EMA, AccuracyByScale, SampleGrid
 from guided_diffusion.callbacks.sampling import SamplingCallback
 from guided_diffusion.config import build
+from guided_diffusion.guidance import ClassifierGuidance
+from guided_diffusion.samplers import Sampler
 from guided_diffusion.sampling import Recipe
 
 
@@ -17,9 +19,9 @@ class Noted(SamplingCallback):
         super().__init__(Recipe(), [1], "unused", every_n_steps)
         self.steps, self.weights = [], []
 
-    def sample(self, trainer, module, data):
+    def sample(self, trainer, sweep, data):
         self.steps.append(trainer.global_step)
-        self.weights.append([parameter.clone() for parameter in module.denoiser.parameters()])
+        self.weights.append([parameter.clone() for parameter in trainer.lightning_module.parameters()])
 
 
 @pytest.mark.parametrize(
@@ -49,7 +51,7 @@ def test_the_average_is_sampled_from_wherever_the_callback_stands(first, fit):
 
     class Averages(Callback):
         def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
-            averages.append([p.clone() for p in ema._average_model.module.denoiser.parameters()])
+            averages.append([p.clone() for p in ema._average_model.module.parameters()])
 
     fit(callbacks=[*([noted, ema] if first else [ema, noted]), Averages()])
     assert noted.steps == [2, 4]
@@ -87,3 +89,62 @@ def test_every_part_returns_to_training_mode(fit, compose, tiny, tmp_path):
 def test_a_scale_that_is_not_finite_is_refused_before_training(scale, tmp_path):
     with pytest.raises(ValueError, match="scale must be finite"):
         SampleGrid(Recipe(), [0, scale], str(tmp_path))
+
+
+# Training a classifier
+
+
+@pytest.fixture
+def guide(run_dir):
+    return str(run_dir / "checkpoints" / "last.ckpt")
+
+
+def sampling(compose, tiny, classifier_overrides, tmp_path, *overrides):
+    config = compose(*classifier_overrides, *tiny, *overrides, output_dir=tmp_path).callbacks
+    return [build(config[name]) for name in ("sample_grid", "accuracy")]
+
+
+def test_with_a_guide_a_classifier_is_seen_at_work(classifier_run):
+    assert (classifier_run / "samples" / "step_000004.png").is_file()
+    assert (classifier_run / "accuracy_by_scale.csv").is_file()
+
+
+def test_without_a_guide_a_classifier_has_nothing_to_sample(fit, compose, tiny, classifier_overrides, tmp_path):
+    fit(*classifier_overrides, callbacks=sampling(compose, tiny, classifier_overrides, tmp_path))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_classifiers_weights_are_the_same_with_and_without_sampling(
+    fit, compose, tiny, classifier_overrides, guide, tmp_path
+):
+    often = [f"callbacks.guide={guide}", "callbacks.sample_grid.every_n_steps=1", "network.dropout=0.5"]
+    callbacks = sampling(compose, tiny, classifier_overrides, tmp_path, *often)
+    _, sampled = fit(*classifier_overrides, "network.dropout=0.5", callbacks=[EMA(), *callbacks])
+    assert len(list((tmp_path / "samples").iterdir())) == 4
+    _, plain = fit(*classifier_overrides, "network.dropout=0.5", callbacks=[EMA()])
+    for (name, one), other in zip(sampled.state_dict().items(), plain.state_dict().values(), strict=True):
+        assert torch.equal(one, other), name
+
+
+def test_classifiers_guide_with_their_average_in_eval_mode(fit, classifier_overrides, guide, tmp_path):
+    seen = []
+
+    class Grid(SampleGrid):
+        def sample(self, trainer, sweep, data):
+            classifier = trainer.lightning_module.classifier
+            handle = classifier.register_forward_hook(
+                lambda module, *_: seen.append((module.training, weights(module)))
+            )
+            sweep(torch.arange(2))
+            handle.remove()
+
+    ema = EMA(0.5)
+    recipe = Recipe(ClassifierGuidance(), sampler=Sampler(steps=2))
+    fit(*classifier_overrides, callbacks=[ema, Grid(recipe, [2.0], str(tmp_path), guide=guide)])
+    assert {training for training, _ in seen} == {False}
+    average = weights(ema._average_model.module.classifier)
+    assert all(torch.equal(used, average) for _, used in seen)
+
+
+def weights(module):
+    return torch.cat([parameter.detach().flatten() for parameter in module.parameters()]).clone()

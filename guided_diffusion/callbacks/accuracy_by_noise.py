@@ -1,0 +1,47 @@
+"""The accuracy of a time-aware classifier, across noise levels."""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+
+import torch
+from pytorch_lightning import Callback, LightningModule, Trainer
+
+from guided_diffusion.files import whole_file
+from guided_diffusion.modules.base import band_name
+from guided_diffusion.modules.classifier import NUM_BANDS, ClassifierModule
+
+COLUMNS = ("t_from", "t_to", "log_snr_from", "log_snr_to", "accuracy", "calibration_error")
+
+
+class AccuracyByNoise(Callback):
+    """Writes ``accuracy_by_noise.csv`` from the last validation: accuracy and calibration for each tenth of time.
+
+    Args:
+        output_dir: of the run.
+    """
+
+    def __init__(self, output_dir: str) -> None:
+        self.path = Path(output_dir) / "accuracy_by_noise.csv"
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if not trainer.is_global_zero:
+            return
+        assert isinstance(pl_module, ClassifierModule)
+        rows = [self._row(trainer, pl_module, band) for band in range(NUM_BANDS)]
+        with whole_file(self.path) as path, path.open("w", newline="") as file:
+            table = csv.writer(file, lineterminator="\n")
+            table.writerow(COLUMNS)
+            table.writerows([f"{value:.6g}" for value in row] for row in rows)
+        print("\nvalidation accuracy (and calibration error) of the classifier by noise level")
+        for start, end, _, _, accuracy, calibration_error in rows:
+            print(f"  t {start:.1f} to {end:.1f} {accuracy:7.1%} ({calibration_error:.3f})")
+
+    def _row(self, trainer: Trainer, module: ClassifierModule, band: int) -> list[float]:
+        times = torch.tensor([band, band + 1], dtype=torch.float64) / NUM_BANDS
+        logged = [
+            trainer.callback_metrics[f"val/{name}_{band_name(band, NUM_BANDS)}"].item()
+            for name in ("accuracy", "calibration_error")
+        ]
+        return [*times.tolist(), *module.schedule.log_snr(times).tolist(), *logged]

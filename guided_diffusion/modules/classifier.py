@@ -1,0 +1,108 @@
+"""Training a time-aware classifier."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import cast
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler
+from torchmetrics import Metric, MetricCollection
+from torchmetrics.classification import MulticlassAccuracy, MulticlassCalibrationError
+
+from guided_diffusion.classifiers import Classifier
+from guided_diffusion.data.base import Batch
+from guided_diffusion.denoisers import Denoiser
+from guided_diffusion.modules.base import NoisyTraining, band_name
+from guided_diffusion.sampling import Recipe
+from guided_diffusion.schedules import Schedule, perturb
+
+NUM_BANDS = 10
+
+
+class ClassifierModule(NoisyTraining):
+    """A classifier of noisy images, at every noise level of the schedule of the diffusion model that it is to guide.
+
+    Loss: cross-entropy, over times uniform in (0, 1] (Dhariwal & Nichol 2021, arXiv 2105.05233, section 4).
+    Validation logs accuracy and expected calibration error for each tenth of time.
+
+    Args:
+        network: the backbone, ``network(x_t, log_snr) -> logits``, with the ``num_classes`` of its logits.
+        schedule: the noise schedule.
+        optimizer, lr_scheduler, seed, channels_last, compile: as for ``NoisyTraining``.
+    """
+
+    kind = "classifier"
+
+    def __init__(
+        self,
+        network: nn.Module,
+        schedule: Schedule,
+        optimizer: Callable[..., Optimizer],
+        lr_scheduler: Callable[[Optimizer], LRScheduler],
+        seed: int = 0,
+        channels_last: bool = False,
+        compile: bool = False,
+    ) -> None:
+        super().__init__(network, optimizer, lr_scheduler, seed, channels_last, compile)
+        self.schedule = schedule
+        self.classifier = Classifier(network, schedule)
+        per_band = (band_metrics(cast(int, network.num_classes)) for _ in range(NUM_BANDS))
+        self.bands = cast(Sequence[MetricCollection], nn.ModuleList(per_band))
+
+    def sampled(self, recipe: Recipe, guide: Denoiser | None) -> tuple[Denoiser, Recipe] | None:
+        """``guide``, guided by the classifier in training."""
+        if guide is None:
+            return None
+        guidance = replace(recipe.guidance, classifier=self.classifier)  # type: ignore[type-var]
+        return guide, replace(recipe, guidance=guidance)
+
+    def next_command(self, checkpoint: Path) -> str:
+        start = "python -m guided_diffusion.sample checkpoint=DIFFUSION guidance=classifier"
+        return f"{start} {shlex.quote(f'guidance.classifier={checkpoint}')} guidance.scale=4 compare=true"
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        x0, eps, t = self.noisy(batch.images, self.training_generator(batch_idx))
+        logits = self._logits(x0, eps, t)
+        loss = F.cross_entropy(logits, batch.labels)
+        self.log("train/loss", loss, prog_bar=True)
+        self.log("train/accuracy", (logits.argmax(1) == batch.labels).float().mean())
+        return loss
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> None:
+        """Every image in every band of noise."""
+        generator = self.validation_generator(batch_idx)
+        losses = []
+        for band, metrics in enumerate(self.bands):
+            x0, eps, t = self.noisy(batch.images, generator)
+            logits = self._logits(x0, eps, (band + t) / NUM_BANDS)
+            losses.append(F.cross_entropy(logits, batch.labels))
+            metrics.update(logits.softmax(1), batch.labels)  # numbers in [0, 1] would be taken for probabilities
+        loss = torch.stack(losses).mean()
+        self.log("val/loss", loss, batch_size=len(batch.labels), sync_dist=True, prog_bar=True)
+
+    def on_validation_epoch_end(self) -> None:
+        values = [metrics.compute() for metrics in self.bands]
+        for band, of_band in enumerate(values):
+            self.log_dict({f"val/{name}_{band_name(band, NUM_BANDS)}": value for name, value in of_band.items()})
+        self.log("val/accuracy", sum(of_band["accuracy"] for of_band in values) / NUM_BANDS, prog_bar=True)
+        for metrics in self.bands:
+            metrics.reset()
+
+    def _logits(self, x0: Tensor, eps: Tensor, t: Tensor) -> Tensor:
+        return self.classifier(perturb(x0, eps, t, self.schedule), t)
+
+
+def band_metrics(num_classes: int) -> MetricCollection:
+    """Accuracy, top-5 where there are more than ten classes, and expected calibration error."""
+    ranks = {"accuracy": 1} | ({"accuracy_top5": 5} if num_classes > 10 else {})
+    accuracies: dict[str, Metric | MetricCollection] = {
+        name: MulticlassAccuracy(num_classes, top_k=rank, average="micro") for name, rank in ranks.items()
+    }
+    return MetricCollection(accuracies | {"calibration_error": MulticlassCalibrationError(num_classes)})
