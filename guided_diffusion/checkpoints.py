@@ -69,7 +69,7 @@ def check_guidance(node: DictConfig | dict[str, Any], trait: Trait) -> None:
         return
     if not node["classifier"]:
         raise ValueError("guidance.classifier is missing: add guidance.classifier=PATH, the checkpoint of a classifier")
-    check_match(trait, load_classifier(node["classifier"]).trait)
+    check_match(trait, read_trait(node["classifier"], "classifier"))
 
 
 def _shown(value: Any) -> str:
@@ -174,9 +174,17 @@ def load_classifier(
     """The time-aware classifier of a checkpoint that ``train`` wrote; arguments and errors as for ``load``."""
     saved = _Saved.read(Path(checkpoint), "classifier", device)
     saved.check_config(("network", "schedule"), trusted)
-    classifier = Classifier(saved.network(), saved.schedule()).requires_grad_(False)
-    saved.load_weights(classifier, "classifier.", weights)
-    return TrainedClassifier(saved.trait(), saved.config, classifier.to(device).eval())
+    with torch.inference_mode(False):  # weights made in inference mode could not be part of a gradient
+        classifier = Classifier(saved.network(), saved.schedule()).requires_grad_(False)
+        saved.load_weights(classifier, "classifier.", weights)
+        return TrainedClassifier(saved.trait(), saved.config, classifier.to(device).eval())
+
+
+def read_trait(checkpoint: str | Path, kind: str, trusted: tuple[str, ...] = TRUSTED) -> Trait:
+    """What the model of a checkpoint is for, without the model; errors as for ``load``."""
+    saved = _Saved.read(Path(checkpoint), kind, "cpu")
+    saved.check_config(("schedule",), trusted)
+    return saved.trait()
 
 
 def classifier_guidance(

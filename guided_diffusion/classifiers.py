@@ -47,13 +47,13 @@ def gradient(
 ) -> Float[Tensor, "b *shape"]:
     """``grad log p(y | x_t)`` of each sample, with ``p = softmax(logits / temperature)``.
 
-    It is taken at x_t, in single precision or better also under autocast, and works where gradients are
-    switched off or in inference mode as well. ``temperature`` = 1 is the classifier as trained; below 1 it is
-    surer of itself.
+    It is taken and returned in single precision or better, also under autocast, and works where gradients are
+    switched off or in inference mode as well. Every y is a class. ``temperature`` = 1 is the classifier as
+    trained; below 1 it is surer of itself.
     """
     with torch.inference_mode(False), torch.enable_grad(), torch.autocast(x_t.device.type, enabled=False):
         # Tensors made in inference mode can't be part of a graph; their copies can.
         x = x_t.detach().to(torch.promote_types(x_t.dtype, torch.float32), copy=True).requires_grad_()
         log_p = (classify(x, t.to(x.dtype, copy=True)) / temperature).log_softmax(1)
         (grad,) = torch.autograd.grad(log_p.gather(1, y.clone()[:, None]).sum(), x)
-    return grad.to(x_t.dtype)
+    return grad

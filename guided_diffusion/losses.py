@@ -6,9 +6,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
+import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from guided_diffusion.classifiers import Classifier
 from guided_diffusion.denoisers import UNLABELLED, Denoiser, Labels, Parameterization
 from guided_diffusion.schedules import perturb
 
@@ -54,6 +56,21 @@ def denoising_loss(
     """Weighted mean squared error of the network's output, a number for each sample; t in (0, 1]."""
     error = denoiser.output(perturb(x0, eps, t, denoiser.schedule), t, y) - denoiser.target(x0, eps, t)
     return weighting(denoiser.schedule.log_snr(t), denoiser.parameterization) * error.square().flatten(1).mean(1)
+
+
+def classification_loss(
+    classifier: Classifier,
+    x0: Float[Tensor, "b *shape"],
+    y: Int[Tensor, " b"],
+    t: Float[Tensor, " b"],
+    eps: Float[Tensor, "b *shape"],
+) -> tuple[Float[Tensor, " b"], Float[Tensor, "b classes"]]:
+    """Cross-entropy ``-log p(y | x_t)`` of each sample, and the logits it comes from; t in (0, 1].
+
+    Dhariwal & Nichol 2021 (arXiv 2105.05233, section 4): a classifier is trained on the noise it will guide in.
+    """
+    logits = classifier(perturb(x0, eps, t, classifier.schedule), t)
+    return F.cross_entropy(logits, y, reduction="none"), logits
 
 
 def stratified_times(batch_size: int, generator: torch.Generator) -> Float[Tensor, " b"]:

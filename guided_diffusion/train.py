@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import shlex
 import sys
 from pathlib import Path
 from typing import Any, cast
@@ -13,7 +14,7 @@ from pytorch_lightning import Trainer, seed_everything
 from pytorch_lightning.loggers import WandbLogger
 from pytorch_lightning.utilities import rank_zero_only
 
-from guided_diffusion.checkpoints import Trait, build_network, check_guidance, check_match, load, make_record
+from guided_diffusion.checkpoints import Trait, build_network, check_guidance, check_match, make_record, read_trait
 from guided_diffusion.config import build
 from guided_diffusion.modules import NoisyTraining
 from guided_diffusion.programs import command, program
@@ -56,7 +57,7 @@ def train(config: DictConfig) -> Path:
         status = 0
     finally:
         _finish(trainer, status)
-    _announce(output_dir, module.next_command(output_dir / "checkpoints" / "last.ckpt"))
+    _announce(output_dir, module.kind)
     return output_dir
 
 
@@ -67,7 +68,7 @@ def _check_partners(config: DictConfig, module: NoisyTraining, trait: Trait) -> 
     elif config.callbacks.get("guide"):
         if "classifier" not in config.guidance:
             raise ValueError("callbacks.guide is guided by the classifier in training: add guidance=classifier")
-        check_match(trait, load(config.callbacks.guide).trait)
+        check_match(trait, read_trait(config.callbacks.guide, "diffusion"))
 
 
 def _finish(trainer: Trainer, status: int) -> None:
@@ -77,10 +78,18 @@ def _finish(trainer: Trainer, status: int) -> None:
             logger.experiment.finish(exit_code=status)
 
 
+NEXT = {
+    "diffusion": "checkpoint={path} guidance.scale=3",
+    "classifier": "checkpoint=DIFFUSION guidance=classifier guidance.classifier={path} compare=true",
+}
+"""How to sample with what was trained, by its kind."""
+
+
 @rank_zero_only
-def _announce(output_dir: Path, next_command: str) -> None:
+def _announce(output_dir: Path, kind: str) -> None:
+    path = output_dir / "checkpoints" / "last.ckpt"
     print(f"\nEverything of this run is in {output_dir}")
-    print(f"Next: {next_command}")
+    print(f"Next: python -m guided_diffusion.sample {NEXT[kind].format(path=shlex.quote(str(path)))}")
 
 
 def run(config: DictConfig) -> None:

@@ -15,7 +15,7 @@ PACKAGE = Path(guided_diffusion.__file__).parent
 CORE = {  # what each part may import of the package, besides itself
     "schedules": set(),
     "denoisers": {"schedules"},
-    "losses": {"schedules", "denoisers"},
+    "losses": {"schedules", "denoisers", "classifiers"},
     "oracles": {"schedules", "denoisers"},
     "classifiers": {"schedules"},
     "guidance": {"schedules", "denoisers", "classifiers"},

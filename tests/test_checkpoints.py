@@ -12,6 +12,7 @@ from torch import nn
 
 import guided_diffusion
 from guided_diffusion.checkpoints import Trait, check_match, load, load_classifier
+from guided_diffusion.classifiers import gradient
 from guided_diffusion.denoisers import Denoiser
 from guided_diffusion.schedules import Cosine, LinearBeta
 
@@ -247,6 +248,13 @@ def test_a_classifier_is_rebuilt_in_eval_mode_with_the_average(classifier):
     x_t, t = torch.randn(4, 1, 8, 8), torch.linspace(0.1, 1, 4)
     assert torch.equal(model(x_t, t), model.classifier(x_t, t))
     assert (model.schedule, model.shape, model.num_classes) == (Cosine(), (1, 8, 8), 10)
+
+
+def test_a_classifier_loaded_in_inference_mode_has_gradients_all_the_same(classifier):
+    inputs = torch.randn(2, 1, 8, 8), torch.tensor([0.2, 0.8]), torch.tensor([0, 1])
+    with torch.inference_mode():
+        inside = gradient(load_classifier(classifier), *inputs)
+    assert torch.equal(inside, gradient(load_classifier(classifier), *inputs))
 
 
 def test_a_diffusion_model_is_no_classifier(path):

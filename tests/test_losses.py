@@ -4,9 +4,10 @@ import pytest
 import torch
 from torch import nn
 
+from guided_diffusion.classifiers import Classifier
 from guided_diffusion.denoisers import PARAMETERIZATIONS, UNLABELLED, Denoiser
-from guided_diffusion.losses import MinSNR, Uniform, denoising_loss, drop_labels, stratified_times
-from guided_diffusion.schedules import Cosine
+from guided_diffusion.losses import MinSNR, Uniform, classification_loss, denoising_loss, drop_labels, stratified_times
+from guided_diffusion.schedules import Cosine, perturb
 
 F64 = torch.float64
 every_parameterization = pytest.mark.parametrize("parameterization", PARAMETERIZATIONS)
@@ -124,3 +125,19 @@ def test_dropped_labels_come_from_the_generator_alone():
     first, second = (drop_labels(y, 0.5, torch.Generator().manual_seed(seed)) for seed in (3, 3))
     assert torch.equal(first, second)
     assert not torch.equal(first, drop_labels(y, 0.5, torch.Generator().manual_seed(4)))
+
+
+def test_the_classification_loss_is_minus_the_log_posterior(mixture, noisy):
+    """Of the exact classifier, on images made noisy as for the denoiser."""
+    x0, t, y = noisy
+    eps = torch.randn(9, 2, dtype=torch.float64)
+    x_t = perturb(x0, eps, t, mixture.schedule)
+
+    class Exact(Classifier):
+        def forward(self, x_t, t):
+            return mixture.log_posterior(x_t, t)
+
+    losses, logits = classification_loss(Exact(nn.Identity(), mixture.schedule), x0, y, t, eps)
+    expected = mixture.log_prob(x_t, t) - mixture.log_prob(x_t, t, y)
+    torch.testing.assert_close(losses, expected, rtol=0, atol=1e-12)
+    torch.testing.assert_close(logits, mixture.log_posterior(x_t, t))

@@ -217,7 +217,7 @@ def test_without_a_guide_a_classifier_leaves_no_samples(call, classifier_overrid
     last = tmp_path / "here" / "checkpoints" / "last.ckpt"
     assert called.out.splitlines()[-1] == (
         "Next: python -m guided_diffusion.sample checkpoint=DIFFUSION guidance=classifier "
-        f"guidance.classifier={last} guidance.scale=4 compare=true"
+        f"guidance.classifier={last} compare=true"
     )
 
 

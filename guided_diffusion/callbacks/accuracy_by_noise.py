@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import csv
+import logging
 from pathlib import Path
+from typing import Any
 
 import torch
-from pytorch_lightning import Callback, LightningModule, Trainer
+from pytorch_lightning import Callback, Trainer
 
 from guided_diffusion.files import whole_file
 from guided_diffusion.modules.base import band_name
 from guided_diffusion.modules.classifier import NUM_BANDS, ClassifierModule
+
+log = logging.getLogger(__name__)
 
 COLUMNS = ("t_from", "t_to", "log_snr_from", "log_snr_to", "accuracy", "calibration_error")
 
@@ -25,10 +29,17 @@ class AccuracyByNoise(Callback):
     def __init__(self, output_dir: str) -> None:
         self.path = Path(output_dir) / "accuracy_by_noise.csv"
 
-    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        if not trainer.is_global_zero:
-            return
-        assert isinstance(pl_module, ClassifierModule)
+    def setup(self, trainer: Trainer, pl_module: Any, stage: str) -> None:
+        if pl_module.kind != "classifier":
+            raise ValueError("callbacks=classifier is for module=classifier: it shows what a classifier knows")
+
+    def on_train_end(self, trainer: Trainer, pl_module: Any) -> None:
+        if "val/accuracy" not in trainer.callback_metrics:
+            log.warning("no %s: there was no validation (trainer.val_check_interval)", self.path.name)
+        elif trainer.is_global_zero:
+            self._write(trainer, pl_module)
+
+    def _write(self, trainer: Trainer, pl_module: ClassifierModule) -> None:
         rows = [self._row(trainer, pl_module, band) for band in range(NUM_BANDS)]
         with whole_file(self.path) as path, path.open("w", newline="") as file:
             table = csv.writer(file, lineterminator="\n")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Callable, Sequence
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +15,34 @@ from torch import Tensor
 from guided_diffusion.callbacks.ema import evaluation_weights
 from guided_diffusion.checkpoints import load
 from guided_diffusion.data import ImageDataModule
+from guided_diffusion.denoisers import Denoiser
 from guided_diffusion.guidance import check_scale
 from guided_diffusion.modules import NoisyTraining
 from guided_diffusion.sampling import Recipe, evaluating
 
 Sweep = Callable[[Tensor], Tensor]
+"""``sweep(labels)``: samples under every scale, shape (scales, labels, *shape)."""
+
+Subject = tuple[Denoiser, Recipe]
+"""What is sampled from, and how."""
+
+
+def the_denoiser_in_training(module: Any, guide: Denoiser | None, recipe: Recipe) -> Subject:
+    return module.denoiser, recipe
+
+
+def the_guide_with_the_classifier_in_training(module: Any, guide: Denoiser | None, recipe: Recipe) -> Subject | None:
+    if guide is None:
+        return None
+    guidance = replace(recipe.guidance, classifier=module.classifier)  # type: ignore[type-var]
+    return guide.to(module.device), replace(recipe, guidance=guidance)
+
+
+SUBJECTS: dict[str, Callable[[Any, Denoiser | None, Recipe], Subject | None]] = {
+    "diffusion": the_denoiser_in_training,
+    "classifier": the_guide_with_the_classifier_in_training,
+}
+"""By the kind of the training."""
 
 
 class SamplingCallback(Callback):
@@ -66,6 +90,10 @@ class SamplingCallback(Callback):
     def sample(self, trainer: Trainer, sweep: Sweep, data: ImageDataModule) -> None:
         """Call ``sweep(labels)`` for samples of shape (scales, labels, ...) and write what comes of them."""
 
+    def setup(self, trainer: Trainer, pl_module: Any, stage: str) -> None:
+        if self.guide is not None and "classifier" not in {field.name for field in fields(self.recipe.guidance)}:  # type: ignore[arg-type]
+            raise ValueError("the guide is guided by the classifier in training: add guidance=classifier")
+
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
@@ -84,7 +112,7 @@ class SamplingCallback(Callback):
         trainer.strategy.barrier()
 
     def _sample(self, trainer: Trainer, module: NoisyTraining) -> None:
-        subject = module.sampled(self.recipe, self.guide and self.guide.to(module.device))
+        subject = SUBJECTS[module.kind](module, self.guide, self.recipe)
         if subject is None:
             return
         (denoiser, recipe), data = subject, trainer.datamodule  # type: ignore[attr-defined]

@@ -21,11 +21,11 @@ class ClassifierGuidance:
     r"""``eps - k sigma grad log p(y | x_t)`` and ``x0 + k sigma^2 / alpha grad log p(y | x_t)``.
 
     ``eps`` and ``x0`` are those of the base, and k is what it lacks of w: ``w`` on an unconditional one,
-    ``w - 1`` on a conditional one. Dhariwal & Nichol 2021 (arXiv 2105.05233): this is their eq. 14 with
-    ``sigma = sqrt(1 - abar)`` (algorithm 2, exactly). An ancestral step with it moves the mean by
-    ``k Sigma grad`` as in their eq. 10 (algorithm 1, with the gradient at x_t as in their code), to first
-    order in the step. Their scale s on a conditional model is w = 1 + s. Where k = 0, and for samples without a
-    label, the classifier is not asked, and the prediction is the base's to the bit.
+    ``w - 1`` on a conditional one. Dhariwal & Nichol 2021 (arXiv 2105.05233): this is their eq. 14, with
+    ``sigma = sqrt(1 - abar)`` and the gradient times k, exactly. An ancestral step with it moves the mean by
+    ``k Sigma grad`` as in their eq. 10 and algorithm 1, to first order in the step; the gradient is taken at x_t, as
+    in their code, where eq. 10 has it at the mean. Their scale s on a conditional model is w = 1 + s. Where k = 0,
+    and for samples without a label, the classifier is not asked, and the prediction is the base's to the bit.
 
     Args:
         classifier: ``classifier(x_t, t) -> logits``, trained on noisy images of the same schedule and range.
@@ -54,25 +54,26 @@ class ClassifierGuidance:
         return replace(self, scale=BASES[self.base])
 
     def __call__(self, denoise: Denoise, schedule: Schedule) -> Denoise:
-        k = torch.as_tensor(self.scale, dtype=torch.float64, device="cpu") - BASES[self.base]
         if self.classifier is None:
             raise ValueError("classifier guidance needs a classifier, and there is none")
-        classify = self.classifier
+        classify, conditional = self.classifier, self.base == "conditional"
+        k = torch.as_tensor(self.scale, dtype=torch.float64, device="cpu") - BASES[self.base]
+        lacking = k != 0
 
         def guided(x_t: Tensor, t: Tensor, y: Labels) -> Prediction:
             check_length(k, x_t)
-            base = denoise(x_t, t, y if BASES[self.base] else None)
-            if y is None:
+            base = denoise(x_t, t, y if conditional else None)
+            if y is None or not lacking.any():
                 return base
-            (rows,) = torch.where((k.to(y.device).expand(len(y)) != 0) & (y >= 0))
+            rows = (lacking.to(y.device) & (y >= 0)).nonzero()[:, 0]
             if not len(rows):
                 return base
-            strength = expand_as(k.to(x_t).expand(len(x_t))[rows], x_t)
-            shift = strength * gradient(classify, x_t[rows], t[rows], y[rows], self.temperature)
-            alpha, sigma = (expand_as(value[rows], x_t) for value in schedule(t))
+            grad = gradient(classify, x_t[rows], t[rows], y[rows], self.temperature)
+            shift = expand_as(k.to(grad).expand(len(x_t))[rows], grad) * grad
+            alpha, sigma = (expand_as(value[rows], grad) for value in schedule(t))
             return Prediction(
-                x0=base.x0.index_add(0, rows, sigma**2 / alpha * shift),
-                eps=base.eps.index_add(0, rows, -sigma * shift),
+                x0=base.x0.index_add(0, rows, (sigma**2 / alpha * shift).to(base.x0.dtype)),
+                eps=base.eps.index_add(0, rows, (-sigma * shift).to(base.eps.dtype)),
             )
 
         return guided

@@ -16,8 +16,8 @@ from guided_diffusion.schedules import Schedule
 class Combined:
     """``u + w (c - u)``, then ``eps - (w' - 1) sigma grad log p(y | x_t)``: the exponent of p(y|x) is w + w' - 1.
 
-    Each scale is neutral at 1: with w' = 1 this is ``ClassifierFree``, with w = 1 it is ``ClassifierGuidance`` on
-    a conditional base.
+    Each family has a scale of its own, neutral at 1, so ``scale`` alone is not the whole exponent here: with
+    w' = 1 this is ``ClassifierFree``, with w = 1 it is ``ClassifierGuidance`` on a conditional base.
 
     Args:
         classifier: ``classifier(x_t, t) -> logits``.

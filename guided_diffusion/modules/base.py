@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from abc import abstractmethod
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any, ClassVar, NamedTuple, cast
 
 import torch
@@ -15,10 +13,8 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
-from guided_diffusion.denoisers import Denoiser
 from guided_diffusion.losses import stratified_times
 from guided_diffusion.randomness import generator_for
-from guided_diffusion.sampling import Recipe
 from guided_diffusion.schedules import Schedule
 
 DROPOUT, VALIDATION = 1, 2
@@ -72,14 +68,6 @@ class NoisyTraining(LightningModule):
         if compile:
             network.compile()
 
-    @abstractmethod
-    def sampled(self, recipe: Recipe, guide: Denoiser | None) -> tuple[Denoiser, Recipe] | None:
-        """What callbacks sample from, and how; ``None`` if there is nothing to sample from."""
-
-    @abstractmethod
-    def next_command(self, checkpoint: Path) -> str:
-        """What to type after the training."""
-
     def training_generator(self, batch_idx: int) -> torch.Generator:
         """Of a training step; the global one, which dropout takes, is set for the step as well."""
         key = self.seed, self.current_epoch, batch_idx, self.global_rank
@@ -105,7 +93,7 @@ class NoisyTraining(LightningModule):
         checkpoint["guided_diffusion"] = self.record
 
 
-def bands(t: Float[Tensor, " b"], count: int) -> Int[Tensor, " b"]:
+def band_of(t: Float[Tensor, " b"], count: int) -> Int[Tensor, " b"]:
     """Which of ``count`` equal parts of (0, 1] each time is in."""
     return (t * count).ceil().long() - 1
 

@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Callable, Sequence
-from dataclasses import replace
-from pathlib import Path
 from typing import cast
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
@@ -18,10 +14,9 @@ from torchmetrics.classification import MulticlassAccuracy, MulticlassCalibratio
 
 from guided_diffusion.classifiers import Classifier
 from guided_diffusion.data.base import Batch
-from guided_diffusion.denoisers import Denoiser
+from guided_diffusion.losses import classification_loss
 from guided_diffusion.modules.base import NoisyTraining, band_name
-from guided_diffusion.sampling import Recipe
-from guided_diffusion.schedules import Schedule, perturb
+from guided_diffusion.schedules import Schedule
 
 NUM_BANDS = 10
 
@@ -54,49 +49,33 @@ class ClassifierModule(NoisyTraining):
         self.schedule = schedule
         self.classifier = Classifier(network, schedule)
         per_band = (band_metrics(cast(int, network.num_classes)) for _ in range(NUM_BANDS))
-        self.bands = cast(Sequence[MetricCollection], nn.ModuleList(per_band))
-
-    def sampled(self, recipe: Recipe, guide: Denoiser | None) -> tuple[Denoiser, Recipe] | None:
-        """``guide``, guided by the classifier in training."""
-        if guide is None:
-            return None
-        guidance = replace(recipe.guidance, classifier=self.classifier)  # type: ignore[type-var]
-        return guide, replace(recipe, guidance=guidance)
-
-    def next_command(self, checkpoint: Path) -> str:
-        start = "python -m guided_diffusion.sample checkpoint=DIFFUSION guidance=classifier"
-        return f"{start} {shlex.quote(f'guidance.classifier={checkpoint}')} guidance.scale=4 compare=true"
+        self.band_metrics = cast(Sequence[MetricCollection], nn.ModuleList(per_band))
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         x0, eps, t = self.noisy(batch.images, self.training_generator(batch_idx))
-        logits = self._logits(x0, eps, t)
-        loss = F.cross_entropy(logits, batch.labels)
-        self.log("train/loss", loss, prog_bar=True)
+        losses, logits = classification_loss(self.classifier, x0, batch.labels, t, eps)
+        self.log("train/loss", losses.mean(), prog_bar=True)
         self.log("train/accuracy", (logits.argmax(1) == batch.labels).float().mean())
-        return loss
+        return losses.mean()
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         """Every image in every band of noise."""
         generator = self.validation_generator(batch_idx)
-        losses = []
-        for band, metrics in enumerate(self.bands):
+        loss = torch.zeros((), device=self.device)
+        for band, metrics in enumerate(self.band_metrics):
             x0, eps, t = self.noisy(batch.images, generator)
-            logits = self._logits(x0, eps, (band + t) / NUM_BANDS)
-            losses.append(F.cross_entropy(logits, batch.labels))
+            losses, logits = classification_loss(self.classifier, x0, batch.labels, (band + t) / NUM_BANDS, eps)
+            loss = loss + losses.mean() / NUM_BANDS
             metrics.update(logits.softmax(1), batch.labels)  # numbers in [0, 1] would be taken for probabilities
-        loss = torch.stack(losses).mean()
         self.log("val/loss", loss, batch_size=len(batch.labels), sync_dist=True, prog_bar=True)
 
     def on_validation_epoch_end(self) -> None:
-        values = [metrics.compute() for metrics in self.bands]
+        values = [metrics.compute() for metrics in self.band_metrics]
         for band, of_band in enumerate(values):
             self.log_dict({f"val/{name}_{band_name(band, NUM_BANDS)}": value for name, value in of_band.items()})
         self.log("val/accuracy", sum(of_band["accuracy"] for of_band in values) / NUM_BANDS, prog_bar=True)
-        for metrics in self.bands:
+        for metrics in self.band_metrics:
             metrics.reset()
-
-    def _logits(self, x0: Tensor, eps: Tensor, t: Tensor) -> Tensor:
-        return self.classifier(perturb(x0, eps, t, self.schedule), t)
 
 
 def band_metrics(num_classes: int) -> MetricCollection:
@@ -105,4 +84,5 @@ def band_metrics(num_classes: int) -> MetricCollection:
     accuracies: dict[str, Metric | MetricCollection] = {
         name: MulticlassAccuracy(num_classes, top_k=rank, average="micro") for name, rank in ranks.items()
     }
-    return MetricCollection(accuracies | {"calibration_error": MulticlassCalibrationError(num_classes)})
+    metrics = accuracies | {"calibration_error": MulticlassCalibrationError(num_classes)}
+    return MetricCollection(metrics, compute_groups=False)  # groups are guessed from values of one batch

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Callable, Iterable
-from pathlib import Path
 from typing import cast
 
 import torch
@@ -16,8 +14,7 @@ from torchmetrics import MeanMetric
 from guided_diffusion.data.base import Batch
 from guided_diffusion.denoisers import Denoiser
 from guided_diffusion.losses import Weighting, denoising_loss, drop_labels
-from guided_diffusion.modules.base import NoisyTraining, band_name, bands
-from guided_diffusion.sampling import Recipe
+from guided_diffusion.modules.base import NoisyTraining, band_name, band_of
 from guided_diffusion.schedules import Schedule
 
 NUM_BANDS = 4
@@ -62,13 +59,6 @@ class DiffusionModule(NoisyTraining):
         self.label_dropout = label_dropout
         self.band_losses = cast(Iterable[MeanMetric], nn.ModuleList(MeanMetric() for _ in range(NUM_BANDS)))
 
-    def sampled(self, recipe: Recipe, guide: Denoiser | None) -> tuple[Denoiser, Recipe]:
-        """The denoiser in training."""
-        return self.denoiser, recipe
-
-    def next_command(self, checkpoint: Path) -> str:
-        return shlex.join(["python", "-m", "guided_diffusion.sample", f"checkpoint={checkpoint}", "guidance.scale=3"])
-
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         generator = self.training_generator(batch_idx)
         labels = drop_labels(batch.labels, self.label_dropout, generator)
@@ -80,7 +70,7 @@ class DiffusionModule(NoisyTraining):
         losses, times = self._losses(batch, self.validation_generator(batch_idx))
         self.log("val/loss", losses.mean(), batch_size=len(losses), sync_dist=True, prog_bar=True)
         for band, metric in enumerate(self.band_losses):
-            metric.update(losses[bands(times, NUM_BANDS) == band])
+            metric.update(losses[band_of(times, NUM_BANDS) == band])
 
     def on_validation_epoch_end(self) -> None:
         for band, metric in enumerate(self.band_losses):

@@ -56,6 +56,11 @@ class LogSNREmbedding(nn.Module):
         return torch.cat([phase.cos(), phase.sin()], dim=1)
 
 
+def noise_embedding(channels: int) -> nn.Sequential:
+    """A learned vector for the noise level: ``noise_embedding(channels)(log_snr)``."""
+    return nn.Sequential(LogSNREmbedding(channels), nn.Linear(channels, channels), nn.SiLU())
+
+
 def _concat(time: Tensor, label: Tensor) -> Tensor:
     return torch.cat([time, label], dim=1)
 
@@ -88,7 +93,7 @@ class Conditioning(nn.Module):
             raise ValueError(f"combine must be one of {', '.join(COMBINATIONS)}, got {combine!r}")
         self.num_classes = num_classes
         self.combine = COMBINATIONS[combine]
-        self.time = nn.Sequential(LogSNREmbedding(channels), nn.Linear(channels, channels), nn.SiLU())
+        self.time = noise_embedding(channels)
         self.label = nn.Embedding(num_classes + 1, channels)
         self.output = nn.Linear(2 * channels if combine == "concat" else channels, channels)
 

@@ -8,14 +8,8 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from guided_diffusion.networks.layers import (
-    Attention,
-    AttentionPooling,
-    LogSNREmbedding,
-    ResidualBlock,
-    group_norm,
-)
-from guided_diffusion.networks.unet import Block, check_sizes, contracting_half
+from guided_diffusion.networks.blocks import Block, check_sizes, contracting_half
+from guided_diffusion.networks.layers import Attention, AttentionPooling, ResidualBlock, group_norm, noise_embedding
 
 
 class NoisyClassifier(nn.Module):
@@ -68,9 +62,7 @@ class NoisyClassifier(nn.Module):
         self.num_classes = num_classes
         self.patch_size = patch_size
         self.condition = nn.Sequential(
-            LogSNREmbedding(condition_channels),
-            nn.Linear(condition_channels, condition_channels),
-            nn.SiLU(),
+            *noise_embedding(condition_channels),
             nn.Linear(condition_channels, condition_channels),
             nn.SiLU(),
         )

@@ -2,6 +2,7 @@ import csv
 
 import pytest
 
+from guided_diffusion.callbacks import AccuracyByNoise
 from guided_diffusion.schedules import Cosine
 
 
@@ -29,9 +30,18 @@ def test_it_holds_what_the_last_validation_logged(rows, classifier_run):
 
 
 def test_the_table_is_printed(fit, classifier_overrides, tmp_path, capsys):
-    from guided_diffusion.callbacks import AccuracyByNoise
-
     fit(*classifier_overrides, callbacks=[AccuracyByNoise(str(tmp_path))])
     out = capsys.readouterr().out
     assert "validation accuracy (and calibration error) of the classifier by noise level" in out
     assert out.count("  t 0.") == 10
+
+
+def test_without_a_validation_there_is_no_table_and_a_warning_says_why(fit, classifier_overrides, tmp_path, caplog):
+    fit(*classifier_overrides, "trainer.val_check_interval=100", callbacks=[AccuracyByNoise(str(tmp_path))])
+    assert not (tmp_path / "accuracy_by_noise.csv").exists()
+    assert "there was no validation" in caplog.text
+
+
+def test_a_diffusion_model_is_no_classifier(fit, tmp_path):
+    with pytest.raises(ValueError, match="callbacks=classifier is for module=classifier"):
+        fit(callbacks=[AccuracyByNoise(str(tmp_path))])

@@ -126,24 +126,35 @@ def test_a_classifiers_weights_are_the_same_with_and_without_sampling(
         assert torch.equal(one, other), name
 
 
-def test_classifiers_guide_with_their_average_in_eval_mode(fit, classifier_overrides, guide, tmp_path):
-    seen = []
+@pytest.mark.parametrize("first", [True, False])
+def test_classifiers_guide_with_their_average_in_eval_mode(first, fit, classifier_overrides, guide, tmp_path):
+    seen, raw, averages = [], [], []
 
     class Grid(SampleGrid):
         def sample(self, trainer, sweep, data):
-            classifier = trainer.lightning_module.classifier
-            handle = classifier.register_forward_hook(
-                lambda module, *_: seen.append((module.training, weights(module)))
-            )
+            note = lambda module, *_: seen.append((module.training, weights(module)))  # noqa: E731
+            handle = trainer.lightning_module.classifier.register_forward_hook(note)
             sweep(torch.arange(2))
             handle.remove()
 
+    class Averages(Callback):
+        def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
+            averages.append(weights(ema._average_model.module.classifier))
+            raw.append(weights(pl_module.classifier))
+
     ema = EMA(0.5)
     recipe = Recipe(ClassifierGuidance(), sampler=Sampler(steps=2))
-    fit(*classifier_overrides, callbacks=[ema, Grid(recipe, [2.0], str(tmp_path), guide=guide)])
+    grid = Grid(recipe, [2.0], str(tmp_path), every_n_steps=2, guide=guide)
+    fit(*classifier_overrides, callbacks=[*([grid, ema] if first else [ema, grid]), Averages()])
     assert {training for training, _ in seen} == {False}
-    average = weights(ema._average_model.module.classifier)
-    assert all(torch.equal(used, average) for _, used in seen)
+    at_step_2 = seen[0][1]
+    assert torch.equal(at_step_2, averages[1])
+    assert not torch.equal(at_step_2, raw[1])
+
+
+def test_a_guide_needs_a_guidance_with_a_classifier(fit, classifier_overrides, guide, tmp_path):
+    with pytest.raises(ValueError, match="add guidance=classifier"):
+        fit(*classifier_overrides, callbacks=[SampleGrid(Recipe(), [2.0], str(tmp_path), guide=guide)])
 
 
 def weights(module):

@@ -1,13 +1,19 @@
 import math
+from dataclasses import replace
 from functools import partial
 
 import pytest
 import torch
+from pytorch_lightning import LightningModule, Trainer
+from torch.utils.data import DataLoader
 
+from guided_diffusion.classifiers import Classifier
 from guided_diffusion.denoisers import UNLABELLED, Denoiser
 from guided_diffusion.guidance import ClassifierFree, ClassifierGuidance, Combined
+from guided_diffusion.networks import NoisyClassifier, UNet
 from guided_diffusion.oracles import GaussianMixture
-from guided_diffusion.samplers import ddim, ddpm, dpmpp_2m, heun, uniform_times
+from guided_diffusion.samplers import Sampler, ddim, ddpm, dpmpp_2m, heun, uniform_times
+from guided_diffusion.sampling import Recipe
 from guided_diffusion.schedules import Cosine, perturb
 
 F64 = torch.float64
@@ -38,7 +44,7 @@ def test_both_families_are_the_same_function_of_the_scale(mixture, noisy, scale,
 @every_scale
 @every_base
 def test_it_shifts_the_noise_as_ddim_does_in_the_paper(mixture, noisy, scale, base):
-    """Dhariwal & Nichol 2021, eq. 14: ``eps - sqrt(1 - abar) s grad log p(y|x_t)``, to rounding."""
+    """Dhariwal & Nichol 2021, eq. 14: ``eps - sqrt(1 - abar) grad log p(y|x_t)``, the gradient times k, to rounding."""
     x_t, t, y = noisy
     x = x_t.clone().requires_grad_()
     (grad,) = torch.autograd.grad((mixture.log_prob(x, t, y) - mixture.log_prob(x, t)).sum(), x)
@@ -51,7 +57,7 @@ def test_it_shifts_the_noise_as_ddim_does_in_the_paper(mixture, noisy, scale, ba
 @pytest.mark.parametrize("scale", [1.0, 3.0])
 @every_base
 def test_an_ancestral_step_moves_the_mean_as_the_seed_equation_does(mixture, scale, base):
-    """Dhariwal & Nichol 2021, algorithm 1: ``mu + s Sigma grad log p(y|x_t)``, to first order in the step.
+    """Dhariwal & Nichol 2021, eq. 10 and algorithm 1: ``mu + s Sigma grad log p(y|x_t)``, to first order in the step.
 
     Ours moves it by more by the factor ``alpha' s^2 / (alpha Sigma)`` with Sigma the small variance: 1 + O(step).
     """
@@ -226,3 +232,26 @@ def test_scales_for_another_number_of_samples_raise(mixture):
 def test_without_a_classifier_it_can_not_be_used(mixture):
     with pytest.raises(ValueError, match="needs a classifier, and there is none"):
         ClassifierGuidance()(mixture, mixture.schedule)
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("loop", ["validate", "test", "predict"])
+def test_it_guides_in_every_loop_of_a_trainer(loop, channels, perturbed):
+    """Validation, test and prediction run in inference mode, where nothing has a gradient."""
+    denoiser = Denoiser(perturbed(UNet(channels, 8, 3, width=8, multipliers=(1, 2), blocks=1)), Cosine())
+    network = perturbed(NoisyClassifier(channels, 8, 3, width=8, multipliers=(1, 2)))
+    recipe = Recipe(ClassifierGuidance(Classifier(network, Cosine()), 3.0), sampler=Sampler(steps=2))
+    labels, shape, sampled = torch.arange(3), (channels, 8, 8), []
+
+    class Sampling(LightningModule):
+        def validation_step(self, batch, batch_idx):
+            assert torch.is_inference_mode_enabled()
+            sampled.append(recipe.images(denoiser, labels, shape))
+
+        test_step = predict_step = validation_step
+
+    trainer = Trainer(accelerator="cpu", logger=False, enable_progress_bar=False, enable_model_summary=False)
+    getattr(trainer, loop)(Sampling(), DataLoader([0]), **({} if loop == "predict" else {"verbose": False}))
+    torch.testing.assert_close(sampled[0], recipe.images(denoiser, labels, shape), rtol=0, atol=1e-5)
+    plain = replace(recipe, guidance=recipe.guidance.unguided()).images(denoiser, labels, shape)
+    assert not torch.allclose(sampled[0], plain, atol=1e-3)

@@ -1,0 +1,70 @@
+"""The way down, which the U-Net and the time-aware classifier share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from torch import Tensor, nn
+
+
+def check_sizes(image_size: int, patch_size: int, levels: int, attention_levels: Sequence[int]) -> None:
+    """Raise ``ValueError`` unless images of this size can be halved from level to level, and the levels exist."""
+    factor = patch_size * 2 ** (levels - 1)
+    if image_size % factor:
+        raise ValueError(
+            f"images of {image_size}x{image_size} can't be halved: patch_size {patch_size} and "
+            f"{levels} levels need a multiple of {factor}"
+        )
+    if not set(attention_levels) <= set(range(levels)):
+        raise ValueError(f"attention_levels must be among 0 to {levels - 1}, got {list(attention_levels)}")
+
+
+def contracting_half(
+    in_channels: int,
+    widths: Sequence[int],
+    blocks: int,
+    attention_levels: Sequence[int],
+    block: Callable[[int, int, bool], nn.Module],
+) -> tuple[nn.ModuleList, list[int]]:
+    """The way down, and the channels before it and after each of its layers.
+
+    Args:
+        in_channels: of what comes in.
+        widths: channels of each level; between two levels the resolution is halved.
+        blocks: per level.
+        attention_levels: levels whose blocks have attention.
+        block: ``block(in_channels, out_channels, attention)``.
+    """
+    layers, channels = nn.ModuleList(), [in_channels]
+    for level, out_channels in enumerate(widths):
+        if level > 0:
+            layers.append(Downsample(channels[-1]))
+            channels.append(channels[-1])
+        for _ in range(blocks):
+            layers.append(block(channels[-1], out_channels, level in attention_levels))
+            channels.append(out_channels)
+    return layers, channels
+
+
+class Block(nn.Module):
+    """A residual block, then attention, then a change of resolution; the last two may be nothing."""
+
+    def __init__(self, residual: nn.Module, attention: nn.Module, resize: nn.Module) -> None:
+        super().__init__()
+        self.residual = residual
+        self.attention = attention
+        self.resize = resize
+
+    def forward(self, x: Tensor, condition: Tensor) -> Tensor:
+        return self.resize(self.attention(self.residual(x, condition)))
+
+
+class Downsample(nn.Module):
+    """Half the resolution, by a convolution with stride 2."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(channels, channels, 3, stride=2, padding=1)
+
+    def forward(self, x: Tensor, condition: Tensor) -> Tensor:
+        return self.conv(x)
