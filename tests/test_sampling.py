@@ -64,6 +64,9 @@ class Plain:
 
     scale = 1.0
 
+    def unguided(self):
+        return self
+
     def __call__(self, denoise, schedule):
         return denoise
 
