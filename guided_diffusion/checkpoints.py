@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import os
 import pickle
 from dataclasses import dataclass
 from pathlib import Path
@@ -100,6 +101,16 @@ class Trained:
     @property
     def schedule(self) -> Schedule:
         return self.trait.schedule
+
+    def data(self, trusted: tuple[str, ...] = TRUSTED) -> ImageDataModule:
+        """The data of the training; in the folder ``GUIDED_DIFFUSION_DATA`` if that is set, else where it was."""
+        node = dict(self.config["data"])
+        _check_targets(node, trusted, Path(self.trait.source))
+        if "root" in node:
+            node["root"] = os.environ.get("GUIDED_DIFFUSION_DATA") or node["root"]
+        data: ImageDataModule = build(node)
+        data.prepare_data()
+        return data
 
 
 @dataclass(frozen=True)

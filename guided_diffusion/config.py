@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import inspect
 import secrets
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
 from hydra.core.config_store import ConfigStore
+from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import InstantiationException
 from hydra.utils import get_object, instantiate
 from omegaconf import MISSING, DictConfig, OmegaConf
@@ -27,6 +29,7 @@ class TrainConfig:
     seed: int = MISSING
     output_dir: str = MISSING
     label_dropout: float = MISSING
+    classifier: str | None = None
     scales: list[float] = MISSING
     data: dict[str, Any] = field(default_factory=dict)
     network: dict[str, Any] = field(default_factory=dict)
@@ -48,6 +51,7 @@ class SampleConfig:
     """What ``sample`` reads."""
 
     checkpoint: str | None = None
+    classifier: str | None = None
     labels: list[int] | None = None
     num_samples: int = MISSING
     seed: int = MISSING
@@ -62,11 +66,33 @@ class SampleConfig:
     recipe: dict[str, Any] = field(default_factory=dict)
 
 
+@dataclass
+class EvaluateConfig:
+    """What ``evaluate`` reads."""
+
+    name: str = MISSING
+    checkpoint: str | None = None
+    classifier: str | None = None
+    scales: list[float] | None = None
+    num_samples: int = MISSING
+    seed: int = MISSING
+    weights: str = MISSING
+    output_dir: str = MISSING
+    guidance: dict[str, Any] = field(default_factory=dict)
+    threshold: dict[str, Any] = field(default_factory=dict)
+    sampler: dict[str, Any] = field(default_factory=dict)
+    recipe: dict[str, Any] = field(default_factory=dict)
+    judge: dict[str, Any] = field(default_factory=dict)
+    trainer: dict[str, Any] = field(default_factory=dict)
+    logger: dict[str, Any] = field(default_factory=dict)
+
+
 def register() -> None:
     """Make the schemas and the resolvers known to Hydra; as often as one likes."""
     store = ConfigStore.instance()
     store.store("train_schema", TrainConfig)
     store.store("sample_schema", SampleConfig)
+    store.store("evaluate_schema", EvaluateConfig)
     OmegaConf.register_new_resolver("short_id", lambda: secrets.token_hex(2), use_cache=True, replace=True)
     OmegaConf.register_new_resolver("fast_precision", fast_precision, replace=True)
 
@@ -111,3 +137,25 @@ def _check_partials(node: Any, key: str) -> None:
             raise ValueError(f"{key}: {error}") from error
     for name, child in node.items():
         _check_partials(child, ".".join(filter(None, (key, str(name)))))
+
+
+def chosen(overrides: Sequence[str], key: str) -> bool:
+    """Whether the command line says something of this key or group."""
+    return any(override.key_or_group == key for override in OverridesParser.create().parse_overrides(list(overrides)))
+
+
+def use_recipe_of_training(config: DictConfig, trained: dict[str, Any], overrides: Sequence[str]) -> None:
+    """Put into ``config`` how samples were made in the training, changed by what the command line says of it.
+
+    A group that the command line chooses (``sampler=heun``) is taken from today's options instead.
+    """
+    parsed = OverridesParser.create().parse_overrides(list(overrides))
+    for group in ("guidance", "threshold", "sampler"):
+        if any(override.key_or_group == group for override in parsed):
+            continue
+        node = OmegaConf.create(trained[group])
+        for override in parsed:
+            if override.key_or_group.startswith(f"{group}."):
+                key = override.key_or_group.removeprefix(f"{group}.")
+                OmegaConf.update(node, key, OmegaConf.select(config, override.key_or_group))
+        config[group] = node

@@ -1,4 +1,4 @@
-"""Writing files so that a reader never sees half of one."""
+"""Where files go, and writing them so that a reader never sees half of one."""
 
 from __future__ import annotations
 
@@ -6,6 +6,13 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+from platformdirs import user_cache_path
+
+
+def cache_dir() -> Path:
+    """``GUIDED_DIFFUSION_CACHE``, or the user's cache folder."""
+    return Path(os.environ.get("GUIDED_DIFFUSION_CACHE") or user_cache_path("guided_diffusion"))
 
 
 @contextmanager

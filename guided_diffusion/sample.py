@@ -6,17 +6,15 @@ import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 from hydra.core.hydra_config import HydraConfig
-from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import DictConfig, OmegaConf
 from torch import Tensor
 
 from guided_diffusion.checkpoints import TrainedDiffusion, check_guidance, load
-from guided_diffusion.config import build
+from guided_diffusion.config import build, use_recipe_of_training
 from guided_diffusion.files import whole_file
 from guided_diffusion.plots import grid, save_animation, save_labelled_grid
 from guided_diffusion.programs import program
@@ -97,23 +95,6 @@ def _frames(recipe: Recipe, model: TrainedDiffusion, labels: Tensor, indices: li
             grid(torch.cat([step.x, step.x0]).cpu(), columns=len(labels), min_size=56)
             for step in recipe.steps(model.denoiser, labels, model.shape, indices, seed)
         ]
-
-
-def use_recipe_of_training(config: DictConfig, trained: dict[str, Any], overrides: Sequence[str]) -> None:
-    """Put into ``config`` how samples were made in the training, changed by what the command line says of it.
-
-    A group that the command line chooses (``sampler=heun``) is taken from today's options instead.
-    """
-    parsed = OverridesParser.create().parse_overrides(list(overrides))
-    for group in ("guidance", "threshold", "sampler"):
-        if any(override.key_or_group == group for override in parsed):
-            continue
-        node = OmegaConf.create(trained[group])
-        for override in parsed:
-            if override.key_or_group.startswith(f"{group}."):
-                key = override.key_or_group.removeprefix(f"{group}.")
-                OmegaConf.update(node, key, OmegaConf.select(config, override.key_or_group))
-        config[group] = node
 
 
 def run(config: DictConfig) -> None:

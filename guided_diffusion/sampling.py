@@ -11,7 +11,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from guided_diffusion.denoisers import Denoiser
-from guided_diffusion.guidance import ClassifierFree, Clip, Guidance, Wrapper
+from guided_diffusion.guidance import ClassifierFree, Clip, Guidance, Scale, Wrapper
 from guided_diffusion.samplers import SampleNoise, Sampler, Step
 
 
@@ -37,6 +37,10 @@ class Recipe:
     def __post_init__(self) -> None:
         if self.batch_size < 1:
             raise ValueError(f"batch_size must be at least 1, got {self.batch_size}")
+
+    def at(self, scale: Scale) -> Recipe:
+        """The same with another guidance scale."""
+        return replace(self, guidance=replace(self.guidance, scale=scale))  # type: ignore[type-var]
 
     def steps(
         self,
@@ -78,7 +82,7 @@ class Recipe:
         batches = []
         with torch.no_grad(), evaluating(denoiser):
             for rows in torch.arange(len(labels)).split(self.batch_size):
-                recipe = self if scales is None else replace(self, guidance=replace(self.guidance, scale=scales[rows]))  # type: ignore[type-var]
+                recipe = self if scales is None else self.at(scales[rows])
                 *_, last = recipe.steps(denoiser, labels[rows], shape, [indices[row] for row in rows], seed)
                 batches.append(last.x.float().cpu())
         return torch.cat(batches)

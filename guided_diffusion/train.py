@@ -11,11 +11,11 @@ from typing import Any, cast
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 from pytorch_lightning import Trainer, seed_everything
-from pytorch_lightning.loggers import WandbLogger
 from pytorch_lightning.utilities import rank_zero_only
 
 from guided_diffusion.checkpoints import Trait, build_network, check_guidance, check_match, make_record, read_trait
 from guided_diffusion.config import build
+from guided_diffusion.dashboards import finishing
 from guided_diffusion.modules import NoisyTraining
 from guided_diffusion.programs import command, program
 
@@ -49,14 +49,10 @@ def train(config: DictConfig) -> Path:
     if trainer.is_global_zero:
         OmegaConf.save(OmegaConf.create(plain), output_dir / "config.yaml")
         (output_dir / "command.txt").write_text(command() + "\n")
-    for logger in trainer.loggers:
-        logger.log_hyperparams(plain)
-    status = 1
-    try:
+    with finishing(trainer.loggers):
+        for logger in trainer.loggers:
+            logger.log_hyperparams(plain)
         trainer.fit(module, datamodule=data)
-        status = 0
-    finally:
-        _finish(trainer, status)
     _announce(output_dir, module.kind)
     return output_dir
 
@@ -69,13 +65,6 @@ def _check_partners(config: DictConfig, module: NoisyTraining, trait: Trait) -> 
         if "classifier" not in config.guidance:
             raise ValueError("callbacks.guide is guided by the classifier in training: add guidance=classifier")
         check_match(trait, read_trait(config.callbacks.guide, "diffusion"))
-
-
-def _finish(trainer: Trainer, status: int) -> None:
-    """Close W&B runs, so that the jobs of a sweep don't merge into one."""
-    for logger in trainer.loggers:
-        if isinstance(logger, WandbLogger):
-            logger.experiment.finish(exit_code=status)
 
 
 NEXT = {

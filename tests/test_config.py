@@ -13,7 +13,7 @@ from guided_diffusion.config import CONFIG_PATH, build
 from guided_diffusion.data import ImageDataModule
 from guided_diffusion.guidance import Guidance, Wrapper
 from guided_diffusion.losses import MinSNR
-from guided_diffusion.metrics import JudgeSource
+from guided_diffusion.metrics import JudgePair, JudgeSource
 from guided_diffusion.networks import NoisyClassifier, UNet
 from guided_diffusion.samplers import Sampler
 from guided_diffusion.sampling import Recipe
@@ -95,7 +95,7 @@ def test_every_sampler_is_built_with_its_steps(sampler, program, compose):
 
 @every("judge")
 def test_every_judge_is_built(judge, compose):
-    assert isinstance(build(compose(f"judge={judge}").judge), JudgeSource)
+    assert isinstance(build(compose(f"judge={judge}").judge), JudgeSource | JudgePair)
 
 
 @every("strategy")

@@ -1,4 +1,4 @@
-"""Logging to every logger of a run what Lightning has no common call for."""
+"""Logging from a training to every logger what Lightning has no common call for."""
 
 from __future__ import annotations
 
@@ -6,14 +6,14 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from pytorch_lightning import Trainer
-from pytorch_lightning.loggers import WandbLogger
+
+from guided_diffusion.dashboards import dashboard
 
 
 def log_image(trainer: Trainer, key: str, path: Path) -> None:
     """A picture, to the loggers that can show one; it lies in the run's folder in any case."""
     for logger in trainer.loggers:
-        if isinstance(logger, WandbLogger):
-            logger.log_image(key, [str(path)])
+        dashboard(logger).picture(key, path, trainer.global_step)
 
 
 def log_curve(trainer: Trainer, key: str, scales: Sequence[float], values: Sequence[float]) -> None:
@@ -21,10 +21,6 @@ def log_curve(trainer: Trainer, key: str, scales: Sequence[float], values: Seque
 
     W&B gets points on the axis ``guidance/scale``; other loggers get one metric for each scale.
     """
+    points = dict(zip(scales, values, strict=True))
     for logger in trainer.loggers:
-        if isinstance(logger, WandbLogger):
-            for scale, value in zip(scales, values, strict=True):
-                logger.experiment.log({"guidance/scale": scale, key: value})
-        else:
-            metrics = {f"{key}_w{scale:g}": value for scale, value in zip(scales, values, strict=True)}
-            logger.log_metrics(metrics, step=trainer.global_step)
+        dashboard(logger).curve(key, points, trainer.global_step)

@@ -1,5 +1,5 @@
 """What torchmetrics lacks."""
 
-from guided_diffusion.metrics.judge import Judge, JudgeSource
+from guided_diffusion.metrics.judge import Judge, JudgePair, JudgeSource
 
-__all__ = ["Judge", "JudgeSource"]
+__all__ = ["Judge", "JudgePair", "JudgeSource"]

@@ -1,4 +1,4 @@
-"""The judge of samples: a classifier trained on clean images, which never guides.
+"""The judge of samples: a classifier trained on clean images, which never guides; and a second one, to check the first.
 
 It is trained when first needed and kept in a cache, under a key made of the data, the architecture, the
 way it is trained and the seed.
@@ -8,36 +8,53 @@ from __future__ import annotations
 
 import hashlib
 import itertools
-import os
 import pickle
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import cast
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float, Int
-from platformdirs import user_cache_path
 from torch import Tensor, nn
 
 from guided_diffusion.data import ImageDataModule, normalise
-from guided_diffusion.files import whole_file
-from guided_diffusion.networks import JudgeNet
+from guided_diffusion.files import cache_dir, whole_file
+from guided_diffusion.networks import JudgeNet, LeNet
 from guided_diffusion.randomness import generator_for
 
 CHUNK = 1000
 
+ARCHITECTURES: dict[str, type[JudgeNet] | type[LeNet]] = {"cnn": JudgeNet, "lenet": LeNet}
+"""A name in the config and the network it stands for."""
+
 
 @dataclass(frozen=True)
 class Judge:
-    """A trained classifier, and its accuracy on real test images: the ceiling of what it can say of samples."""
+    """A trained classifier, and its accuracy on real test images: the ceiling of what it can say of samples.
+
+    Its network gives logits, and has ``features(images)`` for whoever measures distances.
+    """
 
     network: nn.Module
     ceiling: float
+    name: str = "judge"
+    """Of the network: distances on the features of different networks do not compare."""
+    cross_check: Judge | None = None
+    """Another judge of the same samples: guidance that only fools the first does not fool it too."""
 
     def classify(self, images: Float[Tensor, "n c h w"]) -> Int[Tensor, " n"]:
         """The most likely class of each image; images in [-1, 1]."""
         return _classify(self.network, images)
+
+    def probabilities(self, images: Float[Tensor, "n c h w"]) -> Float[Tensor, "n classes"]:
+        """Of each class for each image; images in [-1, 1]."""
+        return _in_chunks(self.network, images).softmax(1)
+
+    def features(self, images: Float[Tensor, "n c h w"]) -> Float[Tensor, "n d"]:
+        """What the network knows of each image before it decides; images in [-1, 1]."""
+        return _in_chunks(cast(Callable[[Tensor], Tensor], self.network.features), images)
 
 
 @dataclass(frozen=True)
@@ -49,8 +66,9 @@ class JudgeSource:
         steps: of training.
         batch_size: images per step.
         learning_rate: at the top of the one-cycle schedule.
-        width: channels of the first stage of ``JudgeNet``.
+        width: channels of the first stage of the network.
         seed: of its weights, its order and its dropout.
+        architecture: of the network, a name in ``ARCHITECTURES``. A file's own architecture and width count.
     """
 
     checkpoint: str | None = None
@@ -59,8 +77,11 @@ class JudgeSource:
     learning_rate: float = 3e-3
     width: int = 32
     seed: int = 0
+    architecture: str = "cnn"
 
     def __post_init__(self) -> None:
+        if self.architecture not in ARCHITECTURES:
+            raise ValueError(f"architecture must be one of {', '.join(ARCHITECTURES)}, got {self.architecture}")
         for name in ("steps", "batch_size", "learning_rate"):
             if not getattr(self, name) > 0:
                 raise ValueError(f"{name} must be positive, got {getattr(self, name)}")
@@ -79,18 +100,29 @@ class JudgeSource:
 
     def _judge(self, data: ImageDataModule) -> Judge:
         if self.checkpoint is not None:
-            network = self._read(Path(self.checkpoint), data).network
-            return Judge(network, accuracy(network, data))
-        path = _cache_dir() / f"judge-{data.name}-{self._key(data)}.pt"
+            judge = self._read(Path(self.checkpoint), data)
+            return replace(judge, ceiling=accuracy(judge.network, data))
+        path = cache_dir() / f"judge-{data.name}-{self._key(data)}.pt"
         if path.is_file():
             return self._read(path, data)
         judge = self._train(data)
         with whole_file(path) as temporary:
-            torch.save({"judge": judge.network.state_dict(), "ceiling": judge.ceiling, "width": self.width}, temporary)
+            torch.save(self._saved(judge), temporary)
         return judge
 
+    def _saved(self, judge: Judge) -> dict[str, object]:
+        return {
+            "judge": judge.network.state_dict(),
+            "ceiling": judge.ceiling,
+            "width": self.width,
+            "architecture": self.architecture,
+        }
+
+    def _network(self, data: ImageDataModule) -> nn.Module:
+        return _build(self.architecture, data, self.width)
+
     def _key(self, data: ImageDataModule) -> str:
-        settings = repr((self, data.shape, data.class_names, data.flip, str(JudgeNet(*_sizes(data), self.width))))
+        settings = repr((self, data.shape, data.class_names, data.flip, str(self._network(data))))
         content = hashlib.sha256(settings.encode())
         for split in ("train", "test"):
             content.update(data.split(split).images.numpy().tobytes())
@@ -102,9 +134,10 @@ class JudgeSource:
             raise FileNotFoundError(f"there is no judge at {path.absolute()}")
         try:
             saved = torch.load(path, map_location="cpu", weights_only=True)
-            network = JudgeNet(*_sizes(data), saved["width"])
+            width, architecture = saved["width"], saved.get("architecture", "cnn")  # older files know no other
+            network = _build(architecture, data, width)
             network.load_state_dict(saved["judge"])
-            return Judge(network.eval(), saved["ceiling"])
+            return Judge(network.eval(), saved["ceiling"], _name(network))
         except (RuntimeError, KeyError, TypeError, EOFError, OSError, pickle.UnpicklingError) as error:
             raise ValueError(
                 f"{path} holds no judge for {data.name} ({data.channels}x{data.image_size}x{data.image_size}, "
@@ -116,7 +149,7 @@ class JudgeSource:
         print(f"training a judge on the clean images of {data.name}, once")
         images, labels = data.split("train")
         torch.default_generator.manual_seed(self.seed)
-        network = JudgeNet(*_sizes(data), self.width)
+        network = self._network(data)
         optimizer = torch.optim.AdamW(network.parameters(), weight_decay=0.05)
         scheduler = torch.optim.lr_scheduler.OneCycleLR(optimizer, self.learning_rate, self.steps)
         for rows in self._batches(len(labels)):
@@ -128,7 +161,7 @@ class JudgeSource:
             F.cross_entropy(network(batch), labels[rows]).backward()
             optimizer.step()
             scheduler.step()
-        return Judge(network.eval(), accuracy(network, data))
+        return Judge(network.eval(), accuracy(network, data), _name(network))
 
     def _batches(self, count: int) -> Iterator[Int[Tensor, " b"]]:
         """The rows of each step: all images in a new order, then again."""
@@ -142,21 +175,36 @@ class JudgeSource:
                 done += 1
 
 
+@dataclass(frozen=True)
+class JudgePair:
+    """A judge that another one, of another architecture or seed, checks."""
+
+    first: JudgeSource
+    second: JudgeSource
+
+    def __call__(self, data: ImageDataModule) -> Judge:
+        """The first judge for this data, with the second as its ``cross_check``."""
+        return replace(self.first(data), cross_check=self.second(data))
+
+
 def accuracy(network: nn.Module, data: ImageDataModule) -> float:
     """Share of the real test images that the network, in eval mode, classifies as their label says."""
     images, labels = data.split("test")
     return (_classify(network, normalise(images)) == labels).double().mean().item()
 
 
-@torch.no_grad()
 def _classify(network: nn.Module, images: Float[Tensor, "n c h w"]) -> Int[Tensor, " n"]:
-    return torch.cat([network(chunk).argmax(1) for chunk in images.split(CHUNK)])
+    return _in_chunks(network, images).argmax(1)
 
 
-def _sizes(data: ImageDataModule) -> tuple[int, int, int]:
-    return data.channels, data.image_size, data.num_classes
+@torch.no_grad()
+def _in_chunks(function: Callable[[Tensor], Tensor], images: Float[Tensor, "n c h w"]) -> Float[Tensor, "n d"]:
+    return torch.cat([function(chunk) for chunk in images.split(CHUNK)])
 
 
-def _cache_dir() -> Path:
-    """``GUIDED_DIFFUSION_CACHE``, or the user's cache folder."""
-    return Path(os.environ.get("GUIDED_DIFFUSION_CACHE") or user_cache_path("guided_diffusion"))
+def _build(architecture: str, data: ImageDataModule, width: int) -> nn.Module:
+    return ARCHITECTURES[architecture](data.channels, data.image_size, data.num_classes, width)
+
+
+def _name(network: nn.Module) -> str:
+    return type(network).__name__

@@ -1,4 +1,4 @@
-"""The judge: a small classifier of clean images, which never guides."""
+"""The judges: small classifiers of clean images, which never guide."""
 
 from __future__ import annotations
 
@@ -45,3 +45,33 @@ class JudgeNet(nn.Module):
 
     def forward(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b classes"]:
         return self.logits(self.dropout(self.features(x)))
+
+
+class LeNet(nn.Module):
+    """LeNet-5 with ReLU and maximum pooling, a second opinion of another architecture: ``judge(x) -> logits``.
+
+    Both convolutions are padded, so that images of 8x8 are not too small (LeCun et al. 1998, fig. 2).
+
+    Args:
+        channels: of the images.
+        image_size: height and width of the images, at least 4.
+        num_classes: number of logits.
+        width: channels of the first convolution; the second has twice as many (6 and 16 in the paper).
+    """
+
+    def __init__(self, channels: int, image_size: int, num_classes: int, width: int = 16) -> None:
+        super().__init__()
+
+        def stage(in_channels: int, out_channels: int) -> nn.Sequential:
+            return nn.Sequential(nn.Conv2d(in_channels, out_channels, 5, padding=2), nn.ReLU(), nn.MaxPool2d(2))
+
+        self.stages = nn.Sequential(stage(channels, width), stage(width, 2 * width))
+        self.hidden = nn.Sequential(nn.Linear(2 * width * (image_size // 4) ** 2, 120), nn.ReLU(), nn.Linear(120, 84))
+        self.logits = nn.Linear(84, num_classes)
+
+    def features(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b 84"]:
+        """The 84 numbers before the logits."""
+        return F.relu(self.hidden(self.stages(x).flatten(1)))
+
+    def forward(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b classes"]:
+        return self.logits(self.features(x))

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from guided_diffusion.data import Digits, Fake
-from guided_diffusion.metrics import Judge, JudgeSource
+from guided_diffusion.metrics import Judge, JudgePair, JudgeSource
 from guided_diffusion.metrics.judge import accuracy
 
 
@@ -28,6 +28,8 @@ def trainings(monkeypatch):
 def fake(**arguments):
     return Fake(batch_size=16, validation_size=32, **arguments)
 
+
+architectures = pytest.mark.parametrize("architecture", ["cnn", "lenet"])
 
 SMALL = {"steps": 3, "width": 8, "batch_size": 32}
 
@@ -58,6 +60,7 @@ def test_it_is_trained_once_and_read_from_the_cache_afterwards(trainings, cache)
         {"data": Fake(batch_size=16, validation_size=33)},
         {"steps": 4},
         {"width": 16},
+        {"architecture": "lenet"},
         {"learning_rate": 1e-3},
         {"seed": 1},
     ],
@@ -113,12 +116,22 @@ def test_it_is_in_eval_mode_and_carries_no_gradient(channels):
         assert (classes.shape, classes.dtype, classes.requires_grad) == ((5,), torch.int64, False)
 
 
-def test_many_images_are_classified_as_few_are(monkeypatch):
+@pytest.mark.parametrize("what", ["classify", "probabilities", "features"])
+def test_many_images_are_judged_as_few_are(what, monkeypatch):
     judge = judge_of()
     images = torch.randn(25, 1, 8, 8)
-    together = judge.classify(images)
+    together = getattr(judge, what)(images)
     monkeypatch.setattr("guided_diffusion.metrics.judge.CHUNK", 10)
-    assert torch.equal(judge.classify(images), together)
+    torch.testing.assert_close(getattr(judge, what)(images), together)
+
+
+@architectures
+def test_features_and_probabilities_are_those_of_the_network(architecture):
+    judge, images = judge_of(architecture=architecture), torch.randn(5, 1, 8, 8)
+    torch.testing.assert_close(judge.network.logits(judge.features(images)).softmax(1), judge.probabilities(images))
+    torch.testing.assert_close(judge.probabilities(images).sum(1), torch.ones(5))
+    assert torch.equal(judge.probabilities(images).argmax(1), judge.classify(images))
+    assert not judge.features(images).requires_grad
 
 
 def test_the_ceiling_is_the_accuracy_on_the_test_split(monkeypatch):
@@ -137,24 +150,28 @@ def test_the_ceiling_is_the_accuracy_on_the_test_split(monkeypatch):
     assert accuracy(Brightness(), data) == right
 
 
-def test_it_knows_digits(cache):
-    judge = JudgeSource(steps=200, width=16)(Digits(batch_size=128, validation_size=180))
+@architectures
+def test_it_knows_digits(architecture, cache):
+    judge = JudgeSource(steps=200, width=16, architecture=architecture)(Digits(batch_size=128, validation_size=180))
     assert judge.ceiling > 0.95
 
 
 @pytest.mark.slow
-def test_with_its_defaults_it_knows_digits_better(compose):
+@architectures
+def test_with_its_defaults_it_knows_digits_better(architecture, compose):
     from guided_diffusion.config import build
 
-    assert build(compose().judge)(Digits(batch_size=128, validation_size=180)).ceiling > 0.97
+    assert build(compose(f"judge={architecture}").judge)(Digits(batch_size=128, validation_size=180)).ceiling > 0.97
 
 
-def test_a_judge_that_is_given_is_used_and_none_is_trained(trainings, cache, tmp_path):
-    own = judge_of(seed=3)
+@architectures
+def test_a_judge_that_is_given_is_used_and_none_is_trained(architecture, trainings, cache, tmp_path):
+    own = judge_of(seed=3, architecture=architecture)
     (file,) = cache.iterdir()
     file.rename(tmp_path / "own.pt")
-    given = judge_of(checkpoint=str(tmp_path / "own.pt"), width=32)  # its own width counts
+    given = judge_of(checkpoint=str(tmp_path / "own.pt"), width=32)  # its own width and architecture count
     assert torch.equal(weights(given), weights(own))
+    assert given.name == own.name
     assert len(trainings) == 1
     assert not list(cache.iterdir())
 
@@ -186,11 +203,15 @@ def without_ceiling(file: Path):
     torch.save(saved, file)
 
 
+def of_no_known_architecture(file: Path):
+    torch.save(torch.load(file) | {"architecture": "vgg"}, file)
+
+
 def a_list(file: Path):
     torch.save([1, 2], file)
 
 
-@pytest.mark.parametrize("damage", [truncated, text, empty, other, without_ceiling, a_list])
+@pytest.mark.parametrize("damage", [truncated, text, empty, other, without_ceiling, of_no_known_architecture, a_list])
 def test_a_damaged_judge_is_named_with_the_mend(damage, cache):
     judge_of()
     (file,) = cache.iterdir()
@@ -232,6 +253,42 @@ def test_the_ceiling_of_a_given_judge_is_measured_on_this_data(cache, tmp_path):
     torch.save(saved | {"ceiling": 2.0}, tmp_path / "given.pt")
     judge = JudgeSource(checkpoint=str(tmp_path / "given.pt"))(data)
     assert judge.ceiling == accuracy(judge.network, data)
+
+
+def test_a_file_from_before_there_were_architectures_is_read(cache):
+    judge = judge_of()
+    (file,) = cache.iterdir()
+    saved = torch.load(file)
+    assert saved.pop("architecture") == "cnn"
+    torch.save(saved, file)
+    assert torch.equal(weights(judge_of()), weights(judge))
+
+
+@pytest.mark.parametrize(("architecture", "name"), [("cnn", "JudgeNet"), ("lenet", "LeNet")])
+def test_a_judge_is_called_after_its_network(architecture, name):
+    assert [judge_of(architecture=architecture).name for _ in range(2)] == [name, name]  # trained, then read
+
+
+def test_an_unknown_architecture_raises_and_names_the_known_ones():
+    with pytest.raises(ValueError, match="architecture must be one of cnn, lenet, got vgg"):
+        JudgeSource(architecture="vgg")
+
+
+def test_the_second_of_a_pair_checks_the_first(trainings):
+    first, second = JudgeSource(**SMALL), JudgeSource(**SMALL, architecture="lenet")
+    judge = JudgePair(first, second)(fake())
+    assert (judge.name, judge.cross_check.name) == ("JudgeNet", "LeNet")
+    assert torch.equal(weights(judge), weights(first(fake())))
+    assert torch.equal(weights(judge.cross_check), weights(second(fake())))
+    assert second(fake()).cross_check is None
+    assert len(trainings) == 2
+
+
+def test_the_config_of_both_judges_is_that_of_each(compose):
+    from guided_diffusion.config import build
+
+    pair = build(compose("judge=both").judge)
+    assert (pair.first, pair.second) == tuple(build(compose(f"judge={name}").judge) for name in ("cnn", "lenet"))
 
 
 @pytest.mark.parametrize("setting", ["steps", "batch_size", "learning_rate"])

@@ -2,32 +2,41 @@ import pytest
 import torch
 from torch import nn
 
-from guided_diffusion.networks import JudgeNet
+from guided_diffusion.networks import JudgeNet, LeNet
+
+both = pytest.mark.parametrize("network", [JudgeNet, LeNet])
 
 
+@pytest.mark.parametrize(("network", "num_features"), [(JudgeNet, 128), (LeNet, 84)])
 @pytest.mark.parametrize(("channels", "image_size"), [(1, 8), (1, 28), (3, 32), (3, 17)])
-def test_logits_and_features_of_images_of_any_size(channels, image_size):
-    judge, x = JudgeNet(channels, image_size, 10, width=8), torch.randn(2, channels, image_size, image_size)
+def test_logits_and_features_of_images_of_any_size(channels, image_size, network, num_features):
+    judge, x = network(channels, image_size, 10, width=8), torch.randn(2, channels, image_size, image_size)
     assert judge(x).shape == (2, 10)
-    assert judge.features(x).shape == (2, 128)
+    assert judge.features(x).shape == (2, num_features)
 
 
-def test_logits_are_linear_in_the_features_but_for_dropout_in_training():
-    judge, x = JudgeNet(1, 8, 10), torch.randn(2, 1, 8, 8)
-    assert not torch.equal(judge(x), judge(x))
-    judge.eval()
+@both
+def test_logits_are_linear_in_the_features(network):
+    judge, x = network(1, 8, 10).eval(), torch.randn(2, 1, 8, 8)
     assert torch.equal(judge(x), judge.logits(judge.features(x)))
 
 
+def test_the_first_judge_drops_features_in_training():
+    judge, x = JudgeNet(1, 8, 10), torch.randn(2, 1, 8, 8)
+    assert not torch.equal(judge(x), judge(x))
+
+
+@both
 @pytest.mark.parametrize("training", [True, False])
-def test_features_of_a_sample_do_not_depend_on_its_batch(training):
-    judge, x = JudgeNet(1, 8, 10).train(training), torch.randn(3, 1, 8, 8)
+def test_features_of_a_sample_do_not_depend_on_its_batch(training, network):
+    judge, x = network(1, 8, 10).train(training), torch.randn(3, 1, 8, 8)
     torch.testing.assert_close(judge.features(x[1:2]), judge.features(x)[1:2], rtol=1e-4, atol=1e-5)
     assert not any(isinstance(part, nn.modules.batchnorm._BatchNorm) for part in judge.modules())
 
 
-def test_it_learns_to_tell_dark_images_from_bright_ones(generator):
-    judge, y = JudgeNet(1, 8, 2, width=8), torch.arange(64) % 2
+@both
+def test_it_learns_to_tell_dark_images_from_bright_ones(network, generator):
+    judge, y = network(1, 8, 2, width=8), torch.arange(64) % 2
     x = torch.where(y == 1, 0.5, -0.5)[:, None, None, None] + 0.1 * torch.randn(64, 1, 8, 8, generator=generator)
     optimizer = torch.optim.Adam(judge.parameters(), lr=1e-2)
     for _ in range(10):

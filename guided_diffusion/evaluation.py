@@ -1,0 +1,271 @@
+"""Samples for an evaluation: every scale in the same batches, on any number of devices, kept as they come.
+
+All samples of all scales form one list, scale after scale, which is cut into chunks of ``recipe.batch_size``. A
+chunk that was sampled is a file, so an interrupted evaluation goes on where it was; what is in a chunk depends
+neither on the number of devices nor on what was there before.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, fields, is_dataclass, replace
+from functools import partial
+from pathlib import Path
+from time import perf_counter
+from typing import Any
+
+import torch
+from jaxtyping import Float, Int
+from pytorch_lightning import LightningModule, Trainer
+from pytorch_lightning.callbacks import ProgressBar
+from torch import Tensor
+from tqdm import tqdm
+
+from guided_diffusion.denoisers import Denoise, Denoiser, Labels, Prediction
+from guided_diffusion.files import whole_file
+from guided_diffusion.guidance import Wrapper
+from guided_diffusion.metrics.measure import Samples
+from guided_diffusion.sampling import Recipe
+from guided_diffusion.schedules import Schedule
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Which samples are drawn.
+
+    Args:
+        scales: of guidance.
+        num_samples: of each class, at every scale.
+        num_classes: labels go round the classes.
+        shape: of one sample.
+        batch_size: samples in a chunk.
+        seed: of the noise: sample i has the same at every scale.
+
+    Raises:
+        ValueError: if there are no scales or no samples.
+    """
+
+    scales: Sequence[float]
+    num_samples: int
+    num_classes: int
+    shape: tuple[int, ...]
+    batch_size: int
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if not self.scales:
+            raise ValueError("scales must hold at least one number")
+        if len(set(self.scales)) < len(self.scales):
+            raise ValueError(f"scales must differ, got {list(self.scales)}")
+        if self.num_samples < 1:
+            raise ValueError(f"num_samples must be at least 1, got {self.num_samples}")
+
+    @property
+    def per_scale(self) -> int:
+        return self.num_samples * self.num_classes
+
+    @property
+    def labels(self) -> Int[Tensor, " n"]:
+        """Of the samples of one scale."""
+        return torch.arange(self.per_scale) % self.num_classes
+
+    def __len__(self) -> int:
+        """How many chunks."""
+        return math.ceil(self.per_scale * len(self.scales) / self.batch_size)
+
+    def rows(self, chunk: int) -> Int[Tensor, " rows"]:
+        """Places in the list of all samples."""
+        return torch.arange(chunk * self.batch_size, min((chunk + 1) * self.batch_size, self.total))
+
+    @property
+    def total(self) -> int:
+        return self.per_scale * len(self.scales)
+
+    def plain(self) -> dict[str, Any]:
+        """As plain data."""
+        return asdict(self) | {"scales": [float(scale) for scale in self.scales], "shape": list(self.shape)}
+
+    def scales_of(self, rows: Int[Tensor, " rows"]) -> Float[Tensor, " rows"]:
+        return torch.tensor(self.scales, dtype=torch.float32)[rows // self.per_scale]
+
+
+@dataclass(frozen=True)
+class Watched:
+    """A threshold whose input is shown to ``watch``: the guided prediction before anything is clamped."""
+
+    threshold: Wrapper
+    watch: Callable[[Prediction], None]
+
+    def __call__(self, denoise: Denoise, schedule: Schedule) -> Denoise:
+        def shown(x_t: Tensor, t: Tensor, y: Labels) -> Prediction:
+            prediction = denoise(x_t, t, y)
+            self.watch(prediction)
+            return prediction
+
+        return self.threshold(shown, schedule)
+
+
+class Chunks(LightningModule):
+    """Samples chunks and keeps each as a file: ``trainer.predict(Chunks(...), numbers of chunks)``.
+
+    Args:
+        denoiser: the trained model.
+        recipe: how samples are made.
+        plan: which.
+        folder: of the files.
+    """
+
+    def __init__(self, denoiser: Denoiser, recipe: Recipe, plan: Plan, folder: Path) -> None:
+        super().__init__()
+        self.denoiser = denoiser
+        self.recipe = recipe
+        self.plan = plan
+        self.folder = folder
+        self.costs: Sequence[float] = [1.0] * len(plan.scales)
+        """What a sample costs at each scale, in any unit, for the estimate of the time that is left."""
+
+    def cost(self, chunk: int) -> float:
+        """Of a whole chunk."""
+        costs = torch.tensor(self.costs, dtype=torch.float64)
+        return float(costs[self.plan.rows(chunk) // self.plan.per_scale].sum())
+
+    def missing(self) -> list[int]:
+        """Numbers of the chunks that are not there yet."""
+        return [chunk for chunk in range(len(self.plan)) if not self._path(chunk).is_file()]
+
+    def predict_step(self, batch: Tensor, batch_idx: int) -> None:
+        for chunk in batch.tolist():
+            self._sample(chunk)
+
+    def _sample(self, chunk: int) -> None:
+        rows = self.plan.rows(chunk)
+        indices = rows % self.plan.per_scale
+        saturated = []
+        watched = Watched(self.recipe.threshold, lambda prediction: saturated.append(saturation(prediction.x0)))
+        recipe = replace(self.recipe, threshold=watched)
+        start = perf_counter()
+        images = recipe.images(
+            self.denoiser,
+            self.plan.labels[indices],
+            self.plan.shape,
+            indices.tolist(),
+            self.plan.scales_of(rows),
+            self.plan.seed,
+        )
+        content = {"images": images, "saturation": saturated[-1].cpu(), "seconds": perf_counter() - start}
+        with whole_file(self._path(chunk)) as path:
+            torch.save(content, path)
+
+    def _path(self, chunk: int) -> Path:
+        return self.folder / f"chunk_{chunk:05d}.pt"
+
+    def collect(self, evaluations: Sequence[float]) -> tuple[list[Samples], list[float]]:
+        """The samples of each scale, and seconds: those of a chunk shared by what each of its samples costs."""
+        chunks = [torch.load(self._path(chunk), weights_only=True) for chunk in range(len(self.plan))]
+        images, saturated = (torch.cat([chunk[name] for chunk in chunks]) for name in ("images", "saturation"))
+        cost = torch.tensor(evaluations, dtype=torch.float64).repeat_interleave(self.plan.per_scale)
+        seconds = torch.cat(
+            [
+                cost[self.plan.rows(number)] / cost[self.plan.rows(number)].sum() * chunk["seconds"]
+                for number, chunk in enumerate(chunks)
+            ]
+        )
+        samples = [
+            Samples(image, self.plan.labels, share)
+            for image, share in zip(
+                images.split(self.plan.per_scale), saturated.split(self.plan.per_scale), strict=True
+            )
+        ]
+        return samples, [float(part.sum()) for part in seconds.split(self.plan.per_scale)]
+
+
+class EvaluationProgress(ProgressBar):
+    """Evaluations of the network done and to do, over all devices: they take equal time, as scales do not."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._bar: tqdm | None = None
+
+    def disable(self) -> None:
+        """Nothing to switch off: the bar is for the first process alone."""
+
+    def on_predict_start(self, trainer: Trainer, pl_module: Any) -> None:
+        self._bar = tqdm(
+            total=round(sum(map(pl_module.cost, pl_module.missing()))),
+            desc="sampling",
+            unit="eval",
+            unit_scale=True,
+            disable=not trainer.is_global_zero,
+            dynamic_ncols=True,
+            file=sys.stderr,
+            mininterval=0.5 if sys.stderr.isatty() else 10,
+        )
+
+    def on_predict_batch_end(
+        self, trainer: Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int, dataloader_idx: int = 0
+    ) -> None:
+        assert self._bar is not None
+        self._bar.update(round(sum(map(pl_module.cost, batch.tolist()))) * trainer.world_size)
+
+    def on_predict_end(self, trainer: Trainer, pl_module: Any) -> None:
+        assert self._bar is not None
+        self._bar.close()
+
+
+def saturation(x0: Float[Tensor, "b *shape"]) -> Float[Tensor, " b"]:
+    """The share of each sample's numbers that lie outside [-1, 1]."""
+    return (x0.abs() > 1).float().flatten(1).mean(1)
+
+
+def evaluations_per_sample(recipe: Recipe, schedule: Schedule) -> float:
+    """How often the denoiser is evaluated for a sample: counted on one that estimates nothing, which is quick.
+
+    Evaluations of a classifier are not among them.
+    """
+    count = 0
+
+    def nothing(x_t: Tensor, t: Tensor, y: Labels) -> Prediction:
+        nonlocal count
+        count += len(x_t)
+        return Prediction(torch.zeros_like(x_t), torch.zeros_like(x_t))
+
+    guidance = recipe.guidance
+    if "classifier" in {field.name for field in fields(guidance)}:  # type: ignore[arg-type]
+        guidance = replace(guidance, classifier=lambda x_t, t: x_t.flatten(1).sum(1, keepdim=True))  # type: ignore[type-var]
+    denoise = recipe.threshold(guidance(nothing, schedule), schedule)
+    with torch.no_grad():
+        for _ in recipe.sampler(denoise, schedule, torch.zeros(1, 1, 1, 1), torch.zeros(1, dtype=torch.long)):
+            pass
+    return float(count)
+
+
+def described(setting: Any) -> str:
+    """``ClassifierGuidance(base=conditional)``: a setting's class and what differs from its defaults.
+
+    The scale and the classifier are left out: the one is on the axis, the other the same for all.
+    """
+    if isinstance(setting, partial):
+        return _with_settings(setting.func.__name__, {name: value for name, value in setting.keywords.items() if value})
+    assert is_dataclass(setting)
+    differing = {
+        field.name: value
+        for field in fields(setting)
+        if field.name not in ("scale", "classifier") and (value := getattr(setting, field.name)) != field.default
+    }
+    return _with_settings(type(setting).__name__, differing)
+
+
+def _with_settings(name: str, settings: dict[str, Any]) -> str:
+    return f"{name}({', '.join(f'{key}={value}' for key, value in settings.items())})" if settings else name
+
+
+def fingerprint(*parts: Any) -> str:
+    """Sixteen characters that differ where plain data, or the contents of files, differ."""
+    content = hashlib.sha256()
+    for part in parts:
+        content.update(part.read_bytes() if isinstance(part, Path) else json.dumps(part, sort_keys=True).encode())
+    return content.hexdigest()[:16]

@@ -1,0 +1,310 @@
+"""Plots of an evaluation or a sweep, each as PNG and PDF. Pixels are shown on the fixed range [-1, 1].
+
+accuracy, frechet_distance, precision_recall                 all curves in one plot
+per_class-*, confusion-*, strip-*, means-*, uncertain-*      one for each curve, named after it
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import matplotlib
+import numpy as np
+import torch
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+
+from guided_diffusion.files import whole_file
+from guided_diffusion.plots import save_labelled_grid
+from guided_diffusion.results import Result, Results
+
+SUFFIXES = (".png", ".pdf")
+MAX_COLUMNS = 20
+"""Of images, and of classes with a name or a colour of their own."""
+MAX_UNCERTAIN = 8
+SHARED_PLOTS = ("accuracy", "frechet_distance", "precision_recall")
+PLOTS_OF_CURVE = ("per_class", "confusion", "strip", "means", "uncertain")
+HEIGHT = 3.8
+"""In inches, of a plot without its legend."""
+
+
+@dataclass(frozen=True)
+class Curve:
+    """Rows that differ in their scale only, in its order."""
+
+    name: str
+    slug: str
+    """The name as a part of file names; no two curves have the same."""
+    rows: Sequence[Result]
+
+    @property
+    def scales(self) -> list[float]:
+        return [row.scale for row in self.rows]
+
+    def measured(self, name: str) -> NDArray[np.float64]:
+        """Value, low and high along the scale, shape (3, scales)."""
+        return np.array([row.measured[name] for row in self.rows], dtype=float).T
+
+
+def curves(results: Results) -> list[Curve]:
+    """The rows grouped by method, sampler, steps and options, in the order they come in."""
+    groups: dict[str, list[Result]] = {}
+    for row in results.rows:
+        groups.setdefault(curve_name(row), []).append(row)
+    slugs = _distinct([_slug(name) for name in groups])
+    return [
+        Curve(name, slug, sorted(rows, key=lambda row: row.scale))
+        for slug, (name, rows) in zip(slugs, groups.items(), strict=True)
+    ]
+
+
+def curve_name(row: Result) -> str:
+    """What a row shares with the rows of other scales, in words."""
+    options = [f"{name} = {value}" for name, value in row.options.items() if value != ""]
+    return ", ".join([row.method, row.sampler, f"{row.steps} steps", *options])
+
+
+def class_accuracies(row: Result) -> NDArray[np.float64]:
+    """The share of each class's samples in which the judge sees it, nan for a class without samples."""
+    return np.diag(_shares(row.pictures.confusion))
+
+
+def save_plots(results: Results, folder: Path) -> dict[str, Path]:
+    """Write every plot to ``folder/plots``; the PNGs come back by their name without the suffix."""
+    names, lines, plots = list(results.about["class_names"]), curves(results), folder / "plots"
+    save_accuracy(lines, float(results.about["judge_ceiling"]), plots / "accuracy")
+    save_frechet_distance(lines, plots / "frechet_distance")
+    save_precision_recall(lines, plots / "precision_recall")
+    for curve in lines:
+        save_per_class(curve, names, plots / f"per_class-{curve.slug}")
+        save_confusion(curve, names, plots / f"confusion-{curve.slug}")
+        save_strip(curve, plots / f"strip-{curve.slug}")
+        save_means(curve, names, plots / f"means-{curve.slug}")
+        save_uncertain(curve, names, plots / f"uncertain-{curve.slug}")
+    return {name: plots / f"{name}.png" for name in plot_names(lines)}
+
+
+def plot_names(lines: Sequence[Curve]) -> list[str]:
+    """Of the files, without their suffix."""
+    return [*SHARED_PLOTS, *(f"{plot}-{curve.slug}" for curve in lines for plot in PLOTS_OF_CURVE)]
+
+
+def save_accuracy(lines: Sequence[Curve], ceiling: float, path: Path) -> None:
+    """Judge accuracy against scale, with the judge's accuracy on real images."""
+    figure, axes = _against_scale(lines, "accuracy")
+    axes.axhline(ceiling, linestyle="--", color="grey", label=f"ceiling: real test images, {ceiling:.1%}")
+    axes.set(ylabel="judge accuracy", ylim=(0, 1.02))
+    axes.yaxis.set_major_formatter(lambda value, _: f"{value:.0%}")
+    _add_legend(figure)
+    _save(figure, path)
+
+
+def save_frechet_distance(lines: Sequence[Curve], path: Path) -> None:
+    """Fréchet distance against scale, with that between two sets of real images."""
+    figure, axes = _against_scale(lines, "fld")
+    for index, floor in enumerate(_floors(lines)):
+        label = "_" if index else f"floor: real images against real images, {floor:.3g}"
+        axes.axhline(floor, linestyle="--", color="grey", label=label)
+    axes.set(ylabel="Fréchet distance in the judge's features")
+    axes.set_ylim(bottom=0)
+    _add_legend(figure)
+    _save(figure, path)
+
+
+def save_precision_recall(lines: Sequence[Curve], path: Path) -> None:
+    """Improved precision against improved recall: a path along the scale."""
+    figure, axes = _empty()
+    for curve, colour in zip(lines, _colours(len(lines)), strict=True):
+        recall, precision = curve.measured("improved_recall")[0], curve.measured("improved_precision")[0]
+        axes.plot(recall, precision, marker="o", markersize=4, color=colour, label=curve.name)
+    axes.margins(0.12)
+    taken: list[NDArray[np.float64]] = []
+    for curve in lines:
+        _annotate_scales(axes, curve, len(lines) > 3, taken)
+    axes.set(xlabel="improved recall (share of real images near samples)")
+    axes.set(ylabel="improved precision (share of samples near real images)")
+    _add_legend(figure)
+    _save(figure, path)
+
+
+def save_per_class(curve: Curve, class_names: Sequence[str], path: Path) -> None:
+    """Accuracy of each class against scale; with many classes they are grey and their mean stands out."""
+    figure, axes = _empty()
+    accuracies = np.array([class_accuracies(row) for row in curve.rows])
+    many = len(class_names) > MAX_COLUMNS
+    for index, name in enumerate(class_names):
+        colour, label = ("grey", "_") if many else (matplotlib.colormaps["tab20"](index), name)
+        axes.plot(curve.scales, accuracies[:, index], ".-", color=colour, alpha=0.3 if many else 1, label=label)
+    if many:
+        mean = np.ma.masked_invalid(accuracies).mean(axis=1)
+        axes.plot(
+            curve.scales, mean.filled(np.nan), "o-", color="tab:blue", label=f"mean of {len(class_names)} classes"
+        )
+    axes.set(title=curve.name, xlabel="guidance scale w", ylabel="judge accuracy", ylim=(0, 1.02))
+    axes.yaxis.set_major_formatter(lambda value, _: f"{value:.0%}")
+    _add_legend(figure)
+    _save(figure, path)
+
+
+def save_confusion(curve: Curve, class_names: Sequence[str], path: Path) -> None:
+    """A panel for each scale: the share of a label's samples (row) in which the judge sees each class (column)."""
+    columns = min(len(curve.rows), 6)
+    height = -(-len(curve.rows) // columns)
+    figure = Figure(figsize=(1.8 * columns + 1.2, 1.9 * height + 0.6), dpi=120, layout="constrained")
+    panels = figure.subplots(height, columns, squeeze=False).flatten()
+    for panel, row in zip(panels, curve.rows, strict=False):
+        image = panel.imshow(_shares(row.pictures.confusion), vmin=0, vmax=1, cmap="viridis", interpolation="nearest")
+        panel.set_title(f"w = {row.scale:g}", fontsize=9)
+        _name_classes(panel, class_names)
+    for panel in panels[len(curve.rows) :]:
+        panel.set_visible(False)
+    figure.colorbar(image, ax=list(panels), label="share of the label's samples", shrink=0.8)
+    figure.suptitle(f"{curve.name}\nrow: label, column: what the judge sees", fontsize=9)
+    _save(figure, path)
+
+
+def save_strip(curve: Curve, path: Path) -> None:
+    """A row for every scale, the same noise and label down each column."""
+    images = np.stack([row.pictures.strip[:MAX_COLUMNS] for row in curve.rows])
+    _save_rows(curve, images, [""] * images.shape[1], path)
+
+
+def save_means(curve: Curve, class_names: Sequence[str], path: Path) -> None:
+    """The mean image of each class, a row for every scale; a class without samples is grey."""
+    images = np.stack([row.pictures.means[:MAX_COLUMNS] for row in curve.rows])
+    names = [""] * images.shape[1] if len(class_names) > MAX_COLUMNS else [_short(name) for name in class_names]
+    _save_rows(curve, np.nan_to_num(images, nan=0.0), names, path)
+
+
+def save_uncertain(curve: Curve, class_names: Sequence[str], path: Path) -> None:
+    """The least certain samples of each scale, with the label, what the judge sees, and what it gives to the label."""
+    figure = Figure(figsize=(MAX_UNCERTAIN + 0.6, 1.5 * len(curve.rows)), dpi=100)
+    axes = figure.add_axes((0, 0, 1, 1), xlim=(-0.6, MAX_UNCERTAIN), ylim=(1.5 * len(curve.rows), 0))
+    axes.set_axis_off()
+    for index, row in enumerate(curve.rows):
+        axes.text(-0.08, 1.5 * index + 0.45, f"w = {row.scale:g}", ha="right", va="center", fontsize=9)
+        _draw_uncertain(axes, row, 1.5 * index, class_names)
+    _save(figure, path)
+
+
+def _draw_uncertain(axes: Axes, row: Result, top: float, class_names: Sequence[str]) -> None:
+    pictures = row.pictures
+    for column, image in enumerate(pictures.uncertain[:MAX_UNCERTAIN]):
+        edges = (column + 0.05, column + 0.95, top + 0.9, top)
+        axes.imshow(_pixels(image), cmap="gray", vmin=0, vmax=1, extent=edges, aspect="auto", interpolation="nearest")
+        label = _short(class_names[pictures.uncertain_labels[column]])
+        prediction = _short(class_names[pictures.uncertain_predictions[column]])
+        between = " " if len(label + prediction) < 8 else "\n"
+        seen = f"{label}{between}\N{RIGHTWARDS ARROW} {prediction}"
+        caption = f"{seen}\n{pictures.uncertain_probabilities[column]:.1%}"
+        axes.text(column + 0.5, top + 0.94, caption, ha="center", va="top", fontsize=8, linespacing=1.1)
+
+
+def _save_rows(curve: Curve, images: NDArray[np.float32], columns: Sequence[str], path: Path) -> None:
+    rows = [f"w = {scale:g}" for scale in curve.scales]
+    for suffix in SUFFIXES:
+        save_labelled_grid(torch.from_numpy(images), _with_suffix(path, suffix), rows=rows, columns=columns)
+
+
+def _against_scale(lines: Sequence[Curve], measure: str) -> tuple[Figure, Axes]:
+    figure, axes = _empty()
+    for curve, colour in zip(lines, _colours(len(lines)), strict=True):
+        value, low, high = curve.measured(measure)
+        scales, known = np.array(curve.scales), np.isfinite(low + high)
+        axes.plot(scales, value, marker="o", markersize=4, color=colour, label=curve.name)
+        axes.fill_between(scales, low, high, where=known, color=colour, alpha=0.2, linewidth=0)
+        axes.vlines(scales[known], low[known], high[known], color=colour, alpha=0.5, linewidth=1)
+    axes.set(xlabel="guidance scale w")
+    return figure, axes
+
+
+def _floors(lines: Sequence[Curve]) -> NDArray[np.float64]:
+    """One as a rule; of a sweep there may be more."""
+    floors = np.array([row.fld_floor for curve in lines for row in curve.rows], dtype=float)
+    return np.unique(floors[np.isfinite(floors)])
+
+
+def _annotate_scales(axes: Axes, curve: Curve, ends_only: bool, taken: list[NDArray[np.float64]]) -> None:
+    """Write each scale beside its point, except where it would cover what stands at one of the ``taken`` places."""
+    points = np.array([curve.measured(f"improved_{name}")[0] for name in ("recall", "precision")]).T
+    known = [index for index in range(len(points)) if np.isfinite(points[index]).all()]
+    for index in known[:: max(1, len(known) - 1)] if ends_only else known:
+        place = axes.transAxes.inverted().transform(axes.transData.transform(points[index]))
+        if all(np.abs(place - other).max() > 0.06 for other in taken):
+            text = f"w = {curve.scales[index]:g}"
+            axes.annotate(text, points[index], xytext=(4, 4), textcoords="offset points", fontsize=7)
+            taken.append(place)
+
+
+def _name_classes(panel: Axes, class_names: Sequence[str]) -> None:
+    panel.set_xticks([])
+    panel.set_yticks([])
+    if len(class_names) <= 10 and max(map(len, class_names)) <= 2:
+        panel.set_xticks(range(len(class_names)), class_names, fontsize=6)
+        panel.set_yticks(range(len(class_names)), class_names, fontsize=6)
+        panel.tick_params(length=0, pad=1)
+
+
+def _shares(confusion: NDArray[np.int64]) -> NDArray[np.float64]:
+    counts = confusion.sum(axis=1, keepdims=True)
+    return np.where(counts > 0, confusion / np.maximum(counts, 1), np.nan)
+
+
+def _pixels(image: NDArray[np.float32]) -> NDArray[np.floating]:
+    """From (c, h, w) in [-1, 1] to (h, w, c) in [0, 1], without the axis of a single channel."""
+    pixels = np.clip((np.moveaxis(image, 0, -1) + 1) / 2, 0, 1)
+    return pixels[..., 0] if pixels.shape[-1] == 1 else pixels
+
+
+def _empty() -> tuple[Figure, Axes]:
+    figure = Figure(figsize=(5.6, HEIGHT), dpi=150, layout="constrained")
+    axes = figure.add_subplot()
+    axes.grid(alpha=0.3)
+    return figure, axes
+
+
+def _colours(count: int) -> list[tuple[float, float, float, float]]:
+    few = matplotlib.colormaps["tab10"]
+    many = matplotlib.colormaps["viridis"]
+    return [few(index) if count <= 10 else many(index / count) for index in range(count)]
+
+
+def _add_legend(figure: Figure) -> None:
+    """Below the plot, which keeps its height."""
+    handles, labels = figure.axes[0].get_legend_handles_labels()
+    columns = max(1, min(len(labels), 80 // (max(map(len, labels), default=0) + 7)))
+    figure.set_figheight(HEIGHT + 0.17 * -(-len(labels) // columns))
+    figure.legend(handles, labels, loc="outside lower center", ncols=columns, fontsize=8, frameon=False)
+
+
+def _short(name: str) -> str:
+    return name if len(name) <= 12 else f"{name[:11]}\N{HORIZONTAL ELLIPSIS}"
+
+
+def _slug(name: str) -> str:
+    return re.sub(r"[^\w.=-]+", "-", name.replace(" = ", "=").replace(" steps", "")).strip("-.")[:100]
+
+
+def _distinct(names: Sequence[str]) -> list[str]:
+    """A number is added to a name that came before; letter case alone does not tell files apart everywhere."""
+    taken: list[str] = []
+    for name in names:
+        tries = (name if number == 1 else f"{name}-{number}" for number in range(1, len(names) + 1))
+        taken.append(next(one for one in tries if one.lower() not in {other.lower() for other in taken}))
+    return taken
+
+
+def _with_suffix(path: Path, suffix: str) -> Path:
+    return path.with_name(path.name + suffix)  # the name may hold a dot, as in label_dropout=0.1
+
+
+def _save(figure: Figure, path: Path) -> None:
+    FigureCanvasAgg(figure)
+    for suffix in SUFFIXES:
+        with whole_file(_with_suffix(path, suffix)) as temporary:
+            figure.savefig(temporary, bbox_inches="tight", pad_inches=0.05)

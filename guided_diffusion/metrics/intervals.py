@@ -1,0 +1,61 @@
+"""Confidence intervals by resampling: how far a figure would move if the samples were drawn again.
+
+The percentile bootstrap (Efron & Tibshirani 1993, section 13.3): draw n of the n rows with repetition, many times,
+and take the quantiles of the statistic over these draws.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from guided_diffusion.randomness import generator_for
+from guided_diffusion.results import Interval
+
+RESAMPLES = 200
+
+
+def bootstrap(
+    statistic: Callable[[Int[Tensor, " n"]], float],
+    count: int,
+    seed: int,
+    resamples: int = RESAMPLES,
+    level: float = 0.95,
+    centred: bool = False,
+) -> Interval:
+    """The statistic of rows 0 to ``count - 1``, and its interval.
+
+    Args:
+        statistic: of the rows with these numbers; some come more than once.
+        count: how many rows there are, at least 1.
+        seed: of the resampled rows.
+        resamples: how many times they are drawn.
+        level: share of the resampled values within the interval.
+        centred: move the interval so that the mean of the resampled values lies at the value: for a statistic
+            that rows drawn twice push to one side.
+    """
+    value = statistic(torch.arange(count))
+    resampled = torch.tensor([statistic(rows) for rows in resampled_rows(count, seed, resamples)], dtype=torch.float64)
+    return percentile_interval(value, resampled - (resampled.nanmean() - value if centred else 0), level)
+
+
+def bootstrap_mean(values: Float[Tensor, " n"], seed: int, resamples: int = RESAMPLES, level: float = 0.95) -> Interval:
+    """``bootstrap`` of the mean, all draws at once."""
+    values = values.double()
+    resampled = values[resampled_rows(len(values), seed, resamples)].mean(1)
+    return percentile_interval(values.mean().item(), resampled, level)
+
+
+def resampled_rows(count: int, seed: int, resamples: int = RESAMPLES) -> Int[Tensor, "resamples count"]:
+    """Row numbers drawn with repetition; they depend on the arguments alone."""
+    return torch.randint(count, (resamples, count), generator=generator_for("cpu", seed))
+
+
+def percentile_interval(value: float, resampled: Float[Tensor, " resamples"], level: float = 0.95) -> Interval:
+    """The value, with the quantiles of the resampled ones that are numbers."""
+    tail = (1 - level) / 2
+    low, high = resampled.double().nanquantile(torch.tensor([tail, 1 - tail], dtype=torch.float64)).tolist()
+    return Interval(value, low, high)
