@@ -137,9 +137,10 @@ class Chunks(LightningModule):
         """Numbers of the chunks that are not there yet."""
         return [chunk for chunk in range(len(self.plan)) if not self._path(chunk).is_file()]
 
-    def predict_step(self, batch: Tensor, batch_idx: int) -> None:
+    def predict_step(self, batch: Tensor, batch_idx: int) -> Tensor:
         for chunk in batch.tolist():
             self._sample(chunk)
+        return batch
 
     def _sample(self, chunk: int) -> None:
         rows = self.plan.rows(chunk)
@@ -250,7 +251,8 @@ def described(setting: Any) -> str:
     """
     if isinstance(setting, partial):
         return _with_settings(setting.func.__name__, {name: value for name, value in setting.keywords.items() if value})
-    assert is_dataclass(setting)
+    if not is_dataclass(setting):
+        return str(setting.__name__)
     differing = {
         field.name: value
         for field in fields(setting)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import imageio.v3 as imageio
@@ -53,11 +53,18 @@ def save_labelled_grid(
     _save(figure, path)
 
 
-def save_accuracy_plot(scales: Sequence[float], accuracies: Sequence[float], ceiling: float, path: str | Path) -> None:
-    """A PNG of judge accuracy against guidance scale, with the judge's accuracy on real images."""
-    figure = Figure(figsize=(6, 4), dpi=120, layout="constrained")
+def save_accuracy_plot(lines: Mapping[str, Sequence[tuple[float, float]]], ceiling: float, path: str | Path) -> None:
+    """A PNG of judge accuracy against guidance scale, with the judge's accuracy on real images.
+
+    Args:
+        lines: pairs of scale and accuracy, by the name of the line.
+        ceiling: the judge's accuracy on real images.
+        path: of the PNG.
+    """
+    figure = Figure(figsize=(7, 4.2), dpi=120, layout="constrained")
     axes = figure.add_subplot()
-    axes.plot(scales, accuracies, marker="o", label="samples")
+    for name, points in lines.items():
+        axes.plot(*zip(*points, strict=True), marker="o", markersize=4, label=name)
     axes.axhline(ceiling, linestyle="--", color="grey", label=f"real test images: {ceiling:.1%}")
     axes.set(xlabel="guidance scale w", ylabel="judge accuracy", ylim=(0, 1.02))
     axes.yaxis.set_major_formatter(lambda value, _: f"{value:.0%}")

@@ -67,7 +67,7 @@ def test_rows_and_columns_of_a_labelled_grid_are_in_order(tmp_path):
 
 def test_the_accuracy_plot_is_a_picture_of_the_curve_and_the_ceiling(tmp_path):
     def plot(accuracies, ceiling):
-        save_accuracy_plot([0, 1, 3], accuracies, ceiling, tmp_path / "plot.png")
+        save_accuracy_plot({"samples": list(zip([0, 1, 3], accuracies, strict=True))}, ceiling, tmp_path / "plot.png")
         return pixels(tmp_path / "plot.png")
 
     first = plot([0.1, 0.5, 0.9], 0.95)

@@ -70,7 +70,8 @@ class AccuracyByScale(SamplingCallback):
             rows.writerow(COLUMNS)
             for scale, accuracy in zip(self.scales, accuracies, strict=True):
                 rows.writerow([f"{scale:g}", f"{accuracy:.6f}", self.num_samples, f"{judge.ceiling:.6f}"])
-        save_accuracy_plot(self.scales, accuracies, judge.ceiling, self.output_dir / "accuracy_by_scale.png")
+        points = list(zip(self.scales, accuracies, strict=True))
+        save_accuracy_plot({"samples": points}, judge.ceiling, self.output_dir / "accuracy_by_scale.png")
 
     def _print(self, accuracies: Sequence[float], judge: Judge) -> None:
         print(f"\njudge accuracy over {self.num_samples} samples; on real test images {judge.ceiling:.1%}")

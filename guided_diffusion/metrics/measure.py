@@ -212,7 +212,8 @@ def _fld(real: Float[Tensor, "m d"], generated: Float[Tensor, "n d"], seed: int)
     def distance(rows: Int[Tensor, " n"]) -> float:
         return gaussian_distance(target, gaussian_of(generated[rows]))
 
-    return bootstrap(distance, len(generated), seed, FRECHET_RESAMPLES, centred=True)
+    value, low, high = bootstrap(distance, len(generated), seed, FRECHET_RESAMPLES, centred=True)
+    return Interval(value, max(low, 0.0), high)
 
 
 def _kid(real: Float[Tensor, "m d"], generated: Float[Tensor, "n d"], seed: int) -> Interval:

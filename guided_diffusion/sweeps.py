@@ -1,0 +1,123 @@
+"""What a Hydra multirun leaves when it ends: one table, one set of plots and one page of all its jobs."""
+
+from __future__ import annotations
+
+import logging
+import shlex
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.experimental.callback import Callback
+from omegaconf import DictConfig, OmegaConf
+
+log = logging.getLogger(__name__)
+
+IN_THE_TABLE = frozenset(
+    ("guidance", "guidance.scale", "guidance.base", "scales", "sampler", "sampler.steps", "num_samples", "classifier")
+)
+"""Keys whose values the table shows in columns of its own."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """One job of a sweep."""
+
+    number: int
+    folder: Path
+    overrides: Sequence[str]
+
+    def option(self, key: str) -> str:
+        """What this job has for a key of the command line."""
+        return next((value for name, _, value in (one.partition("=") for one in self.overrides) if name == key), "")
+
+
+class GatherResults(Callback):
+    """Gathers what the jobs of a sweep left, when it ends, and says which left nothing.
+
+    Evaluations are gathered into ``results.csv``, ``per_class.csv``, ``plots/`` and ``report.html``; trainings into
+    ``accuracy_by_scale.csv`` and its plot. Columns for what the sweep varied follow the usual ones.
+    """
+
+    def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
+        jobs = jobs_of(config)
+        gather(jobs, Path(config.hydra.sweep.dir).absolute(), command_of(config))
+
+
+def jobs_of(config: DictConfig) -> list[Job]:
+    """The jobs of a sweep, in the order in which Hydra's own sweeper numbers them."""
+    from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
+
+    overrides = OverridesParser.create().parse_overrides(list(config.hydra.overrides.task))
+    folder = Path(config.hydra.sweep.dir)
+    (all_jobs,) = BasicSweeper.split_arguments(overrides, max_batch_size=None)
+    return [Job(number, folder / str(number), job) for number, job in enumerate(all_jobs)]
+
+
+def command_of(config: DictConfig) -> str:
+    """The command that started the sweep."""
+    return shlex.join(["python", "-m", f"guided_diffusion.{config.hydra.job.name}", "-m", *config.hydra.overrides.task])
+
+
+def varied(jobs: Sequence[Job]) -> list[str]:
+    """Keys of the command line that differ between jobs, and that the table has no column for."""
+    keys = dict.fromkeys(override.partition("=")[0] for job in jobs for override in job.overrides)
+    return [key for key in keys if key not in IN_THE_TABLE and len({job.option(key) for job in jobs}) > 1]
+
+
+def gather(jobs: Sequence[Job], folder: Path, command: str) -> None:
+    """Write what ``GatherResults`` says into ``folder``; nothing if no job left anything."""
+    evaluated = [job for job in jobs if (job.folder / "results.csv").is_file()]
+    trained = [job for job in jobs if (job.folder / "accuracy_by_scale.csv").is_file()]
+    finished = evaluated or trained
+    failed = [f"{job.number}: {' '.join(job.overrides)}" for job in jobs if job not in finished]
+    for job in failed:
+        log.error("job %s left no results", job)
+    if evaluated:
+        _gather_evaluations(evaluated, folder, command, failed)
+    elif trained:
+        _gather_trainings(trained, folder, failed)
+
+
+def _gather_evaluations(jobs: Sequence[Job], folder: Path, command: str, failed: Sequence[str]) -> None:
+    from dataclasses import replace
+
+    from guided_diffusion.report import write_report
+    from guided_diffusion.results import Results, read, save
+
+    keys, found = varied(jobs), [read(job.folder) for job in jobs]
+    rows = [
+        replace(row, options={key: job.option(key) for key in keys})
+        for job, results in zip(jobs, found, strict=True)
+        for row in results.rows
+    ]
+    gathered = Results(rows, {**found[0].about, "failed": list(failed)})
+    save(gathered, folder)
+    config = OmegaConf.load(jobs[0].folder / "config.yaml")
+    page = write_report(gathered, folder, OmegaConf.to_yaml(config), command)
+    print(f"\n{len(rows)} rows of {len(jobs)} jobs are in {folder / 'results.csv'}: open {page}")
+
+
+def _gather_trainings(jobs: Sequence[Job], folder: Path, failed: Sequence[str]) -> None:
+    import csv
+
+    from guided_diffusion.files import whole_file
+    from guided_diffusion.plots import save_accuracy_plot
+
+    keys, rows = varied(jobs), []
+    for job in jobs:
+        with (job.folder / "accuracy_by_scale.csv").open(newline="") as file:
+            rows += [row | {key: job.option(key) for key in keys} for row in csv.DictReader(file)]
+    with whole_file(folder / "accuracy_by_scale.csv") as path, path.open("w", newline="") as file:
+        table = csv.DictWriter(file, list(rows[0]), lineterminator="\n")
+        table.writeheader()
+        table.writerows(rows)
+    lines: dict[str, list[tuple[float, float]]] = {}
+    for row in rows:
+        name = ", ".join(f"{key} = {row[key]}" for key in keys) or "samples"
+        lines.setdefault(name, []).append((float(row["scale"]), float(row["accuracy"])))
+    ordered = {name: sorted(set(points)) for name, points in lines.items()}
+    save_accuracy_plot(ordered, float(rows[0]["judge_ceiling"]), folder / "accuracy_by_scale.png")
+    print(f"\n{len(rows)} rows of {len(jobs)} jobs are in {folder / 'accuracy_by_scale.csv'}")
