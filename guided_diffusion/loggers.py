@@ -53,7 +53,7 @@ class CSVLogger(LightningCSVLogger):
 
     @property
     @rank_zero_experiment
-    def experiment(self) -> MetricsTable:  # type: ignore[override]
+    def experiment(self) -> MetricsTable:
         if self._experiment is None:
             self._experiment = MetricsTable(self.log_dir)
         return self._experiment  # type: ignore[return-value]
@@ -70,7 +70,7 @@ class CSVLogger(LightningCSVLogger):
 
     @rank_zero_only
     def finalize(self, status: str) -> None:
-        with suppress(OSError if status == "failed" else ()):  # a full disk has been told of
+        with suppress(*([OSError] if status == "failed" else [])):  # a full disk has been told of
             super().finalize(status)
 
 

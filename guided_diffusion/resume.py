@@ -77,13 +77,18 @@ def find_start(config: dict[str, Any], folder: Path, search: Sequence[Path]) -> 
             go on from.
     """
     resume = config.get("resume")
-    if resume and rank_zero_only.rank and _STARTED in os.environ:
+    if resume and rank() and _STARTED in os.environ:
         return _unpacked(os.environ[_STARTED])
     start = Start(folder)
     if resume:
         start = _newest(config, folder, search) if resume == "auto" else _given(config, folder, Path(resume))
         os.environ[_STARTED] = _packed(start)
     return start
+
+
+def rank() -> int:
+    """Of this process, known before there is a trainer."""
+    return rank_zero_only.rank  # type: ignore[attr-defined]
 
 
 def mark_finished(folder: Path) -> None:
@@ -93,7 +98,7 @@ def mark_finished(folder: Path) -> None:
 
 @contextmanager
 def alone(folder: Path) -> Iterator[None]:
-    """Only one process at a time trains in a folder; the system lets go of it when the process dies.
+    """Only one training at a time in a folder, held by its first process; the system lets go when that dies.
 
     Raises:
         ValueError: if another one does.
@@ -101,7 +106,7 @@ def alone(folder: Path) -> Iterator[None]:
     folder.mkdir(parents=True, exist_ok=True)
     descriptor = os.open(folder, os.O_RDONLY)
     try:
-        if not _lock(descriptor):
+        if rank() == 0 and not _lock(descriptor):
             raise ValueError(f"another process is training in {folder}")
         yield
     finally:
@@ -221,7 +226,7 @@ def _decides(key: str) -> bool:
 
 
 def _is_running(run: Path) -> bool:
-    if rank_zero_only.rank:
+    if rank():
         return False  # what runs there may be the first process of this very training
     descriptor = os.open(run, os.O_RDONLY)
     try:

@@ -6,7 +6,7 @@ import logging
 import shlex
 import sys
 from collections.abc import Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, cast
 
@@ -46,13 +46,17 @@ def train(config: DictConfig, search: Sequence[Path] = ()) -> Path:
         SystemExit: with status 143 when told to stop by SIGTERM or SIGUSR1; a checkpoint is saved.
     """
     output_dir = Path(config.output_dir)
-    start = find_start(_plain(config), output_dir, [run for run in (output_dir, *search) if (run / "config.yaml").is_file()])
+    runs = [run for run in (output_dir, *search) if (run / "config.yaml").is_file()]
+    start = find_start(_plain(config), output_dir, runs)
+    if start.folder != output_dir:
+        with suppress(OSError):
+            output_dir.rmdir()  # empty: Hydra has made it
     if start.finished:
         return start.folder
     config.output_dir, config.resume = str(start.folder), None
     plain = _plain(config)
     module, data, trainer = assemble(config, plain)
-    with _alone(start.folder):
+    with alone(start.folder):
         if trainer.is_global_zero:
             _describe(start, plain)
         _prepare(trainer.loggers, start)
@@ -88,11 +92,6 @@ def assemble(config: DictConfig, plain: dict[str, Any]) -> tuple[NoisyTraining, 
 
 def _plain(config: DictConfig) -> dict[str, Any]:
     return cast(dict[str, Any], OmegaConf.to_container(config, resolve=True, throw_on_missing=True))
-
-
-def _alone(folder: Path) -> AbstractContextManager[None]:
-    """The first process holds the folder for all."""
-    return nullcontext() if rank_zero_only.rank else alone(folder)
 
 
 def _describe(start: Start, plain: dict[str, Any]) -> None:

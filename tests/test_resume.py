@@ -1,11 +1,12 @@
 import csv
+import fcntl
 import json
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -34,7 +35,7 @@ KILL, TERM = signal.SIGKILL, signal.SIGTERM
 
 @pytest.fixture(scope="session")
 def server():
-    """``server(folder, *arguments, signal, after or at)`` trains in a fork of a process that has imported all."""
+    """``server(folder, *arguments, signal, at)`` trains in a fork of a process that has imported all."""
     paths = {"PYTHONPATH": str(Path(guided_diffusion.__file__).parent.parent), "OMP_NUM_THREADS": "1"}
     process = subprocess.Popen(
         [sys.executable, Path(__file__).parent / "training_server.py"],
@@ -66,7 +67,8 @@ def uninterrupted(server, tmp_path_factory):
 
 
 def only_run(folder, name="short"):
-    (run,) = (folder / "outputs" / name).iterdir()
+    """Beside folders in which Hydra had just begun."""
+    (run,) = [run for run in (folder / "outputs" / name).iterdir() if any(run.iterdir())]
     return run
 
 
@@ -144,25 +146,177 @@ def test_killed_again_and_again_it_ends_as_if_it_had_not_been(server, uninterrup
     assert_same(only_run(tmp_path), uninterrupted)
 
 
+@pytest.fixture(scope="session")
+def interrupted(server, tmp_path_factory):
+    """A run that was killed after the checkpoint of its fourth step; to be copied."""
+    folder = tmp_path_factory.mktemp("interrupted")
+    server(folder, *SHORT, signal=KILL, at=["step", 5])
+    return only_run(folder)
+
+
+@pytest.fixture
+def copied(interrupted, tmp_path):
+    """The interrupted run, where this test can go on with it."""
+
+    def copy(name="earlier"):
+        run = tmp_path / "outputs" / "short" / name
+        shutil.copytree(interrupted, run)
+        config = run / "config.yaml"
+        config.write_text(config.read_text().replace(str(interrupted), str(run)))
+        return run
+
+    return copy
+
+
+def saved_step(run, name="last.ckpt"):
+    return torch.load(run / "checkpoints" / name, weights_only=True)["global_step"]
+
+
+def runs(folder):
+    return sorted(path.parent for path in folder.glob("outputs/short/*/config.yaml"))
+
+
+def test_without_an_interrupted_run_it_says_that_it_starts_anew(server, tmp_path):
+    trained = server(tmp_path, *SHORT, "trainer.max_steps=1", "resume=auto")
+    assert trained["status"] == 0
+    assert "resume=auto: no interrupted run with a checkpoint: starting anew\n" in trained["printed"]
+
+
+def test_a_finished_run_is_not_trained_again(server, uninterrupted):
+    before = {path: path.stat().st_mtime_ns for path in uninterrupted.rglob("*")}
+    folder = uninterrupted.parent.parent.parent
+    trained = server(folder, *SHORT, "resume=auto")
+    assert trained["status"] == 0
+    assert trained["printed"] == f"resume=auto: {uninterrupted} has finished: there is nothing left to train\n"
+    assert {path: path.stat().st_mtime_ns for path in uninterrupted.rglob("*")} == before
+    assert only_run(folder) == uninterrupted
+
+
+@pytest.mark.parametrize("path", ["earlier", "earlier/checkpoints/last.ckpt"])
+def test_a_run_or_a_checkpoint_is_gone_on_with(path, server, copied, uninterrupted, tmp_path):
+    run = copied()
+    trained = server(tmp_path, *SHORT, f"resume=outputs/short/{path}")
+    assert trained["status"] == 0, trained["printed"]
+    assert f"resume: going on from step 4 in {run}\n" in trained["printed"]
+    assert_same(run, uninterrupted)
+    assert runs(tmp_path) == [run]
+
+
+def test_another_training_is_left_alone_and_refused_by_name_of_its_keys(server, copied, tmp_path):
+    run = copied()
+    other = [*SHORT, "seed=3", "module.optimizer.lr=0.1", "trainer.max_steps=1", "callbacks.last.every_n_steps=7"]
+    refused = server(tmp_path, *other, f"resume={run}")
+    assert refused["status"] == 1
+    (line,) = refused["printed"].splitlines()
+    assert line.startswith("error: resume: ")
+    for key in ("seed", "module.optimizer.lr", "trainer.max_steps"):
+        assert f" {key}" in line
+    assert "every_n_steps" not in line
+    anew = server(tmp_path, *other, "resume=auto")
+    assert anew["status"] == 0, anew["printed"]
+    assert saved_step(run) == 4
+    assert len(runs(tmp_path)) == 2
+
+
+def test_a_damaged_checkpoint_is_skipped_with_a_line(server, copied, uninterrupted, tmp_path):
+    run = copied()
+    last, best = run / "checkpoints" / "last.ckpt", saved_step(run, "best.ckpt")
+    os.truncate(last, last.stat().st_size // 2)
+    trained = server(tmp_path, *SHORT, "resume=auto")
+    assert trained["status"] == 0, trained["printed"]
+    assert f"skipped: {last} is damaged" in trained["printed"]
+    assert f"going on from step {best} in {run}\n" in trained["printed"]
+    assert_same(run, uninterrupted)
+
+
+def test_with_damaged_checkpoints_alone_it_starts_anew_in_the_same_folder(server, copied, uninterrupted, tmp_path):
+    run = copied()
+    for path in (run / "checkpoints").iterdir():
+        path.write_bytes(b"")
+    trained = server(tmp_path, *SHORT, "resume=auto")
+    assert trained["status"] == 0, trained["printed"]
+    assert f"starting anew in {run}, which has no checkpoint yet\n" in trained["printed"]
+    assert_same(run, uninterrupted)
+
+
+def test_a_run_that_another_process_trains_is_left_alone(server, copied, tmp_path):
+    run = copied()
+    descriptor = os.open(run, os.O_RDONLY)
+    fcntl.flock(descriptor, fcntl.LOCK_EX)
+    trained = server(tmp_path, *SHORT, "resume=auto")
+    refused = server(tmp_path, *SHORT, f"resume={run}")
+    os.close(descriptor)
+    assert f"resume=auto: {run} is left alone: another process is training there\n" in trained["printed"]
+    assert saved_step(run) == 4
+    assert (refused["status"], refused["printed"].splitlines()[-1]) == (
+        1,
+        f"error: another process is training in {run}",
+    )
+
+
+def test_a_signal_ends_in_a_line_that_says_how_to_go_on(server, tmp_path):
+    for number in (TERM, signal.SIGUSR1):
+        stopped = server(tmp_path / number.name, *SHORT, signal=number, at=["step", 4])
+        assert stopped["status"] == 143
+        run = only_run(tmp_path / number.name)
+        line = f"stopped by a signal after step {saved_step(run)}; to go on: python -m guided_diffusion.train "
+        assert [text for text in stopped["printed"].splitlines() if text.startswith(line)]
+        assert "Traceback" not in stopped["printed"]
+
+
+def test_a_checkpoint_with_code_in_it_is_not_gone_on_with(server, copied, tmp_path):
+    run = copied()
+    torch.save({"guided_diffusion": {}, "code": Path.cwd}, run / "checkpoints" / "last.ckpt")
+    (run / "checkpoints" / "best.ckpt").unlink()
+    refused = server(tmp_path, *SHORT, f"resume={run / 'checkpoints' / 'last.ckpt'}")
+    assert refused["status"] == 1
+    assert "holds code, which is not loaded" in refused["printed"]
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    """A disk of four megabytes."""
+    folder = tmp_path / "small"
+    folder.mkdir()
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=4m", "tmpfs", folder], capture_output=True)
+    if mounted.returncode:
+        pytest.skip("a disk can be mounted by root alone")
+    yield folder
+    subprocess.run(["umount", folder], check=True)
+
+
+def test_on_a_full_disk_the_checkpoint_from_before_survives(server, small_disk, uninterrupted):
+    """A checkpoint takes a megabyte; half of that is free when the third is written."""
+    size = (uninterrupted / "checkpoints" / "last.ckpt").stat().st_size
+    server(small_disk, *SHORT, signal=KILL, at=["step", 5])
+    run = only_run(small_disk)
+    free = shutil.disk_usage(small_disk).free
+    filler = small_disk / "filler"
+    filler.write_bytes(bytes(free - size // 2))
+    stopped = server(small_disk, *SHORT, "resume=auto")
+    assert stopped["status"] == 1
+    (line,) = [text for text in stopped["printed"].splitlines() if text.startswith("error: ")]
+    assert f"the checkpoint could not be saved in {run / 'checkpoints'}: No space left on device" in line
+    assert "Traceback" not in stopped["printed"]
+    assert saved_step(run) == 4
+    assert not list(run.rglob("*.part"))
+    filler.unlink()
+    assert server(small_disk, *SHORT, "resume=auto")["status"] == 0
+    assert_same(run, uninterrupted)
+
+
 @pytest.mark.slow
 def test_killed_at_twenty_random_moments_it_ends_as_if_it_had_not_been(server, tmp_path):
-    """Moments are seconds from the start of the process, over all that a run does, so now and then none is gained."""
+    """Moments are some milliseconds after the beginning of a step: in a step, a validation or a checkpoint."""
     longer = [*SHORT, "trainer.max_steps=60", "data.num_train=150", "callbacks.last.every_n_steps=3", "name=soak"]
-    (tmp_path / "whole").mkdir()
-    start = time.monotonic()
     assert server(tmp_path / "whole", *longer)["status"] == 0
-    duration = time.monotonic() - start
     moments = random.Random(0)
     statuses = []
-    while len(statuses) < 20:
-        number = moments.choice([KILL, KILL, TERM])
-        after = moments.uniform(0.2, 0.6) * duration
-        killed = server(tmp_path / "killed", *longer, "resume=auto", signal=number, after=after)
-        if killed["status"] == 0:
-            break
+    for step in sorted(moments.randrange(58) for _ in range(20)):
+        number, seconds = moments.choice([KILL, KILL, TERM]), moments.uniform(0, 0.1)
+        killed = server(tmp_path / "killed", *longer, "resume=auto", signal=number, at=["moment", [step, seconds]])
+        assert killed["status"] == (-KILL if number == KILL else 128 + TERM), killed["printed"]
         statuses.append(killed["status"])
-        assert killed["status"] in (-KILL, -TERM, 128 + TERM), killed["printed"]
-    print(statuses, f"a whole run takes {duration:.1f} s, all {time.monotonic() - start:.1f} s")
-    assert server(tmp_path / "killed", *longer, "resume=auto")["status"] == 0
     assert len(statuses) == 20
+    assert server(tmp_path / "killed", *longer, "resume=auto")["status"] == 0
     assert_same(only_run(tmp_path / "killed", "soak"), only_run(tmp_path / "whole", "soak"))

@@ -1,14 +1,14 @@
 """Trains in forks of one warm process, and kills them: ``python training_server.py`` with one JSON job on each line.
 
-A job has ``folder``, the ``arguments`` of the program, and maybe ``signal`` with ``after`` (seconds) or ``at`` (a
-point of ``POINTS`` and the step). The answer is a line of JSON with the exit ``status`` and what it printed.
+A job has ``folder``, the ``arguments`` of the program, and maybe ``signal`` with ``at``: a point of ``POINTS`` and
+the step. The answer is a line of JSON with the exit ``status`` and what it printed.
 """
 
 import json
 import os
 import signal
 import sys
-import time
+import threading
 from pathlib import Path
 
 import torch
@@ -59,12 +59,25 @@ def before_renaming(at, sign):
 
 def amid_table(at, sign):
     def half(self):
-        with open(self.metrics_file_path, "a") as file:
+        with Path(self.metrics_file_path).open("a") as file:
             file.write("0,")
         os.kill(os.getpid(), sign)
 
     save = MetricsTable.save
     MetricsTable.save = lambda self: half(self) if self.metrics and self.metrics[-1]["step"] >= at else save(self)
+
+
+def moment(at, sign):
+    """So many seconds after the first step that begins at this one or later, in whatever is done then."""
+    step, seconds = at
+    begin = Resumable.on_train_batch_start
+
+    def starting(self, trainer, *arguments):
+        if trainer.global_step >= step:
+            threading.Timer(seconds, os.kill, (os.getpid(), sign)).start()
+        return begin(self, trainer, *arguments)
+
+    Resumable.on_train_batch_start = starting
 
 
 POINTS = {
@@ -76,13 +89,15 @@ POINTS = {
     "checkpoint": amid_checkpoint,
     "renaming": before_renaming,
     "table": amid_table,
+    "moment": moment,
 }
 
 
 def child(job):
     os.chdir(job["folder"])
+    printed = os.open("printed.txt", os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_APPEND)
     for descriptor in (1, 2):
-        os.dup2(os.open("printed.txt", os.O_WRONLY | os.O_CREAT | os.O_TRUNC), descriptor)
+        os.dup2(printed, descriptor)
     sys.argv = ["train.py", *job["arguments"]]
     if "at" in job:
         point, at = job["at"]
@@ -103,10 +118,6 @@ def serve(job):
     pid = os.fork()
     if pid == 0:
         child(job)
-    if "after" in job:
-        time.sleep(job["after"])
-        if os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None:
-            os.kill(pid, job["signal"])
     status = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
     return {"status": status, "printed": Path(job["folder"], "printed.txt").read_text()}
 

@@ -14,7 +14,8 @@ class LastCheckpoint(Checkpoint):
     """Saves ``last.ckpt`` every ``every_n_steps``, after the last step, and when the process is told to end.
 
     It is saved before the next step begins, so that a step is in it with its validation and its logs, or not
-    at all. Lightning's ``ModelCheckpoint`` with an interval leaves out a last step that is no multiple of it.
+    at all; ``Resumable`` writes which. Lightning's ``ModelCheckpoint`` with an interval leaves out a last step
+    that is no multiple of it.
 
     Args:
         dirpath: folder of the checkpoint.
@@ -36,22 +37,25 @@ class LastCheckpoint(Checkpoint):
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
         if trainer.global_step % self.every_n_steps == 0:
-            self._save(trainer)
+            self._save_once(trainer)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         last_epoch = trainer.current_epoch + 1 == trainer.max_epochs
         if trainer.should_stop or last_epoch or trainer.global_step == trainer.max_steps:
-            self._save(trainer)
+            self._save_once(trainer)
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         if isinstance(exception, SIGTERMException) and not _is_amid_a_step(trainer):
+            self._save_once(trainer)
+
+    def _save_once(self, trainer: Trainer) -> None:
+        if trainer.global_step != self._saved_step:
             self._save(trainer)
 
     def _save(self, trainer: Trainer) -> None:
-        if trainer.global_step != self._saved_step:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            trainer.save_checkpoint(self.path)
-            self._saved_step = trainer.global_step
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        trainer.save_checkpoint(self.path)
+        self._saved_step = trainer.global_step
 
 
 def _is_amid_a_step(trainer: Trainer) -> bool:

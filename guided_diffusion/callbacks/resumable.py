@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from pytorch_lightning import Callback, LightningModule, Trainer
+from pytorch_lightning.callbacks import ModelCheckpoint
 
 from guided_diffusion.loggers import CSVLogger
 
@@ -43,6 +44,19 @@ class Resumable(Callback):
         checkpoint["metrics_rows"] = _rows(trainer) if self._rows is None else self._rows
         step = checkpoint["global_step"]
         between_steps(checkpoint["loops"]["fit_loop"], step, int(trainer.num_training_batches), self._validation_is_due)
+
+    def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        """A run may have moved: Lightning would then forget which of its checkpoints is the best."""
+        for callback in trainer.callbacks:  # type: ignore[attr-defined]
+            if isinstance(callback, ModelCheckpoint) and callback.state_key in checkpoint["callbacks"]:
+                state = checkpoint["callbacks"][callback.state_key]
+                checkpoint["callbacks"][callback.state_key] = _moved(state, state["dirpath"], str(callback.dirpath))
+
+
+def _moved(value: Any, old: str, new: str) -> Any:
+    if isinstance(value, dict):
+        return {_moved(key, old, new): _moved(child, old, new) for key, child in value.items()}
+    return value.replace(old, new) if isinstance(value, str) else value
 
 
 def between_steps(loop: dict[str, Any], step: int, batches_per_epoch: int, validation_is_due: bool) -> None:
