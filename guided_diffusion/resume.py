@@ -17,6 +17,7 @@ from pytorch_lightning.utilities import rank_zero_only
 
 from guided_diffusion.checkpoints import read_checkpoint
 from guided_diffusion.files import whole_file
+from guided_diffusion.modules import NoisyTraining
 
 FINISHED = "finished.txt"
 """In the folder of a run: it has done all that it was started for."""
@@ -89,6 +90,22 @@ def find_start(config: dict[str, Any], folder: Path, search: Sequence[Path]) -> 
 def rank() -> int:
     """Of this process, known before there is a trainer."""
     return rank_zero_only.rank  # type: ignore[attr-defined]
+
+
+def finished_run(config: dict[str, Any], search: Iterable[Path]) -> Path | None:
+    """The newest of these runs that has finished the training of this resolved config."""
+    found = [run for run in search if (run / FINISHED).is_file() and same_training(config, _config_of(run))]
+    return max(found, key=_touched, default=None)
+
+
+def restore(module: NoisyTraining, checkpoint: Path) -> None:
+    """Give a module the averaged weights of a checkpoint, with which training would have left it.
+
+    Raises:
+        ValueError: if the file is damaged or no checkpoint of this package.
+        RuntimeError: if its weights are of another network.
+    """
+    module.load_state_dict(read_checkpoint(checkpoint)["state_dict"])
 
 
 def mark_finished(folder: Path) -> None:

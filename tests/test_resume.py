@@ -11,8 +11,11 @@ from pathlib import Path
 
 import pytest
 import torch
+from omegaconf import OmegaConf
 
 import guided_diffusion
+from guided_diffusion.resume import finished_run, restore
+from guided_diffusion.train import assemble
 
 SHORT = (
     "data=fake",
@@ -192,6 +195,18 @@ def test_a_finished_run_is_not_trained_again(server, uninterrupted):
     assert only_run(folder) == uninterrupted
 
 
+def test_a_finished_run_is_found_by_its_config_and_its_weights_restored(compose, uninterrupted, tmp_path):
+    config = compose(*SHORT, output_dir=tmp_path)
+    plain_config = OmegaConf.to_container(config, resolve=True)
+    assert finished_run(plain_config, [uninterrupted, tmp_path]) == uninterrupted
+    assert finished_run({**plain_config, "seed": 1}, [uninterrupted, tmp_path]) is None
+    module = assemble(config, plain_config)[0]
+    restore(module, uninterrupted / "checkpoints" / "last.ckpt")
+    average = torch.load(uninterrupted / "checkpoints" / "last.ckpt", weights_only=True)["state_dict"]
+    assert all(torch.equal(value, average[key]) for key, value in module.state_dict().items())
+    assert list(tmp_path.iterdir()) == []
+
+
 @pytest.mark.parametrize("path", ["earlier", "earlier/checkpoints/last.ckpt"])
 def test_a_run_or_a_checkpoint_is_gone_on_with(path, server, copied, uninterrupted, tmp_path):
     run = copied()
@@ -294,7 +309,7 @@ def test_on_a_full_disk_the_checkpoint_from_before_survives(server, small_disk, 
     filler = small_disk / "filler"
     filler.write_bytes(bytes(free - size // 2))
     stopped = server(small_disk, *SHORT, "resume=auto")
-    assert stopped["status"] == 1
+    assert stopped["status"] == 1, stopped["printed"]
     (line,) = [text for text in stopped["printed"].splitlines() if text.startswith("error: ")]
     assert f"the checkpoint could not be saved in {run / 'checkpoints'}: No space left on device" in line
     assert "Traceback" not in stopped["printed"]
