@@ -227,7 +227,7 @@ class _Saved:
             torch.empty(0, device=device)
         except (RuntimeError, AssertionError) as error:
             raise ValueError(f"device {device} can't be used: {str(error).splitlines()[0]}") from error
-        content = _read(path)
+        content = read_checkpoint(path)
         record = content["guided_diffusion"]
         if record["kind"] != kind:
             raise ValueError(
@@ -294,7 +294,8 @@ def _check_targets(node: Any, trusted: tuple[str, ...], path: Path) -> None:
             raise ValueError(f"{path} wants to run {target}: name its package in trusted= if you know it")
 
 
-def _read(path: Path) -> dict[str, Any]:
+def read_checkpoint(path: Path) -> dict[str, Any]:
+    """The content of a checkpoint of this package; ``ValueError`` if it is damaged, none, or holds code."""
     try:
         saved = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:

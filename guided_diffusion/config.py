@@ -28,6 +28,7 @@ class TrainConfig:
     name: str = MISSING
     seed: int = MISSING
     output_dir: str = MISSING
+    resume: str | None = None
     label_dropout: float = MISSING
     classifier: str | None = None
     scales: list[float] = MISSING

@@ -115,7 +115,7 @@ def test_every_set_of_callbacks_is_built_and_averages_the_weights(callbacks, com
 @every("logger")
 def test_every_logger_writes_a_table_of_its_own_beside_others(logger, compose):
     targets = {name: node._target_ for name, node in compose(f"logger={logger}").logger.items()}
-    assert targets["csv"] == "pytorch_lightning.loggers.CSVLogger"
+    assert targets["csv"] == "guided_diffusion.loggers.CSVLogger"
     assert logger in targets
 
 

@@ -22,6 +22,7 @@ FILES = {
     "checkpoints/last.ckpt",
     "command.txt",
     "config.yaml",
+    "finished.txt",
     "hparams.yaml",
     "metrics.csv",
     "samples/step_000004.png",

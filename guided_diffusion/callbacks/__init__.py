@@ -5,6 +5,7 @@ from guided_diffusion.callbacks.accuracy_by_scale import AccuracyByScale
 from guided_diffusion.callbacks.checkpoints import LastCheckpoint
 from guided_diffusion.callbacks.ema import EMA
 from guided_diffusion.callbacks.progress import StepProgress
+from guided_diffusion.callbacks.resumable import Resumable
 from guided_diffusion.callbacks.sample_grid import SampleGrid
 from guided_diffusion.callbacks.throughput import ImagesPerSecond
 
@@ -14,6 +15,7 @@ __all__ = [
     "AccuracyByScale",
     "ImagesPerSecond",
     "LastCheckpoint",
+    "Resumable",
     "SampleGrid",
     "StepProgress",
 ]

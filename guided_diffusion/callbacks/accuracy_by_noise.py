@@ -28,19 +28,30 @@ class AccuracyByNoise(Callback):
 
     def __init__(self, output_dir: str) -> None:
         self.path = Path(output_dir) / "accuracy_by_noise.csv"
+        self._measured: dict[str, float] = {}
+        """In the last validation, which may lie before an interruption."""
 
     def setup(self, trainer: Trainer, pl_module: Any, stage: str) -> None:
         if pl_module.kind != "classifier":
             raise ValueError("callbacks=classifier is for module=classifier: it shows what a classifier knows")
 
+    def on_validation_end(self, trainer: Trainer, pl_module: Any) -> None:
+        self._measured = {key: value.item() for key, value in trainer.callback_metrics.items()}
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"measured": self._measured}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self._measured = state_dict["measured"]
+
     def on_train_end(self, trainer: Trainer, pl_module: Any) -> None:
-        if "val/accuracy" not in trainer.callback_metrics:
+        if "val/accuracy" not in self._measured:
             log.warning("no %s: there was no validation (trainer.val_check_interval)", self.path.name)
         elif trainer.is_global_zero:
-            self._write(trainer, pl_module)
+            self._write(pl_module)
 
-    def _write(self, trainer: Trainer, pl_module: ClassifierModule) -> None:
-        rows = [self._row(trainer, pl_module, band) for band in range(NUM_BANDS)]
+    def _write(self, pl_module: ClassifierModule) -> None:
+        rows = [self._row(pl_module, band) for band in range(NUM_BANDS)]
         with whole_file(self.path) as path, path.open("w", newline="") as file:
             table = csv.writer(file, lineterminator="\n")
             table.writerow(COLUMNS)
@@ -49,10 +60,9 @@ class AccuracyByNoise(Callback):
         for start, end, _, _, accuracy, calibration_error in rows:
             print(f"  t {start:.1f} to {end:.1f} {accuracy:7.1%} ({calibration_error:.3f})")
 
-    def _row(self, trainer: Trainer, module: ClassifierModule, band: int) -> list[float]:
+    def _row(self, module: ClassifierModule, band: int) -> list[float]:
         times = torch.tensor([band, band + 1], dtype=torch.float64) / NUM_BANDS
         logged = [
-            trainer.callback_metrics[f"val/{name}_{band_name(band, NUM_BANDS)}"].item()
-            for name in ("accuracy", "calibration_error")
+            self._measured[f"val/{name}_{band_name(band, NUM_BANDS)}"] for name in ("accuracy", "calibration_error")
         ]
         return [*times.tolist(), *module.schedule.log_snr(times).tolist(), *logged]

@@ -46,6 +46,21 @@ class EMA(WeightAveraging):
         if not 0 <= decay < 1:
             raise ValueError(f"decay must be in [0, 1), got {decay}")
         super().__init__(multi_avg_fn=WarmedUpDecay(decay))
+        self._validating = False
+
+    def on_validation_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        super().on_validation_epoch_start(trainer, pl_module)
+        self._validating = True
+
+    def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        super().on_validation_epoch_end(trainer, pl_module)
+        self._validating = False
+
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        """Validation that is cut off leaves the average in the module; a checkpoint may be saved after this."""
+        if self._validating:
+            self._swap_models(pl_module)
+            self._validating = False
 
     @contextmanager
     def averaged(self, module: LightningModule) -> Iterator[None]:

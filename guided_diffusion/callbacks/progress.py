@@ -56,5 +56,10 @@ class StepProgress(ProgressBar):
         assert self._bar is not None
         self._bar.close()
 
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        """What is said of it begins a line of its own."""
+        if self._bar is not None:
+            self._bar.close()
+
     def print(self, *args: Any, sep: str = " ", **kwargs: Any) -> None:
         tqdm.write(sep.join(map(str, args)), file=sys.stdout)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from itertools import islice
 from typing import Any, Literal, NamedTuple
 
 import torch
@@ -63,6 +64,24 @@ class ImageDataset(Dataset[Batch]):
             mirrored = torch.rand(len(rows), generator=generator_for("cpu", self.seed, *indices)) < 0.5
             images[mirrored] = images[mirrored].flip(-1)
         return Batch(images, self.labels[rows])
+
+
+class ResumableLoader(DataLoader[Batch]):
+    """A loader that can begin in the middle of an epoch: Lightning keeps its state in the checkpoints."""
+
+    _start = _done = 0
+
+    def __iter__(self) -> Iterator[Batch]:  # type: ignore[override]
+        self._done, self._start = self._start, 0
+        for batch in islice(super().__iter__(), self._done, None):
+            self._done += 1
+            yield batch
+
+    def state_dict(self) -> dict[str, int]:
+        return {"batches": self._done % len(self)}
+
+    def load_state_dict(self, state: dict[str, int]) -> None:
+        self._start = state["batches"]
 
 
 class ImageDataModule(LightningDataModule, ABC):
@@ -157,7 +176,7 @@ class ImageDataModule(LightningDataModule, ABC):
         sampler: DistributedSampler[Batch] = DistributedSampler(
             dataset, replicas, rank, shuffle=shuffle, seed=self.seed, drop_last=shuffle
         )
-        return DataLoader(dataset, self.batch_size, sampler=sampler, drop_last=shuffle, collate_fn=_as_it_is)
+        return ResumableLoader(dataset, self.batch_size, sampler=sampler, drop_last=shuffle, collate_fn=_as_it_is)
 
     def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
         return Batch(normalise(batch.images), batch.labels)

@@ -10,13 +10,13 @@ def step(path):
 
 
 class Steps(Callback):
-    """Notes after every step which step the checkpoint is of."""
+    """Notes at the end of every step which step the checkpoint is of."""
 
     def __init__(self, path):
         self.path = path
         self.saved = []
 
-    def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
+    def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
         self.saved.append(step(self.path) if self.path.exists() else None)
 
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 from pytorch_lightning import Callback
 
-from guided_diffusion.callbacks import EMA, LastCheckpoint
+from guided_diffusion.callbacks import EMA, LastCheckpoint, Resumable
 from guided_diffusion.callbacks.ema import WarmedUpDecay, evaluation_weights
 
 
@@ -142,7 +142,12 @@ def test_a_training_that_goes_on_ends_with_the_same_weights_as_one_without_a_bre
     def train(folder, *callbacks, ckpt_path=None):
         last = LastCheckpoint(str(tmp_path / folder), every_n_steps=4)
         epochs = ["data.num_train=96", "trainer.max_steps=8", f"network.dropout={dropout}"]
-        fit(*epochs, "trainer.val_check_interval=3", callbacks=[EMA(), *callbacks, last], ckpt_path=ckpt_path)
+        fit(
+            *epochs,
+            "trainer.val_check_interval=3",
+            callbacks=[Resumable(), EMA(), *callbacks, last],
+            ckpt_path=ckpt_path,
+        )
         return torch.load(last.path, weights_only=True)
 
     whole = train("whole")
