@@ -10,7 +10,7 @@ from typing import Any, cast
 
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
-from pytorch_lightning import Trainer, seed_everything
+from pytorch_lightning import seed_everything
 from pytorch_lightning.utilities import rank_zero_only
 
 from guided_diffusion.checkpoints import Trait, build_network, check_guidance, check_match, make_record, read_trait
@@ -18,6 +18,7 @@ from guided_diffusion.config import build
 from guided_diffusion.dashboards import finishing
 from guided_diffusion.modules import NoisyTraining
 from guided_diffusion.programs import command, program
+from guided_diffusion.strategies import build_trainer
 
 log = logging.getLogger(__name__)
 
@@ -39,7 +40,7 @@ def train(config: DictConfig) -> Path:
     module.record = make_record(module.kind, plain, data)
     _check_partners(config, module, Trait("this training", module.schedule, data.shape, data.class_names))
     callbacks = [build(node) for node in config.callbacks.values() if isinstance(node, DictConfig)]
-    trainer: Trainer = build(config.trainer, callbacks=callbacks, logger=False)
+    trainer = build_trainer(config.trainer, callbacks)
     trainer.loggers = [build(node) for node in config.logger.values()]
 
     if config.label_dropout == 0 and module.kind == "diffusion":

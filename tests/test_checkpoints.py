@@ -1,3 +1,4 @@
+import ast
 import copy
 import importlib
 import pickle
@@ -11,10 +12,12 @@ import torch
 from torch import nn
 
 import guided_diffusion
-from guided_diffusion.checkpoints import Trait, check_match, load, load_classifier
+from guided_diffusion.checkpoints import FORMAT, Trait, check_match, load, load_classifier
 from guided_diffusion.classifiers import gradient
 from guided_diffusion.denoisers import Denoiser
 from guided_diffusion.schedules import Cosine, LinearBeta
+
+PACKAGE = Path(guided_diffusion.__file__).parent
 
 
 @pytest.fixture
@@ -172,6 +175,43 @@ def test_another_kind_of_model_is_refused_by_its_name(changed):
 def test_a_checkpoint_from_the_future_is_refused(changed):
     with pytest.raises(ValueError, match="written by a newer version"):
         load(changed(lambda record: record.update(format=99)))
+
+
+def test_a_checkpoint_of_the_first_format_is_read(changed, path):
+    """Before there were numbers from 1 on, and before it said the range of the pixels."""
+
+    def change(record):
+        record["format"] = FORMAT - 1
+        del record["data"]["range"]
+
+    model = load(changed(change))
+    assert model.trait.value_range == (-1.0, 1.0)
+    assert torch.equal(weights(model.denoiser.state_dict()), weights(load(path).denoiser.state_dict()))
+
+
+@pytest.mark.parametrize("content", [{"format": "1"}, {"kind": None}, {"config": []}, {"data": None}])
+def test_a_record_of_another_form_is_refused(content, changed):
+    with pytest.raises(ValueError, match=r"changed\.ckpt is not a checkpoint of guided_diffusion"):
+        load(changed(lambda record: record.update(content)))
+
+
+def calls(name):
+    """Every call in the package of a function of this name."""
+    for file in sorted(PACKAGE.rglob("*.py")):
+        for node in ast.walk(ast.parse(file.read_text())):
+            if isinstance(node, ast.Call) and ast.unparse(node.func) == name:
+                yield node
+
+
+def test_the_package_unpickles_nothing_but_data():
+    loads = list(calls("torch.load"))
+    assert len(loads) >= 3
+    for call in loads:
+        assert {word.arg: ast.unparse(word.value) for word in call.keywords}["weights_only"] == "True"
+    for name in ("pickle.load", "pickle.loads", "joblib.load", "cloudpickle.loads"):
+        assert not list(calls(name))
+    for call in calls("np.load"):
+        assert "allow_pickle" not in {word.arg for word in call.keywords}
 
 
 def writes(file):
