@@ -55,7 +55,7 @@ def evaluate(config: DictConfig, overrides: Sequence[str] = ()) -> Path:
     data.split("test")
     judge_source = build(config.judge)
     trainer = build_trainer(config.trainer, [EvaluationProgress()])
-    check_whole(trainer)
+    check_whole(trainer.strategy)
 
     folder = cache_dir() / "samples" / _fingerprint(config, plan)
     chunks = Chunks(model.denoiser, recipe, plan, folder)

@@ -7,6 +7,7 @@ what a job leaves behind (its port, its process group) is cleared away before th
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import subprocess
 import sys
@@ -20,7 +21,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig
 from pytorch_lightning import Callback, Trainer
 from pytorch_lightning.callbacks import WeightAveraging
-from pytorch_lightning.strategies import DeepSpeedStrategy, FSDPStrategy
+from pytorch_lightning.strategies import DeepSpeedStrategy, FSDPStrategy, Strategy
 from pytorch_lightning.strategies.launchers import _MultiProcessingLauncher, _SubprocessScriptLauncher
 from pytorch_lightning.strategies.launchers.launcher import _Launcher
 from torch import distributed
@@ -63,10 +64,9 @@ def deepspeed(stage: int = 2) -> DeepSpeedStrategy:
     Raises:
         ValueError: if DeepSpeed is not installed.
     """
-    try:
-        return DeepSpeedStrategy(stage=stage)
-    except ImportError as error:
-        raise ValueError('DeepSpeed is not installed: pip install "guided-diffusion-lightning[deepspeed]"') from error
+    if importlib.util.find_spec("deepspeed") is None:
+        raise ValueError('DeepSpeed is not installed: pip install "guided-diffusion-lightning[deepspeed]"')
+    return DeepSpeedStrategy(stage=stage)
 
 
 def build_trainer(node: DictConfig, callbacks: Sequence[Callback]) -> Trainer:
@@ -77,30 +77,28 @@ def build_trainer(node: DictConfig, callbacks: Sequence[Callback]) -> Trainer:
     """
     _check_torchrun()
     trainer: Trainer = build(node, callbacks=list(callbacks), logger=False)
-    check_strategy(trainer)
+    check_strategy(trainer.strategy, callbacks, trainer.gradient_clip_val)
     launcher = trainer.strategy.launcher
     trainer.strategy._launcher = LAUNCHERS.get(type(launcher), lambda trainer, launcher: launcher)(trainer, launcher)
     return trainer
 
 
-def check_strategy(trainer: Trainer) -> None:
+def check_strategy(strategy: Strategy, callbacks: Sequence[Callback], gradient_clip_val: float | None) -> None:
     """Raise ``ValueError`` for callbacks or clipping that Lightning's sharded strategies would fail on, or hang in."""
-    name = type(trainer.strategy).__name__
-    whole = SHARDED.get(type(trainer.strategy), ())
-    refused = [type(callback).__name__ for callback in trainer.callbacks if isinstance(callback, whole)]  # type: ignore[attr-defined]
+    name, whole = type(strategy).__name__, SHARDED.get(type(strategy), ())
+    refused = ", ".join(type(callback).__name__ for callback in callbacks if isinstance(callback, whole))
     if refused:
         raise ValueError(
-            f"{name} divides the weights among processes, which {', '.join(refused)} can't follow: "
-            "add callbacks=sharded"
+            f"{name} divides the weights among processes, which {refused} can't follow: add callbacks=sharded"
         )
-    if isinstance(trainer.strategy, FSDPStrategy) and trainer.gradient_clip_val:
+    if isinstance(strategy, FSDPStrategy) and gradient_clip_val:
         raise ValueError(f"{name} clips no gradients by norm: add trainer.gradient_clip_val=null")
 
 
-def check_whole(trainer: Trainer) -> None:
+def check_whole(strategy: Strategy) -> None:
     """Raise ``ValueError`` for a strategy that divides the weights: there is nothing to gain from it in sampling."""
-    if type(trainer.strategy) in SHARDED:
-        name = type(trainer.strategy).__name__
+    name = type(strategy).__name__
+    if type(strategy) in SHARDED:
         raise ValueError(f"{name} divides the weights among processes, and samples need them whole: add strategy=ddp")
 
 

@@ -14,7 +14,12 @@ from torch import nn
 import guided_diffusion
 from guided_diffusion.checkpoints import FORMAT, Trait, check_match, load, load_classifier
 from guided_diffusion.classifiers import gradient
+from guided_diffusion.data import Fake
 from guided_diffusion.denoisers import Denoiser
+from guided_diffusion.evaluation import Chunks, Plan
+from guided_diffusion.metrics import JudgeSource
+from guided_diffusion.samplers import Sampler
+from guided_diffusion.sampling import Recipe
 from guided_diffusion.schedules import Cosine, LinearBeta
 
 PACKAGE = Path(guided_diffusion.__file__).parent
@@ -157,6 +162,29 @@ def test_a_file_that_holds_code_is_refused_and_the_code_not_run(save, saved, tmp
     save(saved, tmp_path / "evil.ckpt")
     with pytest.raises(ValueError, match="holds code, which is not loaded"):
         load(tmp_path / "evil.ckpt")
+    assert not (tmp_path / "it ran").exists()
+
+
+@pytest.mark.parametrize("damage", ["code", "half"])
+def test_samples_of_an_evaluation_that_hold_code_or_are_damaged_are_refused(damage, path, tmp_path):
+    model = load(path)
+    plan = Plan([1.0], 1, 10, model.shape, batch_size=10)
+    chunks = Chunks(model.denoiser, Recipe(sampler=Sampler(steps=1)), plan, tmp_path)
+    chunks.predict_step(torch.tensor([0]), 0)
+    (file,) = tmp_path.iterdir()
+    if damage == "code":
+        torch.save(torch.load(file, weights_only=True) | {"extra": Code(tmp_path / "it ran")}, file)
+    else:
+        file.write_bytes(file.read_bytes()[:-100])
+    with pytest.raises(ValueError, match=r"chunk_00000\.pt is damaged, or holds code: delete it"):
+        chunks.collect([1.0])
+    assert not (tmp_path / "it ran").exists()
+
+
+def test_a_judge_that_holds_code_is_refused(tmp_path):
+    torch.save({"judge": Code(tmp_path / "it ran"), "width": 8, "ceiling": 1.0}, tmp_path / "judge.pt")
+    with pytest.raises(ValueError, match=r"judge\.pt holds no judge"):
+        JudgeSource(str(tmp_path / "judge.pt"))(Fake(batch_size=16, validation_size=32))
     assert not (tmp_path / "it ran").exists()
 
 
