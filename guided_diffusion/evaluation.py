@@ -187,7 +187,7 @@ class Chunks(LightningModule):
 def _read(path: Path) -> dict[str, Any]:
     try:
         return torch.load(path, weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError) as error:
+    except (pickle.UnpicklingError, RuntimeError, EOFError, OSError) as error:
         raise ValueError(f"{path} is damaged, or holds code: delete it, and its samples are drawn anew") from error
 
 
