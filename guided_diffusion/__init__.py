@@ -9,16 +9,16 @@ from typing import TYPE_CHECKING, Any
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 if TYPE_CHECKING:
-    from guided_diffusion.checkpoints import load
+    from guided_diffusion.checkpoints import load, load_classifier
 
-__all__ = ["load"]
+__all__ = ["load", "load_classifier"]
 __version__ = "0.1.0"
 
 
 def __getattr__(name: str) -> Any:
-    """``guided_diffusion.load``, imported when it is used: the core needs none of what loading needs."""
-    if name == "load":
-        from guided_diffusion.checkpoints import load
+    """``load`` and ``load_classifier``, imported when they are used: the core needs none of what loading needs."""
+    if name in __all__:
+        from guided_diffusion import checkpoints
 
-        return load
+        return getattr(checkpoints, name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import importlib
 import os
-import pickle
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any
 
 import torch
 from omegaconf import DictConfig
@@ -18,6 +17,7 @@ from guided_diffusion.config import build
 from guided_diffusion.data import ImageDataModule
 from guided_diffusion.denoisers import Denoiser
 from guided_diffusion.guidance import ClassifierGuidance, Combined, Scale
+from guided_diffusion.model_files import Weights, read_model_file, weights_of
 from guided_diffusion.schedules import Schedule
 
 FORMAT = 1
@@ -30,8 +30,6 @@ NAMES = {"diffusion": "diffusion model", "classifier": "time-aware classifier"}
 """Kinds of models, as messages call them."""
 
 TRUSTED = ("guided_diffusion.",)
-
-Weights = Literal["ema", "raw"]
 
 
 @dataclass(frozen=True)
@@ -156,7 +154,7 @@ def load(
     weights: Weights = "ema",
     trusted: tuple[str, ...] = TRUSTED,
 ) -> TrainedDiffusion:
-    """The diffusion model of a checkpoint that ``train`` wrote.
+    """The diffusion model of a checkpoint that ``train`` wrote, or of what ``export`` made of one.
 
     Args:
         checkpoint: path of the file.
@@ -221,13 +219,11 @@ class _Saved:
 
     @classmethod
     def read(cls, path: Path, kind: str, device: str | torch.device) -> _Saved:
-        if not path.is_file():
-            raise FileNotFoundError(f"there is no checkpoint at {path.absolute()}")
         try:
             torch.empty(0, device=device)
         except (RuntimeError, AssertionError) as error:
             raise ValueError(f"device {device} can't be used: {str(error).splitlines()[0]}") from error
-        content = read_checkpoint(path)
+        content = read_model_file(path)
         record = content["guided_diffusion"]
         if record["kind"] != kind:
             raise ValueError(
@@ -269,10 +265,7 @@ class _Saved:
         )
 
     def load_weights(self, model: nn.Module, prefix: str, weights: Weights) -> None:
-        if weights not in get_args(Weights):
-            raise ValueError(f"weights must be ema or raw, got {weights!r}")
-        average = self.content["state_dict"]
-        state = average if weights == "ema" else self.content.get("current_model_state", average)
+        state = weights_of(weights, self.content, self.path)
         try:
             model.load_state_dict({key.removeprefix(prefix): value for key, value in state.items()})
         except RuntimeError as error:
@@ -292,17 +285,3 @@ def _check_targets(node: Any, trusted: tuple[str, ...], path: Path) -> None:
             source = ""
         if not f"{source}.".startswith(trusted):
             raise ValueError(f"{path} wants to run {target}: name its package in trusted= if you know it")
-
-
-def read_checkpoint(path: Path) -> dict[str, Any]:
-    """The content of a checkpoint of this package; ``ValueError`` if it is damaged, none, or holds code."""
-    try:
-        saved = torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        raise ValueError(f"{path} is not a checkpoint, or holds code, which is not loaded") from error
-    except (RuntimeError, EOFError, OSError, KeyError) as error:
-        reason = (str(error) or "it is empty").splitlines()[0]
-        raise ValueError(f"{path} is damaged or not a checkpoint: {reason}") from error
-    if not isinstance(saved, dict) or not saved.get("guided_diffusion"):
-        raise ValueError(f"{path} is not a checkpoint of guided_diffusion")
-    return saved

@@ -12,6 +12,7 @@ import torch
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 from pytorch_lightning import Trainer
+from pytorch_lightning.utilities import rank_zero_only
 from torch.utils.data import DataLoader
 
 from guided_diffusion.checkpoints import TrainedDiffusion, check_guidance, load
@@ -26,6 +27,7 @@ from guided_diffusion.programs import command, program
 from guided_diffusion.report import write_report
 from guided_diffusion.results import Pictures, Result, Results, save
 from guided_diffusion.sampling import Recipe
+from guided_diffusion.strategies import build_trainer, check_whole
 
 SHOWN = 20
 """Samples in a strip, and of those the judge is least certain of."""
@@ -52,7 +54,8 @@ def evaluate(config: DictConfig, overrides: Sequence[str] = ()) -> Path:
     data = model.data()
     data.split("test")
     judge_source = build(config.judge)
-    trainer: Trainer = build(config.trainer, callbacks=[EvaluationProgress()], logger=False)
+    trainer = build_trainer(config.trainer, [EvaluationProgress()])
+    check_whole(trainer.strategy)
 
     folder = cache_dir() / "samples" / _fingerprint(config, plan)
     chunks = Chunks(model.denoiser, recipe, plan, folder)
@@ -87,7 +90,8 @@ def _fingerprint(config: DictConfig, plan: Plan) -> str:
 def _sample(trainer: Trainer, chunks: Chunks, costs: Sequence[float]) -> None:
     missing = chunks.missing()
     if len(missing) < len(chunks.plan):
-        print(f"{len(chunks.plan) - len(missing)} of {len(chunks.plan)} chunks of samples are there from before")
+        there = len(chunks.plan) - len(missing)
+        rank_zero_only(print)(f"{there} of {len(chunks.plan)} chunks of samples are there from before")
     chunks.costs = costs
     if missing:
         trainer.predict(chunks, DataLoader(cast(Any, missing)), return_predictions=False)
@@ -191,7 +195,7 @@ def show(results: Results) -> None:
 def run(config: DictConfig) -> None:
     config.output_dir = HydraConfig.get().runtime.output_dir
     output_dir = evaluate(config, HydraConfig.get().overrides.task)
-    print(f"\nThe evaluation is in {output_dir}: open report.html")
+    rank_zero_only(print)(f"\nThe evaluation is in {output_dir}: open report.html")
 
 
 main = program(run, "evaluate")

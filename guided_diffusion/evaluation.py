@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import pickle
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, fields, is_dataclass, replace
@@ -166,7 +167,7 @@ class Chunks(LightningModule):
 
     def collect(self, evaluations: Sequence[float]) -> tuple[list[Samples], list[float]]:
         """The samples of each scale, and seconds: those of a chunk shared by what each of its samples costs."""
-        chunks = [torch.load(self._path(chunk), weights_only=True) for chunk in range(len(self.plan))]
+        chunks = [_read(self._path(chunk)) for chunk in range(len(self.plan))]
         images, saturated = (torch.cat([chunk[name] for chunk in chunks]) for name in ("images", "saturation"))
         cost = torch.tensor(evaluations, dtype=torch.float64).repeat_interleave(self.plan.per_scale)
         seconds = torch.cat(
@@ -182,6 +183,13 @@ class Chunks(LightningModule):
             )
         ]
         return samples, [float(part.sum()) for part in seconds.split(self.plan.per_scale)]
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        return torch.load(path, weights_only=True)
+    except (pickle.UnpicklingError, RuntimeError, EOFError, OSError) as error:
+        raise ValueError(f"{path} is damaged, or holds code: delete it, and its samples are drawn anew") from error
 
 
 class EvaluationProgress(ProgressBar):

@@ -28,11 +28,14 @@ USER_ERRORS = (ValueError, OSError, OmegaConfBaseException, MisconfigurationExce
 def program(task: Callable[[DictConfig], object], config_name: str) -> Callable[[], None]:
     """A Hydra program that says on one line what is wrong with its input, and exits with status 1.
 
-    ``HYDRA_FULL_ERROR=1`` gives the traceback. In a sweep the other jobs go on.
+    ``HYDRA_FULL_ERROR=1`` gives the traceback. In a sweep the other jobs go on. ``-m`` may stand anywhere among the
+    overrides, which Hydra itself doesn't understand.
     """
 
     @functools.wraps(task)
     def with_one_line_errors(config: DictConfig) -> None:
+        _quiet()
+        register()  # in a process of joblib or submitit nothing else does
         try:
             task(config)
         except USER_ERRORS as error:
@@ -50,6 +53,7 @@ def program(task: Callable[[DictConfig], object], config_name: str) -> Callable[
     def main() -> None:
         _quiet()
         register()
+        sys.argv[1:] = sorted(sys.argv[1:], key=lambda argument: argument not in ("-m", "--multirun"))
         hydra.main(version_base="1.3", config_path=CONFIG_PATH, config_name=config_name)(with_one_line_errors)()
 
     return main

@@ -15,8 +15,8 @@ from typing import Any
 from omegaconf import OmegaConf
 from pytorch_lightning.utilities import rank_zero_only
 
-from guided_diffusion.checkpoints import read_checkpoint
 from guided_diffusion.files import whole_file
+from guided_diffusion.model_files import read_model_file
 from guided_diffusion.modules import NoisyTraining
 
 FINISHED = "finished.txt"
@@ -105,7 +105,7 @@ def restore(module: NoisyTraining, checkpoint: Path) -> None:
         ValueError: if the file is damaged or no checkpoint of this package.
         RuntimeError: if its weights are of another network.
     """
-    module.load_state_dict(read_checkpoint(checkpoint)["state_dict"])
+    module.load_state_dict(read_model_file(checkpoint)["state_dict"])
 
 
 def mark_finished(folder: Path) -> None:
@@ -172,7 +172,7 @@ def _given(config: dict[str, Any], folder: Path, path: Path) -> Start:
         run = path.absolute().parent.parent
         start = _start_from(path.absolute(), run if (run / "config.yaml").is_file() else folder)
     assert start.checkpoint
-    keys = differences(config, read_checkpoint(start.checkpoint)["guided_diffusion"]["config"])
+    keys = differences(config, read_model_file(start.checkpoint)["guided_diffusion"]["config"])
     if keys:
         raise ValueError(f"resume: {start.checkpoint} is of another training, which differs in {', '.join(keys)}")
     if (start.folder / FINISHED).is_file():
@@ -194,7 +194,7 @@ def _last_whole(run: Path) -> Start | None:
 
 
 def _start_from(path: Path, folder: Path) -> Start:
-    saved = read_checkpoint(path)
+    saved = read_model_file(path)
     if "loops" not in saved or "optimizer_states" not in saved:
         raise ValueError(f"{path} holds weights alone: training can't go on from it")
     return Start(folder, path, saved["global_step"], saved.get("metrics_rows", 0))

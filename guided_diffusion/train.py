@@ -30,6 +30,7 @@ from guided_diffusion.loops import ResumableFitLoop
 from guided_diffusion.modules import NoisyTraining
 from guided_diffusion.programs import command, program
 from guided_diffusion.resume import Start, alone, find_start, mark_finished
+from guided_diffusion.strategies import build_trainer
 
 log = logging.getLogger(__name__)
 
@@ -81,7 +82,7 @@ def assemble(config: DictConfig, plain: dict[str, Any]) -> tuple[NoisyTraining, 
     module.record = make_record(module.kind, plain, data)
     _check_partners(config, module, Trait("this training", module.schedule, data.shape, data.class_names))
     callbacks = [build(node) for node in config.callbacks.values() if isinstance(node, DictConfig)]
-    trainer: Trainer = build(config.trainer, callbacks=[Resumable(), *callbacks], logger=False)
+    trainer = build_trainer(config.trainer, [Resumable(), *callbacks])
     trainer.strategy.checkpoint_io = WholeCheckpointIO()
     ResumableFitLoop.replace(trainer)
     trainer.loggers = [build(node) for node in config.logger.values()]

@@ -1,3 +1,4 @@
+import ast
 import copy
 import importlib
 import pickle
@@ -11,10 +12,17 @@ import torch
 from torch import nn
 
 import guided_diffusion
-from guided_diffusion.checkpoints import Trait, check_match, load, load_classifier
+from guided_diffusion.checkpoints import FORMAT, Trait, check_match, load, load_classifier
 from guided_diffusion.classifiers import gradient
+from guided_diffusion.data import Fake
 from guided_diffusion.denoisers import Denoiser
+from guided_diffusion.evaluation import Chunks, Plan
+from guided_diffusion.metrics import JudgeSource
+from guided_diffusion.samplers import Sampler
+from guided_diffusion.sampling import Recipe
 from guided_diffusion.schedules import Cosine, LinearBeta
+
+PACKAGE = Path(guided_diffusion.__file__).parent
 
 
 @pytest.fixture
@@ -157,6 +165,29 @@ def test_a_file_that_holds_code_is_refused_and_the_code_not_run(save, saved, tmp
     assert not (tmp_path / "it ran").exists()
 
 
+@pytest.mark.parametrize("damage", ["code", "half"])
+def test_samples_of_an_evaluation_that_hold_code_or_are_damaged_are_refused(damage, path, tmp_path):
+    model = load(path)
+    plan = Plan([1.0], 1, 10, model.shape, batch_size=10)
+    chunks = Chunks(model.denoiser, Recipe(sampler=Sampler(steps=1)), plan, tmp_path)
+    chunks.predict_step(torch.tensor([0]), 0)
+    (file,) = tmp_path.iterdir()
+    if damage == "code":
+        torch.save(torch.load(file, weights_only=True) | {"extra": Code(tmp_path / "it ran")}, file)
+    else:
+        file.write_bytes(file.read_bytes()[:-100])
+    with pytest.raises(ValueError, match=r"chunk_00000\.pt is damaged, or holds code: delete it"):
+        chunks.collect([1.0])
+    assert not (tmp_path / "it ran").exists()
+
+
+def test_a_judge_that_holds_code_is_refused(tmp_path):
+    torch.save({"judge": Code(tmp_path / "it ran"), "width": 8, "ceiling": 1.0}, tmp_path / "judge.pt")
+    with pytest.raises(ValueError, match=r"judge\.pt holds no judge"):
+        JudgeSource(str(tmp_path / "judge.pt"))(Fake(batch_size=16, validation_size=32))
+    assert not (tmp_path / "it ran").exists()
+
+
 @pytest.mark.parametrize("content", [{"state_dict": {}}, [1, 2], torch.zeros(3)])
 def test_a_file_of_another_program_is_refused(content, tmp_path):
     torch.save(content, tmp_path / "other.ckpt")
@@ -172,6 +203,43 @@ def test_another_kind_of_model_is_refused_by_its_name(changed):
 def test_a_checkpoint_from_the_future_is_refused(changed):
     with pytest.raises(ValueError, match="written by a newer version"):
         load(changed(lambda record: record.update(format=99)))
+
+
+def test_a_checkpoint_of_the_first_format_is_read(changed, path):
+    """Before there were numbers from 1 on, and before it said the range of the pixels."""
+
+    def change(record):
+        record["format"] = FORMAT - 1
+        del record["data"]["range"]
+
+    model = load(changed(change))
+    assert model.trait.value_range == (-1.0, 1.0)
+    assert torch.equal(weights(model.denoiser.state_dict()), weights(load(path).denoiser.state_dict()))
+
+
+@pytest.mark.parametrize("content", [{"format": "1"}, {"kind": None}, {"config": []}, {"data": None}])
+def test_a_record_of_another_form_is_refused(content, changed):
+    with pytest.raises(ValueError, match=r"changed\.ckpt is not a checkpoint of guided_diffusion"):
+        load(changed(lambda record: record.update(content)))
+
+
+def calls(name):
+    """Every call in the package of a function of this name."""
+    for file in sorted(PACKAGE.rglob("*.py")):
+        for node in ast.walk(ast.parse(file.read_text())):
+            if isinstance(node, ast.Call) and ast.unparse(node.func) == name:
+                yield node
+
+
+def test_the_package_unpickles_nothing_but_data():
+    loads = list(calls("torch.load"))
+    assert len(loads) >= 3
+    for call in loads:
+        assert {word.arg: ast.unparse(word.value) for word in call.keywords}["weights_only"] == "True"
+    for name in ("pickle.load", "pickle.loads", "joblib.load", "cloudpickle.loads"):
+        assert not list(calls(name))
+    for call in calls("np.load"):
+        assert "allow_pickle" not in {word.arg for word in call.keywords}
 
 
 def writes(file):

@@ -3,7 +3,7 @@
     python experiments/two_families/accuracy.py DIFFUSION CLASSIFIER [--num-samples 2000] [--output-dir FOLDER]
 
 DIFFUSION and CLASSIFIER are checkpoints of the same data. All methods and scales have the same labels and the
-same noise. Writes ``accuracy.csv`` and ``accuracy.png``.
+same noise. Writes ``accuracy.csv``, a row as soon as it is there, and ``accuracy.png``; started again, it goes on.
 """
 
 from __future__ import annotations
@@ -11,7 +11,6 @@ from __future__ import annotations
 import argparse
 import csv
 from pathlib import Path
-from time import perf_counter
 
 import torch
 from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -26,7 +25,7 @@ from guided_diffusion.samplers import Sampler
 from guided_diffusion.sampling import Recipe
 
 SCALES = (0.0, 0.5, 1.0, 1.5, 2.0, 3.0, 5.0, 8.0, 16.0)
-COLUMNS = ("method", "scale", "accuracy", "num_samples", "judge_ceiling", "sampler", "steps", "seconds")
+COLUMNS = ("method", "scale", "accuracy", "num_samples", "judge_ceiling", "sampler", "steps")
 
 
 def main() -> None:
@@ -36,12 +35,13 @@ def main() -> None:
     parser.add_argument("--num-samples", type=int, default=2000, help="for every method and scale")
     parser.add_argument("--steps", type=int, default=25, help="of DDIM")
     parser.add_argument("--scales", type=float, nargs="+", default=SCALES)
+    parser.add_argument("--judge", help="a judge's file, by default that of the cache")
     parser.add_argument("--output-dir", type=Path, default=Path("outputs/two_families"))
     arguments = parser.parse_args()
 
     model, classifier = load(arguments.diffusion), load_classifier(arguments.classifier)
     check_match(model.trait, classifier.trait)
-    judge = JudgeSource()(build(model.config["data"]))
+    judge = JudgeSource(arguments.judge)(build(model.config["data"]))
     labels = torch.arange(arguments.num_samples) % model.num_classes
     methods = {
         "classifier-free": ClassifierFree(),
@@ -49,36 +49,50 @@ def main() -> None:
         "classifier, unconditional base": ClassifierGuidance(classifier, base="unconditional"),
     }
     bf16 = fast_precision("cpu") == "bf16-mixed"
-    rows = []
+    path = arguments.output_dir / "accuracy.csv"
+    done = {(row["method"], float(row["scale"])) for row in read(path)}
     for name, guidance in methods.items():
         recipe = Recipe(guidance, sampler=Sampler(steps=arguments.steps))
         for scale in arguments.scales:
-            start = perf_counter()
+            if (name, scale) in done:
+                continue
             with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
                 images = recipe.sweep(model.denoiser, labels, model.shape, [scale])[0]
-            seconds = perf_counter() - start
             accuracy = multiclass_accuracy(judge.classify(images), labels, model.num_classes, average="micro").item()
-            print(f"{name:32} w = {scale:<5g} {accuracy:8.2%} {seconds:7.1f} s", flush=True)
-            rows.append((name, scale, accuracy, len(labels), judge.ceiling, "ddim", arguments.steps, round(seconds, 1)))
-    arguments.output_dir.mkdir(parents=True, exist_ok=True)
-    with (arguments.output_dir / "accuracy.csv").open("w", newline="") as file:
+            print(f"{name:32} w = {scale:<5g} {accuracy:8.2%}", flush=True)
+            append(
+                path,
+                (name, f"{scale:g}", f"{accuracy:.6f}", len(labels), f"{judge.ceiling:.6f}", "ddim", arguments.steps),
+            )
+    plot(read(path), arguments.output_dir / "accuracy.png")
+
+
+def read(path: Path) -> list[dict[str, str]]:
+    if not path.is_file():
+        return []
+    with path.open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def append(path: Path, row: tuple) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    new = not path.is_file()
+    with path.open("a", newline="") as file:
         table = csv.writer(file, lineterminator="\n")
-        table.writerow(COLUMNS)
-        table.writerows(rows)
-    plot(rows, arguments.output_dir / "accuracy.png")
+        table.writerows([COLUMNS, row] if new else [row])
 
 
-def plot(rows: list[tuple], path: Path) -> None:
+def plot(rows: list[dict[str, str]], path: Path) -> None:
     figure = Figure(figsize=(7, 4.2), dpi=120, layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.add_subplot()
-    for method in dict.fromkeys(row[0] for row in rows):
-        points = [(scale, accuracy) for name, scale, accuracy, *_ in rows if name == method]
-        axes.plot(*zip(*points, strict=True), marker="o", markersize=4, label=method)
-    ceiling = rows[0][4]
+    for method in dict.fromkeys(row["method"] for row in rows):
+        points = [(float(row["scale"]), float(row["accuracy"])) for row in rows if row["method"] == method]
+        axes.plot(*zip(*sorted(points), strict=True), marker="o", markersize=4, label=method)
+    ceiling = float(rows[0]["judge_ceiling"])
     axes.axhline(ceiling, linestyle="--", color="grey", label=f"real test images: {ceiling:.1%}")
     axes.set_xscale("symlog", linthresh=2)
-    scales = sorted({row[1] for row in rows})
+    scales = sorted({float(row["scale"]) for row in rows})
     axes.set_xticks(scales, [f"{scale:g}" for scale in scales])
     axes.set(xlabel="guidance scale w: exponent of p(y|x)", ylabel="judge accuracy", ylim=(0, 1.02))
     axes.yaxis.set_major_formatter(lambda value, _: f"{value:.0%}")

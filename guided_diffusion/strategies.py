@@ -1,0 +1,223 @@
+"""Several processes: strategies that Lightning makes no object of by name, and what must be right before they start.
+
+Lightning starts the other processes of a job by the command that started the first one. In a sweep that command is
+the sweep, in a worker of joblib or submitit it is the worker. Here it is made from Hydra's record of the job, and
+what a job leaves behind (its port, its process group) is cleared away before the next.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+from hydra.core.hydra_config import HydraConfig
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.types import RunMode
+from omegaconf import DictConfig
+from pytorch_lightning import Callback, Trainer
+from pytorch_lightning.callbacks import WeightAveraging
+from pytorch_lightning.strategies import DeepSpeedStrategy, FSDPStrategy, Strategy
+from pytorch_lightning.strategies.launchers import _MultiProcessingLauncher, _SubprocessScriptLauncher
+from pytorch_lightning.strategies.launchers.launcher import _Launcher
+from torch import distributed
+
+from guided_diffusion.callbacks import LastCheckpoint
+from guided_diffusion.callbacks.sampling import SamplingCallback
+from guided_diffusion.config import build
+from guided_diffusion.networks.layers import ResidualBlock
+
+PROGRAMS = ("train", "evaluate")
+"""Those that may have several processes, as Hydra calls their jobs."""
+
+ENVIRONMENT = ("MASTER_ADDR", "MASTER_PORT", "NODE_RANK", "LOCAL_RANK", "WORLD_SIZE")
+"""What Lightning sets for a job: the next one would take it for the work of a cluster."""
+
+NOT_FOR_CHILDREN = ("hydra.mode", "hydra.sweep", "hydra.launcher", "hydra/launcher", "hydra.run", "hydra.job.name")
+"""Beginnings of Hydra's own overrides that are for the sweep, or that a job is given anew. ``hydra.sweeper`` is one."""
+
+SECONDS_TO_END = 60
+"""For a process whose work is done."""
+
+SHARDED: dict[type, tuple[type, ...]] = {
+    FSDPStrategy: (WeightAveraging, SamplingCallback),
+    DeepSpeedStrategy: (WeightAveraging, SamplingCallback, LastCheckpoint),  # its checkpoints are folders
+}
+"""Strategies that divide the weights among processes, and the callbacks that need them whole, or in one file."""
+
+
+def fsdp() -> FSDPStrategy:
+    """Fully sharded data parallel: each residual block is put together when it is needed, checkpoints are whole."""
+    return FSDPStrategy(auto_wrap_policy={ResidualBlock}, state_dict_type="full")
+
+
+def deepspeed(stage: int = 2) -> DeepSpeedStrategy:
+    """DeepSpeed's ZeRO.
+
+    Args:
+        stage: 1 divides the state of the optimizer among processes, 2 the gradients as well, 3 the weights as well.
+
+    Raises:
+        ValueError: if DeepSpeed is not installed.
+    """
+    if importlib.util.find_spec("deepspeed") is None:
+        raise ValueError('DeepSpeed is not installed: pip install "guided-diffusion-lightning[deepspeed]"')
+    return DeepSpeedStrategy(stage=stage)
+
+
+def build_trainer(node: DictConfig, callbacks: Sequence[Callback]) -> Trainer:
+    """The trainer of a config, without loggers, which can be one of several processes and one of several jobs.
+
+    Raises:
+        ValueError: for a strategy that can't work here.
+    """
+    _check_torchrun()
+    trainer: Trainer = build(node, callbacks=list(callbacks), logger=False)
+    check_strategy(trainer.strategy, callbacks, trainer.gradient_clip_val)
+    launcher = trainer.strategy.launcher
+    trainer.strategy._launcher = LAUNCHERS.get(type(launcher), lambda trainer, launcher: launcher)(trainer, launcher)
+    return trainer
+
+
+def check_strategy(strategy: Strategy, callbacks: Sequence[Callback], gradient_clip_val: float | None) -> None:
+    """Raise ``ValueError`` for callbacks or clipping that Lightning's sharded strategies would fail on, or hang in."""
+    name, whole = type(strategy).__name__, SHARDED.get(type(strategy), ())
+    refused = ", ".join(type(callback).__name__ for callback in callbacks if isinstance(callback, whole))
+    if refused:
+        raise ValueError(
+            f"{name} divides the weights among processes, which {refused} can't follow: add callbacks=sharded"
+        )
+    if isinstance(strategy, FSDPStrategy) and gradient_clip_val:
+        raise ValueError(f"{name} clips no gradients by norm: add trainer.gradient_clip_val=null")
+
+
+def check_whole(strategy: Strategy) -> None:
+    """Raise ``ValueError`` for a strategy that divides the weights: there is nothing to gain from it in sampling."""
+    name = type(strategy).__name__
+    if type(strategy) in SHARDED:
+        raise ValueError(f"{name} divides the weights among processes, and samples need them whole: add strategy=ddp")
+
+
+def _check_torchrun() -> None:
+    """Under torchrun every process finds a folder of its own, unless it is told."""
+    if "TORCHELASTIC_RUN_ID" not in os.environ or not HydraConfig.initialized():
+        return
+    if HydraConfig.get().mode == RunMode.MULTIRUN:
+        raise ValueError("torchrun can't run a sweep: leave it out, strategy=ddp starts the processes of each job")
+    if not any(override.startswith("hydra.run.dir=") for override in HydraConfig.get().overrides.hydra):
+        raise ValueError("under torchrun all processes must know the folder: add hydra.run.dir=FOLDER, or leave it out")
+
+
+class JobLauncher(_SubprocessScriptLauncher):
+    """Starts the other processes of this job, of a sweep as of a single run, and ends them with it."""
+
+    def launch(self, function: Callable, *args: Any, trainer: Trainer | None = None, **kwargs: Any) -> Any:
+        with _environment_of_a_job(), self._children():
+            result = super().launch(function, *args, trainer=trainer, **kwargs)
+            if distributed.is_initialized():
+                distributed.barrier()
+            return result
+
+    @contextmanager
+    def _children(self) -> Iterator[None]:
+        try:
+            yield
+        except BaseException:
+            self._end(seconds=0)
+            raise
+        self._end(SECONDS_TO_END)
+
+    def _end(self, seconds: float) -> None:
+        """What doesn't end in time is killed; Lightning's observer, which would kill this process too, sees none."""
+        children = self.procs[:]
+        self.procs.clear()
+        if distributed.is_initialized():
+            distributed.destroy_process_group()
+        for child in children:
+            try:
+                child.wait(seconds)
+            except subprocess.TimeoutExpired:
+                child.kill()
+                child.wait()
+
+    def _call_children_scripts(self) -> None:
+        if not HydraConfig.initialized() or HydraConfig.get().job.name not in PROGRAMS:
+            return super()._call_children_scripts()
+        self._check_can_spawn_children()
+        os.environ |= {
+            "MASTER_ADDR": self.cluster_environment.main_address,
+            "MASTER_PORT": str(self.cluster_environment.main_port),
+            "NODE_RANK": str(self.cluster_environment.node_rank()),
+            "LOCAL_RANK": str(self.cluster_environment.local_rank()),
+            "WORLD_SIZE": str(self.num_processes * self.num_nodes),
+        }
+        for local_rank in range(1, self.num_processes):
+            environment = os.environ | {"LOCAL_RANK": str(local_rank)}
+            folder = HydraConfig.get().runtime.cwd
+            self.procs.append(subprocess.Popen(command_of_job(), env=environment, cwd=folder))
+
+
+class SpawnLauncher(_MultiProcessingLauncher):
+    """Lightning's, which leaves the port of the job to the next one."""
+
+    def launch(self, function: Callable, *args: Any, trainer: Trainer | None = None, **kwargs: Any) -> Any:
+        with _environment_of_a_job():
+            return super().launch(function, *args, trainer=trainer, **kwargs)
+
+
+def _job_launcher(trainer: Trainer, launcher: _SubprocessScriptLauncher) -> JobLauncher:
+    return JobLauncher(launcher.cluster_environment, launcher.num_processes, launcher.num_nodes)
+
+
+def _spawn_launcher(trainer: Trainer, launcher: _MultiProcessingLauncher) -> SpawnLauncher:
+    if HydraConfig.initialized() and HydraConfig.get().runtime.choices.get("hydra/launcher") == "joblib":
+        raise ValueError("a process of joblib can't spawn others: add strategy=ddp")
+    return SpawnLauncher(trainer.strategy, start_method=launcher._start_method)  # type: ignore[arg-type]
+
+
+LAUNCHERS: dict[type, Callable[[Trainer, Any], _Launcher]] = {
+    _SubprocessScriptLauncher: _job_launcher,
+    _MultiProcessingLauncher: _spawn_launcher,
+}
+"""Ours for each of Lightning's."""
+
+
+def command_of_job() -> list[str]:
+    """What starts this job alone, in its own folder: the module, Hydra's sources and the overrides of the job."""
+    hydra = HydraConfig.get()
+    sources = {source.provider: source.path for source in hydra.runtime.config_sources}
+    extra = ["--config-dir", sources["command-line"]] if "command-line" in sources else []
+    own = [text for text in hydra.overrides.hydra if not _key(text).startswith(NOT_FOR_CHILDREN)]
+    return [
+        *(sys.executable, "-m", f"guided_diffusion.{hydra.job.name}"),
+        *("--config-path", sources["main"], "--config-name", str(hydra.job.config_name), *extra),
+        *hydra.overrides.task,
+        *own,
+        f"hydra.run.dir={_quoted(hydra.runtime.output_dir)}",
+    ]
+
+
+def _key(override: str) -> str:
+    return OverridesParser.create().parse_override(override).key_or_group
+
+
+def _quoted(value: str) -> str:
+    """As Hydra's grammar has it."""
+    escaped = value.replace("'", "\\'")
+    return f"'{escaped}'"
+
+
+@contextmanager
+def _environment_of_a_job() -> Iterator[None]:
+    before = {name: os.environ.get(name) for name in ENVIRONMENT}
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            os.environ.pop(name, None)
+            if value is not None:
+                os.environ[name] = value
