@@ -9,7 +9,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import torch
 from hydra.core.config_store import ConfigStore
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import InstantiationException
@@ -99,6 +98,8 @@ def register() -> None:
 
 def fast_precision(accelerator: str) -> str:
     """``bf16-mixed`` where the hardware multiplies bfloat16 itself, else ``32-true``: ``${fast_precision:auto}``."""
+    import torch  # here, so that --help need not wait for it
+
     if accelerator in ("auto", "gpu", "cuda") and torch.cuda.is_available():
         native = torch.cuda.is_bf16_supported(including_emulation=False)
     else:
