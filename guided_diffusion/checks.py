@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import fields, replace
-from typing import Any
+from typing import Any, cast
 
 import torch
 from pytorch_lightning import LightningModule
@@ -45,7 +45,7 @@ def check_trainer(node: dict[str, Any]) -> None:
 def check_optimization(module: LightningModule) -> None:
     """Raise ``ValueError`` where the optimizer or its schedule can't be made for the module, or would learn nothing."""
     try:
-        optimizer = module.configure_optimizers()["optimizer"]  # type: ignore[index,call-overload]
+        optimizer = cast(Any, module.configure_optimizers())["optimizer"]
     except (ValueError, TypeError) as error:
         raise ValueError(f"module.optimizer or module.lr_scheduler: {error}") from error
     lr = optimizer.defaults["lr"]
@@ -103,9 +103,10 @@ def check_label_dropout(
         return
     untaught = [scale for scale in scales if missing in labels_asked_for(recipe.at(scale), schedule)]
     if untaught:
+        taught = [scale for scale in (0, 1) if missing not in labels_asked_for(recipe.at(scale), schedule)]
+        mend = f"{key}={taught if key == 'scales' else taught[0]}" if taught else "another guidance"
         raise ValueError(
             f"{key}: at {', '.join(f'{scale:g}' for scale in untaught)} samples need predictions "
             f"{'with' if missing else 'without'} a label, which label_dropout={label_dropout:g} does not teach: take "
-            f"{key}={'0' if missing else '1'} or another label_dropout, or add untaught_scales=true to see them all "
-            "the same"
+            f"{mend} or another label_dropout, or add untaught_scales=true to see them all the same"
         )

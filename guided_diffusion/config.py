@@ -30,6 +30,7 @@ class TrainConfig:
     label_dropout: float = MISSING
     classifier: str | None = None
     scales: list[float] = MISSING
+    untaught_scales: bool = False
     data: dict[str, Any] = field(default_factory=dict)
     network: dict[str, Any] = field(default_factory=dict)
     schedule: dict[str, Any] = field(default_factory=dict)
@@ -56,6 +57,7 @@ class SampleConfig:
     seed: int = MISSING
     animate: bool = MISSING
     compare: bool = MISSING
+    untaught_scales: bool = False
     weights: str = MISSING
     device: str = MISSING
     output_dir: str = MISSING
@@ -73,6 +75,7 @@ class EvaluateConfig:
     checkpoint: str | None = None
     classifier: str | None = None
     scales: list[float] | None = None
+    untaught_scales: bool = False
     num_samples: int = MISSING
     seed: int = MISSING
     weights: str = MISSING

@@ -54,7 +54,9 @@ def explain(error: BaseException, program: str) -> str:
 def _missing_option(missing: str, options: Sequence[str]) -> str:
     group, _, option = missing.removesuffix(".yaml").rpartition("/")
     there_is = f" There is {', '.join(sorted(options))}" if options else ""
-    return f"{group or '--config-name'}={option}: there is no such option{did_you_mean(option, options) or '.'}{there_is}"
+    return (
+        f"{group or '--config-name'}={option}: there is no such option{did_you_mean(option, options) or '.'}{there_is}"
+    )
 
 
 def _refused(error: HydraException, program: str) -> str:
@@ -65,7 +67,7 @@ def _refused(error: HydraException, program: str) -> str:
     cause = error.__cause__
     if override and cause:
         return f"{override[1].lstrip('+~')}: {_reason(cause)}"
-    return " ".join(filter(None, (_one_line(str(error)), cause and _reason(cause))))
+    return " ".join([_one_line(str(error)), *([_reason(cause)] if cause else [])])
 
 
 def _wrong_value(error: OmegaConfBaseException) -> str:
@@ -75,7 +77,9 @@ def _wrong_value(error: OmegaConfBaseException) -> str:
 
 def _reason(error: BaseException) -> str:
     """Without the lines in which OmegaConf tells where in its own objects it was."""
-    lines = [line for line in str(error).splitlines() if not re.match(r"\s*(full_key|object_type|reference_type)", line)]
+    lines = [
+        line for line in str(error).splitlines() if not re.match(r"\s*(full_key|object_type|reference_type)", line)
+    ]
     return _one_line(" ".join(lines))
 
 
@@ -105,7 +109,7 @@ def _chosen_options(arguments: Sequence[str]) -> list[str]:
 
 def _paths(config: DictConfig, prefix: str = "") -> Iterator[str]:
     """Keys whose last part is a name of a setting: not what they are copied to by interpolation."""
-    for name in config:
+    for name in map(str, config):
         key = f"{prefix}{name}"
         yield key
         if not OmegaConf.is_interpolation(config, name) and isinstance(config._get_node(name), DictConfig):

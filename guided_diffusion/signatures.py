@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import inspect
 import typing
 from collections.abc import Callable, Mapping
@@ -24,8 +25,9 @@ WORDS: dict[Any, str] = {
 """How messages call a type."""
 
 
-def check_config(config: Plain, keys: typing.Iterable[str]) -> None:
-    """Raise ``ValueError`` for a key at the top that is none of ``keys``, or an argument that is unknown or misfits."""
+def check_config(config: Plain, schema: type) -> None:
+    """Raise ``ValueError`` for a key at the top that the schema lacks, or an argument that is unknown or misfits."""
+    keys = [field.name for field in dataclasses.fields(schema)]
     for key in config:
         if key not in keys:
             raise ValueError(f"there is no {key} to set{did_you_mean(key, keys)}")
@@ -101,13 +103,11 @@ def _fits_list(values: list[Any], origin: Any, inner: tuple[Any, ...]) -> bool:
 
 def _fits_class(value: Any, origin: Any) -> bool:
     """Of the classes the path of a file is the one that text may stand for."""
-    if not inspect.isclass(origin) or getattr(origin, "_is_protocol", False) and not isinstance(value, NoneType | str):
-        return True
-    if isinstance(value, str) and origin.__module__.startswith("pathlib"):
+    if not inspect.isclass(origin) or (isinstance(value, str) and origin.__module__.startswith("pathlib")):
         return True
     try:
         return isinstance(value, origin)
-    except TypeError:
+    except TypeError:  # a protocol that can't be asked
         return True
 
 

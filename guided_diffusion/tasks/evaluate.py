@@ -13,17 +13,21 @@ from pytorch_lightning import Trainer
 from torch.utils.data import DataLoader
 
 from guided_diffusion.checkpoints import TrainedDiffusion, check_guidance, load
-from guided_diffusion.config import build, chosen, use_recipe_of_training
+from guided_diffusion.checks import check_label_dropout, check_recipe, check_scales, check_seed
+from guided_diffusion.config import EvaluateConfig, build, chosen, use_recipe_of_training
 from guided_diffusion.dashboards import finishing, log_results
 from guided_diffusion.data import ImageDataModule
 from guided_diffusion.evaluation import Chunks, EvaluationProgress, Plan, described, evaluations_per_sample, fingerprint
 from guided_diffusion.files import cache_dir
+from guided_diffusion.memory import naming_memory
 from guided_diffusion.metrics import Judge
 from guided_diffusion.metrics.measure import Measurement, Reference, Samples, measure
 from guided_diffusion.programs import command
+from guided_diffusion.record import write_record
 from guided_diffusion.report import write_report
 from guided_diffusion.results import Pictures, Result, Results, save
 from guided_diffusion.sampling import Recipe
+from guided_diffusion.signatures import check_config
 
 SHOWN = 20
 """Samples in a strip, and of those the judge is least certain of."""
@@ -44,8 +48,14 @@ def evaluate(config: DictConfig, overrides: Sequence[str] = ()) -> Path:
     model = load(config.checkpoint, weights=config.weights)
     use_recipe_of_training(config, model.config, overrides)
     check_guidance(config.guidance, model.trait)
+    check_config(cast(dict[str, Any], OmegaConf.to_container(config, resolve=True)), EvaluateConfig)
+    check_seed(config.seed)
     recipe: Recipe = build(config.recipe)
+    check_recipe(recipe, model.schedule)
     scales = chosen_scales(config, overrides, model.config)
+    check_scales(scales)
+    if not config.untaught_scales:
+        check_label_dropout(model.label_dropout, recipe, scales, model.schedule, "scales")
     plan = Plan(scales, config.num_samples, model.num_classes, model.shape, recipe.batch_size, config.seed)
     data = model.data()
     data.split("test")
@@ -55,14 +65,15 @@ def evaluate(config: DictConfig, overrides: Sequence[str] = ()) -> Path:
     folder = cache_dir() / "samples" / _fingerprint(config, plan)
     chunks = Chunks(model.denoiser, recipe, plan, folder)
     costs = [evaluations_per_sample(recipe.at(scale), model.schedule) for scale in plan.scales]
-    _sample(trainer, chunks, costs)
+    with naming_memory("recipe.batch_size"):
+        _sample(trainer, chunks, costs)
     output_dir = Path(config.output_dir)
     if trainer.is_global_zero:
         samples, seconds = chunks.collect(costs)
         judge = judge_source(data)
         rows = _rows(samples, seconds, costs, recipe, plan, judge, data)
         results = Results(rows, _about(config, model, judge, data))
-        _write(config, results, output_dir)
+        _write(config, results, output_dir, trainer.strategy.root_device.type)
         shutil.rmtree(folder)
     return output_dir
 
@@ -155,11 +166,12 @@ def _about(config: DictConfig, model: TrainedDiffusion, judge: Judge, data: Imag
     }
 
 
-def _write(config: DictConfig, results: Results, output_dir: Path) -> None:
+def _write(config: DictConfig, results: Results, output_dir: Path, device: str) -> None:
     output_dir.mkdir(parents=True, exist_ok=True)
     plain = OmegaConf.to_yaml(config, resolve=True)
     (output_dir / "config.yaml").write_text(plain)
     (output_dir / "command.txt").write_text(command() + "\n")
+    write_record(output_dir, config.seed, device)
     save(results, output_dir)
     write_report(results, output_dir, plain, command())
     show(results)

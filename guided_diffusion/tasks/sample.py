@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -12,10 +13,14 @@ from omegaconf import DictConfig, OmegaConf
 from torch import Tensor
 
 from guided_diffusion.checkpoints import TrainedDiffusion, check_guidance, load
-from guided_diffusion.config import build, use_recipe_of_training
+from guided_diffusion.checks import check_label_dropout, check_recipe, check_seed
+from guided_diffusion.config import SampleConfig, build, use_recipe_of_training
 from guided_diffusion.files import whole_file
+from guided_diffusion.memory import naming_memory
 from guided_diffusion.plots import grid, save_animation, save_labelled_grid
+from guided_diffusion.record import write_record
 from guided_diffusion.sampling import Recipe, evaluating
+from guided_diffusion.signatures import check_config
 
 ANIMATED_COLUMNS = 10
 
@@ -37,15 +42,27 @@ def sample(config: DictConfig, overrides: Sequence[str] = ()) -> Path:
         raise ValueError("checkpoint is missing: add checkpoint=PATH, for instance outputs/.../checkpoints/last.ckpt")
     if config.num_samples < 1:
         raise ValueError(f"num_samples must be at least 1, got {config.num_samples}")
+    check_seed(config.seed)
     device = config.device if config.device != "auto" else "cuda" if torch.cuda.is_available() else "cpu"
     model = load(config.checkpoint, device, config.weights)
     classes = _classes(config.labels, model)
     use_recipe_of_training(config, model.config, overrides)
     check_guidance(config.guidance, model.trait)
+    check_config(cast(dict[str, Any], OmegaConf.to_container(config, resolve=True)), SampleConfig)
     recipe: Recipe = build(config.recipe)
+    check_recipe(recipe, model.schedule)
+    if not config.untaught_scales:
+        check_label_dropout(model.label_dropout, recipe, [config.guidance.scale], model.schedule, "guidance.scale")
 
     labels = torch.tensor(classes).repeat_interleave(config.num_samples)
-    names = [model.class_names[label] for label in classes]
+    with naming_memory("recipe.batch_size"):
+        _sample(config, model, recipe, labels, [model.class_names[label] for label in classes])
+    OmegaConf.save(config, Path(config.output_dir) / "config.yaml", resolve=True)
+    write_record(Path(config.output_dir), config.seed, device)
+    return Path(config.output_dir)
+
+
+def _sample(config: DictConfig, model: TrainedDiffusion, recipe: Recipe, labels: Tensor, names: list[str]) -> None:
     output_dir = Path(config.output_dir)
     recipes = {"samples": recipe}
     if config.compare:
@@ -54,16 +71,14 @@ def sample(config: DictConfig, overrides: Sequence[str] = ()) -> Path:
         images = one.images(model.denoiser, labels, model.shape, seed=config.seed)
         _write(output_dir / name, images, labels, names)
     if config.compare:
-        rows = labels.unflatten(0, (len(classes), -1)).tolist()
+        rows = labels.unflatten(0, (len(names), -1)).tolist()
         lines = (f"{name}: {' '.join(map(str, row))}\n" for name, row in zip(names, rows, strict=True))
         (output_dir / "labels.txt").write_text("".join(lines))
     if config.animate:
-        shown = torch.arange(len(labels)).unflatten(0, (len(classes), -1))
-        rows = shown[:, : max(1, ANIMATED_COLUMNS // len(classes))].flatten()
+        shown = torch.arange(len(labels)).unflatten(0, (len(names), -1))
+        rows = shown[:, : max(1, ANIMATED_COLUMNS // len(names))].flatten()
         frames = _frames(recipe, model, labels[rows], rows.tolist(), config.seed)
         save_animation(frames, output_dir / "animation")
-    OmegaConf.save(config, output_dir / "config.yaml", resolve=True)
-    return output_dir
 
 
 def _write(path: Path, images: Tensor, labels: Tensor, names: Sequence[str]) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import shlex
 from pathlib import Path
 from typing import Any, cast
@@ -12,12 +11,22 @@ from pytorch_lightning import Trainer, seed_everything
 from pytorch_lightning.utilities import rank_zero_only
 
 from guided_diffusion.checkpoints import Trait, build_network, check_guidance, check_match, make_record, read_trait
-from guided_diffusion.config import build
+from guided_diffusion.checks import (
+    check_label_dropout,
+    check_optimization,
+    check_recipe,
+    check_scales,
+    check_seed,
+    check_trainer,
+)
+from guided_diffusion.config import TrainConfig, build
 from guided_diffusion.dashboards import finishing
+from guided_diffusion.memory import naming_memory
 from guided_diffusion.modules import NoisyTraining
 from guided_diffusion.programs import command
-
-log = logging.getLogger(__name__)
+from guided_diffusion.record import write_record
+from guided_diffusion.sampling import Recipe
+from guided_diffusion.signatures import check_config
 
 
 def train(config: DictConfig) -> Path:
@@ -28,6 +37,10 @@ def train(config: DictConfig) -> Path:
     """
     plain = cast(dict[str, Any], OmegaConf.to_container(config, resolve=True, throw_on_missing=True))
     output_dir = Path(config.output_dir)
+    check_config(plain, TrainConfig)
+    check_seed(plain["seed"])
+    check_scales(plain["scales"])
+    check_trainer(plain["trainer"])
     seed_everything(config.seed, workers=True, verbose=False)
     data = build(config.data)
     data.prepare_data()
@@ -36,21 +49,22 @@ def train(config: DictConfig) -> Path:
     module: NoisyTraining = build(config.module, network=network)
     module.record = make_record(module.kind, plain, data)
     _check_partners(config, module, Trait("this training", module.schedule, data.shape, data.class_names))
+    check_optimization(module)
+    _check_samples(plain, build(config.recipe), module)
     callbacks = [build(node) for node in config.callbacks.values() if isinstance(node, DictConfig)]
     trainer: Trainer = build(config.trainer, callbacks=callbacks, logger=False)
     trainer.loggers = [build(node) for node in config.logger.values()]
-
-    if config.label_dropout == 0 and module.kind == "diffusion":
-        log.warning("label_dropout is 0: the model learns nothing without a label, so scales other than 1 say nothing")
 
     output_dir.mkdir(parents=True, exist_ok=True)
     if trainer.is_global_zero:
         OmegaConf.save(OmegaConf.create(plain), output_dir / "config.yaml")
         (output_dir / "command.txt").write_text(command() + "\n")
+        write_record(output_dir, plain["seed"], trainer.strategy.root_device.type)
     with finishing(trainer.loggers):
         for logger in trainer.loggers:
             logger.log_hyperparams(plain)
-        trainer.fit(module, datamodule=data)
+        with naming_memory("data.batch_size"):
+            trainer.fit(module, datamodule=data)
     _announce(output_dir, module.kind)
     return output_dir
 
@@ -63,6 +77,13 @@ def _check_partners(config: DictConfig, module: NoisyTraining, trait: Trait) -> 
         if "classifier" not in config.guidance:
             raise ValueError("callbacks.guide is guided by the classifier in training: add guidance=classifier")
         check_match(trait, read_trait(config.callbacks.guide, "diffusion"))
+
+
+def _check_samples(plain: dict[str, Any], recipe: Recipe, module: NoisyTraining) -> None:
+    """Refuse, also where nothing is sampled in training, what samples of this training can't be made with."""
+    check_recipe(recipe, module.schedule)
+    if module.kind == "diffusion" and not plain["untaught_scales"]:
+        check_label_dropout(plain["label_dropout"], recipe, plain["scales"], module.schedule, "scales")
 
 
 NEXT = {
