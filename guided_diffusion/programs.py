@@ -17,6 +17,7 @@ from unittest import mock
 import hydra
 from hydra._internal import utils as hydra_utils
 from hydra.core.hydra_config import HydraConfig
+from hydra.core.utils import JobReturn, JobStatus
 from hydra.errors import HydraException
 from hydra.experimental.callback import Callback
 from hydra.types import RunMode
@@ -103,8 +104,16 @@ def _errors_as_they_are() -> Iterator[None]:
                 raise
             return report(functools.partial(_raise, error))
 
-    with mock.patch.object(hydra_utils, "run_and_report", run):
+    quiet = JobReturn.return_value.getter(_result)  # type: ignore[attr-defined]
+    with mock.patch.object(hydra_utils, "run_and_report", run), mock.patch.object(JobReturn, "return_value", quiet):
         yield
+
+
+def _result(job: JobReturn) -> Any:
+    """Of a job, or its error; Hydra's own prints the overrides before it raises."""
+    if job.status is JobStatus.FAILED:
+        raise job._return_value
+    return job._return_value
 
 
 def _raise(error: Exception) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import re
 import sys
 from collections.abc import Iterable, Iterator, Sequence
@@ -62,7 +63,7 @@ def _missing_option(missing: str, options: Sequence[str]) -> str:
 def _refused(error: HydraException, program: str) -> str:
     key = re.search(r"Could not override '([^'@]+)", str(error))
     if key:
-        return f"there is no {key[1]} to set{did_you_mean(key[1], _keys(program, sys.argv[1:]))}"
+        return f"there is no {key[1]} to set{did_you_mean(key[1], _keys(program, _chosen_options(sys.argv[1:])))}"
     override = re.search(r"Error merging override (\S+?)=", str(error))
     cause = error.__cause__
     if override and cause:
@@ -87,24 +88,25 @@ def _one_line(text: str) -> str:
     return " ".join(text.replace("\\'", "'").split())
 
 
-def _keys(program: str, arguments: Sequence[str]) -> list[str]:
+@functools.cache
+def _keys(program: str, options: tuple[str, ...]) -> list[str]:
     """All keys that can be set in the options that are chosen, and the groups."""
     GlobalHydra.instance().clear()
     with initialize_config_dir(CONFIG_PATH, version_base="1.3"):
         try:
-            config = compose(program, _chosen_options(arguments))
+            config = compose(program, list(options))
         except HydraException:  # more than the key is wrong
             config = compose(program)
     groups = [path.name for path in Path(CONFIG_PATH).iterdir() if path.is_dir()]
     return sorted({*_paths(config), *groups})
 
 
-def _chosen_options(arguments: Sequence[str]) -> list[str]:
+def _chosen_options(arguments: Sequence[str]) -> tuple[str, ...]:
     """The overrides that choose one option of a group, for instance ``network=unet_28``."""
     overrides = [one for one in arguments if "=" in one and not one.startswith("-")]
     parsed = OverridesParser.create().parse_overrides(overrides)
     chosen = [one for one in parsed if (Path(CONFIG_PATH) / one.key_or_group).is_dir() and not one.is_sweep_override()]
-    return [one.input_line or "" for one in chosen]
+    return tuple(one.input_line or "" for one in chosen)
 
 
 def _paths(config: DictConfig, prefix: str = "") -> Iterator[str]:
