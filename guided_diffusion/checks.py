@@ -33,10 +33,10 @@ def check_scales(scales: Sequence[float]) -> None:
 
 def check_trainer(node: dict[str, Any]) -> None:
     """Raise ``ValueError`` for what Lightning takes and then does nothing, never ends, or fails at later."""
-    if node["max_steps"] < 1:
+    if not node["max_steps"] >= 1:
         raise ValueError(f"trainer.max_steps must be at least 1, got {node['max_steps']}")
     for name in ("accumulate_grad_batches", "log_every_n_steps", "val_check_interval"):
-        if (value := node.get(name)) is not None and not value > 0:
+        if isinstance(value := node.get(name), int | float) and not value > 0:
             raise ValueError(f"trainer.{name} must be positive, got {value}")
     if (value := node.get("gradient_clip_val")) is not None and not value > 0:
         raise ValueError(f"trainer.gradient_clip_val must be positive, or null for no clipping, got {value}")

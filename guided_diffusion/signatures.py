@@ -25,6 +25,9 @@ WORDS: dict[Any, str] = {
 """How messages call a type."""
 
 
+SCALARS = {int, float, bool, str, NoneType, Literal}
+
+
 def check_config(config: Plain, schema: type) -> None:
     """Raise ``ValueError`` for a key at the top that the schema lacks, or an argument that is unknown or misfits."""
     keys = [field.name for field in dataclasses.fields(schema)]
@@ -57,6 +60,8 @@ def _check_arguments(node: Plain, path: str) -> None:
             continue
         if name not in parameters and not open_ended:
             raise ValueError(f"{path}: unexpected keyword argument '{name}'{did_you_mean(name, parameters)}")
+        if value != value:
+            raise ValueError(f"{path}.{name} must be finite, got {value}")
         if not fits(value, hints.get(name, Any)):
             raise ValueError(f"{path}.{name} must be {told(hints[name])}, got {value!r}")
 
@@ -77,9 +82,9 @@ def _hints(target: Callable[..., Any]) -> Mapping[str, Any]:
 
 def fits(value: Any, hint: Any) -> bool:
     """Whether a plain value may be meant for a parameter with this type; what is built from a node always may."""
-    if isinstance(value, dict):
-        return True
     origin, inner = get_origin(hint) or hint, get_args(hint)
+    if isinstance(value, dict) and ("_target_" in value or origin not in SCALARS | {Union, UnionType}):
+        return True
     if origin in (Union, UnionType):
         return any(fits(value, one) for one in inner)
     if origin is Literal:
