@@ -100,6 +100,11 @@ class Trained:
     def schedule(self) -> Schedule:
         return self.trait.schedule
 
+    @property
+    def label_dropout(self) -> float:
+        """With which it was trained; a model that is told its labels always, or never, can't be guided by them."""
+        return float(self.config["module"].get("label_dropout", 0.1))
+
     def data(self, trusted: tuple[str, ...] = TRUSTED) -> ImageDataModule:
         """The data of the training; in the folder ``GUIDED_DIFFUSION_DATA`` if that is set, else where it was."""
         node = dict(self.config["data"])

@@ -9,7 +9,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import torch
 from hydra.core.config_store import ConfigStore
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import InstantiationException
@@ -32,6 +31,7 @@ class TrainConfig:
     label_dropout: float = MISSING
     classifier: str | None = None
     scales: list[float] = MISSING
+    untaught_scales: bool = False
     data: dict[str, Any] = field(default_factory=dict)
     network: dict[str, Any] = field(default_factory=dict)
     schedule: dict[str, Any] = field(default_factory=dict)
@@ -58,6 +58,7 @@ class SampleConfig:
     seed: int = MISSING
     animate: bool = MISSING
     compare: bool = MISSING
+    untaught_scales: bool = False
     weights: str = MISSING
     device: str = MISSING
     output_dir: str = MISSING
@@ -75,6 +76,7 @@ class EvaluateConfig:
     checkpoint: str | None = None
     classifier: str | None = None
     scales: list[float] | None = None
+    untaught_scales: bool = False
     num_samples: int = MISSING
     seed: int = MISSING
     weights: str = MISSING
@@ -100,6 +102,8 @@ def register() -> None:
 
 def fast_precision(accelerator: str) -> str:
     """``bf16-mixed`` where the hardware multiplies bfloat16 itself, else ``32-true``: ``${fast_precision:auto}``."""
+    import torch  # here, so that --help need not wait for it
+
     if accelerator in ("auto", "gpu", "cuda") and torch.cuda.is_available():
         native = torch.cuda.is_bf16_supported(including_emulation=False)
     else:

@@ -1,4 +1,4 @@
-"""What the command-line programs have in common."""
+"""What the command-line programs have in common. Nothing here, or that it imports, takes long to import."""
 
 from __future__ import annotations
 
@@ -8,55 +8,93 @@ import os
 import shlex
 import sys
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
+from unittest import mock
 
 import hydra
+from hydra._internal import utils as hydra_utils
 from hydra.core.hydra_config import HydraConfig
+from hydra.core.utils import JobReturn, JobStatus
+from hydra.errors import HydraException
+from hydra.experimental.callback import Callback
 from hydra.types import RunMode
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
-from pytorch_lightning.utilities.exceptions import MisconfigurationException
 
 from guided_diffusion.config import CONFIG_PATH, register
+from guided_diffusion.refusals import check_flags, explain
 
 log = logging.getLogger(__name__)
 
-USER_ERRORS = (ValueError, OSError, OmegaConfBaseException, MisconfigurationException)
+USER_ERRORS = (ValueError, OSError, OmegaConfBaseException, HydraException)
+
+_failed: list[int] = []
+"""Numbers of the jobs of this sweep that failed."""
+_folders: list[Path] = []
+"""Of the run and those it is in, the innermost first; and which of them are new."""
+_new_failed: list[int] = []
+"""Numbers of the jobs of this sweep that failed."""
+_folders: list[Path] = []
 
 
 def program(task: Callable[[DictConfig], object], config_name: str) -> Callable[[], None]:
     """A Hydra program that says on one line what is wrong with its input, and exits with status 1.
 
-    ``HYDRA_FULL_ERROR=1`` gives the traceback. In a sweep the other jobs go on. ``-m`` may stand anywhere among the
-    overrides, which Hydra itself doesn't understand.
+    ``HYDRA_FULL_ERROR=1`` gives the traceback. In a sweep the other jobs go on. Folders that were made for a run
+    that came to nothing are removed. ``-m`` may stand anywhere among the overrides, which Hydra itself doesn't
+    understand.
     """
 
     @functools.wraps(task)
-    def with_one_line_errors(config: DictConfig) -> None:
+    def job(config: DictConfig) -> None:
         _quiet()
         register()  # in a process of joblib or submitit nothing else does
+        folder = Path(HydraConfig.get().runtime.output_dir)
         try:
+            _check_writable(folder)
             task(config)
-        except USER_ERRORS as error:
-            message = f"error: {' '.join(str(error).split())}"
-            if HydraConfig.get().mode == RunMode.MULTIRUN:
-                log.error("job %s: %s", HydraConfig.get().job.num, message)
+        except Exception as error:
+            if HydraConfig.get().mode != RunMode.MULTIRUN:
                 raise
-            if os.environ.get("HYDRA_FULL_ERROR"):
-                raise
-            print(message, file=sys.stderr)
-            sys.exit(1)
+            _failed.append(HydraConfig.get().job.num)  # not raised, so that the sweep ends as one that went well does
+            if _is_users(error):
+                log.error("job %s: error: %s", _failed[-1], explain(error, config_name))
+            else:
+                log.exception("job %s failed", _failed[-1])
         finally:
-            _remove_if_empty(Path(HydraConfig.get().runtime.output_dir))
+            _remove_if_empty(folder)
 
     def main() -> None:
         _quiet()
         register()
-        sys.argv[1:] = sorted(sys.argv[1:], key=lambda argument: argument not in ("-m", "--multirun"))
-        hydra.main(version_base="1.3", config_path=CONFIG_PATH, config_name=config_name)(with_one_line_errors)()
+        _failed.clear()
+        _folders.clear()
+        _new_folders.clear()
+        try:
+            sys.argv[1:] = sorted(sys.argv[1:], key=lambda argument: argument not in ("-m", "--multirun"))
+            check_flags(sys.argv[1:])
+            with _errors_as_they_are():
+                hydra.main(version_base="1.3", config_path=CONFIG_PATH, config_name=config_name)(job)()
+        except Exception as error:
+            if os.environ.get("HYDRA_FULL_ERROR") or not _is_users(error):
+                raise
+            key = "output_dir: " if _is_of_the_folder(error) else ""
+            print(f"error: {key}{explain(error, config_name)}", file=sys.stderr)
+            sys.exit(1)
+        finally:
+            _remove_new_folders()
+        if _failed:
+            sys.exit(1)
 
     return main
+
+
+def note_failure(job: int) -> None:
+    """Let the program end with status 1: a job of its sweep, perhaps in another process, left nothing."""
+    _failed.append(job)
 
 
 def command() -> str:
@@ -67,9 +105,79 @@ def command() -> str:
     return shlex.join([*start, *(HydraConfig.get().overrides.task if in_sweep else sys.argv[1:])])
 
 
+def _is_users(error: BaseException) -> bool:
+    """Whether the user can mend it. Lightning's own error is known where Lightning was imported, which is slow."""
+    lightning = sys.modules.get("lightning_fabric.utilities.exceptions")
+    return isinstance(error, (*USER_ERRORS, *([lightning.MisconfigurationException] if lightning else [])))
+
+
+@contextmanager
+def _errors_as_they_are() -> Iterator[None]:
+    """Hydra prints several lines and exits where its ``run_and_report`` sees an error: let those of users through."""
+    report = hydra_utils.run_and_report
+
+    def run(function: Callable[[], Any]) -> Any:
+        try:
+            return function()
+        except Exception as error:
+            if _is_users(error):
+                raise
+            return report(functools.partial(_raise, error))
+
+    quiet = JobReturn.return_value.getter(_result)  # type: ignore[attr-defined]
+    with mock.patch.object(hydra_utils, "run_and_report", run), mock.patch.object(JobReturn, "return_value", quiet):
+        yield
+
+
+def _result(job: JobReturn) -> Any:
+    """Of a job, or its error; Hydra's own prints the overrides before it raises."""
+    if job.status is JobStatus.FAILED:
+        raise job._return_value
+    return job._return_value
+
+
+def _raise(error: Exception) -> None:
+    raise error
+
+
+class NoteNewFolders(Callback):
+    """A callback of Hydra's that notes which folders a run is about to make, so that none is left empty."""
+
+    def on_run_start(self, config: DictConfig, **kwargs: Any) -> None:
+        _note_folders(config.hydra.run)
+
+    def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
+        _note_folders(config.hydra.sweep)
+
+
+def _note_folders(node: DictConfig) -> None:
+    folder = OmegaConf.select(node, "dir", throw_on_resolution_failure=False)
+    if folder:
+        path = Path(folder).absolute()
+        _folders.extend([path, *path.parents])
+        _new_folders.extend(one for one in _folders if not one.exists())
+
+
+def _is_of_the_folder(error: BaseException) -> bool:
+    return isinstance(error, OSError) and bool(error.filename) and Path(error.filename).absolute() in _folders
+
+
+def _remove_new_folders() -> None:
+    """Those with nothing in them; of a sweep nothing is there where all there is is what Hydra wrote before it."""
+    for folder in _new_folders:
+        if folder.is_dir() and [path.name for path in folder.iterdir()] == ["multirun.yaml"]:
+            (folder / "multirun.yaml").unlink()
+        _remove_if_empty(folder)
+
+
 def _remove_if_empty(folder: Path) -> None:
     if folder.is_dir() and not any(folder.iterdir()):
         folder.rmdir()
+
+
+def _check_writable(folder: Path) -> None:
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise PermissionError(f"output_dir {folder} can't be written")
 
 
 def _quiet() -> None:

@@ -13,6 +13,7 @@ left, (alpha', sigma') to the time reached.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -53,6 +54,8 @@ def uniform_times(schedule: Schedule, steps: int) -> Float[Tensor, "{steps}+1"]:
 def log_snr_times(schedule: Schedule, steps: int, log_snr_max: float = 10.0) -> Float[Tensor, "{steps}+1"]:
     """Equal steps in log-SNR from t = 1 up to ``log_snr_max``, then one to t = 0 (Lu et al. 2022, arXiv 2211.01095)."""
     start = schedule.log_snr(torch.ones((), dtype=torch.float64)).item()
+    if not start < log_snr_max < math.inf:
+        raise ValueError(f"log_snr_max must be finite and above {start:g}, that at t = 1, got {log_snr_max}")
     log_snr = torch.linspace(start, log_snr_max, _positive(steps), dtype=torch.float64)
     return torch.cat([torch.ones(1), schedule.time(log_snr)[1:], torch.zeros(1)])
 
@@ -64,6 +67,8 @@ def karras_times(
 
     ``sigma_max`` is lowered to what the schedule reaches at t = 1; the grid starts at t = 1.
     """
+    if not (0 < sigma_min < sigma_max and 0 < rho < math.inf):
+        raise ValueError(f"need 0 < sigma_min < sigma_max and 0 < rho, got {sigma_min}, {sigma_max} and rho {rho}")
     largest = (-schedule.log_snr(torch.ones((), dtype=torch.float64)) / 2).exp().clamp(max=sigma_max).item()
     ramp = torch.linspace(largest ** (1 / rho), sigma_min ** (1 / rho), _positive(steps), dtype=torch.float64)
     return torch.cat([torch.ones(1), schedule.time(-2 * rho * ramp.log())[1:], torch.zeros(1)])

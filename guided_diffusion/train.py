@@ -2,37 +2,16 @@
 
 from __future__ import annotations
 
-import logging
-import shlex
 import sys
 from collections.abc import Sequence
-from contextlib import suppress
 from pathlib import Path
-from typing import Any, cast
 
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
-from omegaconf import DictConfig, OmegaConf
-from pytorch_lightning import Trainer, seed_everything
-from pytorch_lightning.loggers import Logger
-from pytorch_lightning.utilities import rank_zero_only
-from pytorch_lightning.utilities.exceptions import SIGTERMException
+from omegaconf import DictConfig
 
-from guided_diffusion.callbacks import Resumable
-from guided_diffusion.checkpoint_io import WholeCheckpointIO
-from guided_diffusion.checkpoints import Trait, build_network, check_guidance, check_match, make_record, read_trait
-from guided_diffusion.config import build, chosen
-from guided_diffusion.dashboards import finishing
-from guided_diffusion.data import ImageDataModule
-from guided_diffusion.interruption import STATUS, preemptible
-from guided_diffusion.loggers import CSVLogger
-from guided_diffusion.loops import ResumableFitLoop
-from guided_diffusion.modules import NoisyTraining
-from guided_diffusion.programs import command, program
-from guided_diffusion.resume import Start, alone, find_start, mark_finished
-from guided_diffusion.strategies import build_trainer
-
-log = logging.getLogger(__name__)
+from guided_diffusion.config import chosen
+from guided_diffusion.programs import program
 
 
 def train(config: DictConfig, search: Sequence[Path] = ()) -> Path:
@@ -46,101 +25,9 @@ def train(config: DictConfig, search: Sequence[Path] = ()) -> Path:
         ValueError, FileNotFoundError: for a wrong config or missing data, before anything is written.
         SystemExit: with status 143 when told to stop by SIGTERM or SIGUSR1; a checkpoint is saved.
     """
-    output_dir = Path(config.output_dir)
-    runs = [run for run in (output_dir, *search) if (run / "config.yaml").is_file()]
-    start = find_start(_plain(config), output_dir, runs)
-    if start.folder != output_dir:
-        with suppress(OSError):
-            output_dir.rmdir()  # empty: Hydra has made it
-    if start.finished:
-        return start.folder
-    config.output_dir, config.resume = str(start.folder), None
-    plain = _plain(config)
-    module, data, trainer = assemble(config, plain)
-    with alone(start.folder):
-        if trainer.is_global_zero:
-            _describe(start, plain)
-        _prepare(trainer.loggers, start)
-        with finishing(trainer.loggers):
-            for logger in trainer.loggers:
-                logger.log_hyperparams(plain)
-            _fit(trainer, module, data, start.checkpoint)
-        if trainer.is_global_zero:
-            mark_finished(start.folder)
-    _announce(start.folder, module.kind)
-    return start.folder
+    from guided_diffusion.tasks.train import train  # here, so that --help need not wait for it
 
-
-def assemble(config: DictConfig, plain: dict[str, Any]) -> tuple[NoisyTraining, ImageDataModule, Trainer]:
-    """What trains, on what, and how; nothing is written yet."""
-    seed_everything(config.seed, workers=True, verbose=False)
-    data: ImageDataModule = build(config.data)
-    data.prepare_data()
-    data.setup("fit")
-    network = build_network(config.network, data.shape, data.num_classes)
-    module: NoisyTraining = build(config.module, network=network)
-    module.record = make_record(module.kind, plain, data)
-    _check_partners(config, module, Trait("this training", module.schedule, data.shape, data.class_names))
-    callbacks = [build(node) for node in config.callbacks.values() if isinstance(node, DictConfig)]
-    trainer = build_trainer(config.trainer, [Resumable(), *callbacks])
-    trainer.strategy.checkpoint_io = WholeCheckpointIO()
-    ResumableFitLoop.replace(trainer)
-    trainer.loggers = [build(node) for node in config.logger.values()]
-    if config.label_dropout == 0 and module.kind == "diffusion":
-        log.warning("label_dropout is 0: the model learns nothing without a label, so scales other than 1 say nothing")
-    return module, data, trainer
-
-
-def _plain(config: DictConfig) -> dict[str, Any]:
-    return cast(dict[str, Any], OmegaConf.to_container(config, resolve=True, throw_on_missing=True))
-
-
-def _describe(start: Start, plain: dict[str, Any]) -> None:
-    if not start.checkpoint:
-        OmegaConf.save(OmegaConf.create(plain), start.folder / "config.yaml")
-        (start.folder / "command.txt").write_text(command() + "\n")
-
-
-def _prepare(loggers: Sequence[Logger], start: Start) -> None:
-    """Of an earlier run in this folder, what was logged up to the checkpoint stays."""
-    for logger in loggers:
-        if isinstance(logger, CSVLogger):
-            logger.keep(start.rows)
-
-
-def _fit(trainer: Trainer, module: NoisyTraining, data: ImageDataModule, checkpoint: Path | None) -> None:
-    try:
-        with preemptible():
-            trainer.fit(module, datamodule=data, ckpt_path=checkpoint, weights_only=True)
-    except SIGTERMException:
-        if trainer.is_global_zero:
-            again = command() if "resume=" in command() else f"{command()} resume=auto"
-            print(f"\nstopped by a signal after step {trainer.global_step}; to go on: {again}", file=sys.stderr)
-        sys.exit(STATUS)
-
-
-def _check_partners(config: DictConfig, module: NoisyTraining, trait: Trait) -> None:
-    """The models that this one will sample with must be there, and for the same noise, images and classes."""
-    if module.kind == "diffusion":
-        check_guidance(config.guidance, trait)
-    elif config.callbacks.get("guide"):
-        if "classifier" not in config.guidance:
-            raise ValueError("callbacks.guide is guided by the classifier in training: add guidance=classifier")
-        check_match(trait, read_trait(config.callbacks.guide, "diffusion"))
-
-
-NEXT = {
-    "diffusion": "checkpoint={path} guidance.scale=3",
-    "classifier": "checkpoint=DIFFUSION guidance=classifier guidance.classifier={path} compare=true",
-}
-"""How to sample with what was trained, by its kind."""
-
-
-@rank_zero_only
-def _announce(output_dir: Path, kind: str) -> None:
-    path = output_dir / "checkpoints" / "last.ckpt"
-    print(f"\nEverything of this run is in {output_dir}")
-    print(f"Next: python -m guided_diffusion.sample {NEXT[kind].format(path=shlex.quote(str(path)))}")
+    return train(config, search)
 
 
 def run(config: DictConfig) -> None:

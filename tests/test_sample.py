@@ -52,7 +52,9 @@ def same(one, other):
 
 def test_it_writes_a_picture_the_numbers_and_its_config(sampled):
     folder = sampled("labels=[3,7]", "num_samples=4")
-    assert sorted(path.name for path in folder.iterdir()) == ["config.yaml", "samples.npz", "samples.png"]
+    assert sorted(path.name for path in folder.iterdir()) == [
+        *("config.yaml", "environment.json", "reproduce.sh", "samples.npz", "samples.png"),
+    ]
     assert images(folder).shape == (8, 1, 8, 8)
     assert images(folder).dtype == torch.float32
     assert images(folder).abs().max() <= 1
@@ -200,7 +202,16 @@ def test_compare_writes_both_grids_from_the_same_noise_and_the_labels(sampled, c
     common = ["labels=[3,7]", "num_samples=2"]
     folder = sampled(*common, "compare=true", "guidance.scale=9")
     assert {path.name for path in folder.iterdir()} == {
-        *("config.yaml", "labels.txt", "samples.npz", "samples.png", "unguided.npz", "unguided.png"),
+        *(
+            "config.yaml",
+            "environment.json",
+            "labels.txt",
+            "reproduce.sh",
+            "samples.npz",
+            "samples.png",
+            "unguided.npz",
+            "unguided.png",
+        ),
     }
     assert (folder / "labels.txt").read_text() == "class 3: 3 3\nclass 7: 7 7\n"
     assert same(folder, sampled(*common, "guidance.scale=9"))

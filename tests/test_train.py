@@ -23,8 +23,10 @@ FILES = {
     "command.txt",
     "config.yaml",
     "finished.txt",
+    "environment.json",
     "hparams.yaml",
     "metrics.csv",
+    "reproduce.sh",
     "samples/step_000004.png",
 }
 
@@ -80,7 +82,7 @@ def test_the_same_seed_gives_the_same_weights_and_another_others(run_dir, compos
 def test_the_initial_weights_follow_from_the_seed(compose, minimal, tmp_path):
     def initial(seed):
         torch.manual_seed(torch.seed())  # what others have drawn does not matter
-        train(compose(*minimal, f"seed={seed}", "module.optimizer.lr=0", output_dir=tmp_path))
+        train(compose(*minimal, f"seed={seed}", "module.optimizer.lr=1e-30", output_dir=tmp_path))
         return weights(tmp_path)
 
     assert torch.equal(initial(0), initial(0))
@@ -113,9 +115,22 @@ def test_pictures_can_be_opened(run_dir):
         assert len(np.unique(pixels)) > 10
 
 
-def test_a_warning_says_that_scales_mean_nothing_without_label_dropout(compose, minimal, tmp_path, caplog):
-    train(compose(*minimal, "label_dropout=0", output_dir=tmp_path))
-    assert "label_dropout is 0" in caplog.text
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("label_dropout=0", "scales: at 0, 3 samples need predictions without a label"),
+        ("label_dropout=1", "scales: at 1, 3 samples need predictions with a label"),
+    ],
+)
+def test_scales_that_need_what_label_dropout_does_not_teach_are_refused_unless_asked_for(
+    override, message, compose, minimal, tmp_path
+):
+    with pytest.raises(ValueError, match=message):
+        train(compose(*minimal, override, output_dir=tmp_path / "refused"))
+    assert not (tmp_path / "refused").exists()
+    only = "scales=[1]" if override == "label_dropout=0" else "scales=[0]"
+    assert train(compose(*minimal, override, only, output_dir=tmp_path / "taught")).is_dir()
+    assert train(compose(*minimal, override, "untaught_scales=true", output_dir=tmp_path / "asked for")).is_dir()
 
 
 @pytest.mark.parametrize("channels", [1, 3])
@@ -198,7 +213,7 @@ def test_what_the_last_line_says_can_be_typed_into_a_shell(minimal, tmp_path):
     assert sampled.returncode == 0
     assert sampled.stderr == ""
     (samples,) = (tmp_path / "outputs" / "samples").iterdir()
-    assert files(samples) == {"config.yaml", "samples.npz", "samples.png"}
+    assert files(samples) == {"config.yaml", "environment.json", "reproduce.sh", "samples.npz", "samples.png"}
     with np.load(samples / "samples.npz") as arrays:
         assert arrays["labels"].tolist() == [label for label in range(10) for _ in range(8)]
 

@@ -4,6 +4,7 @@ from guided_diffusion.callbacks.accuracy_by_noise import AccuracyByNoise
 from guided_diffusion.callbacks.accuracy_by_scale import AccuracyByScale
 from guided_diffusion.callbacks.checkpoints import LastCheckpoint
 from guided_diffusion.callbacks.ema import EMA
+from guided_diffusion.callbacks.finite import StopWhereNotFinite
 from guided_diffusion.callbacks.progress import StepProgress
 from guided_diffusion.callbacks.resumable import Resumable
 from guided_diffusion.callbacks.sample_grid import SampleGrid
@@ -18,4 +19,5 @@ __all__ = [
     "Resumable",
     "SampleGrid",
     "StepProgress",
+    "StopWhereNotFinite",
 ]

@@ -17,9 +17,14 @@ class StepProgress(ProgressBar):
 
     Args:
         every_n_steps: steps between two refreshes.
+
+    Raises:
+        ValueError: unless ``every_n_steps`` is at least 1.
     """
 
     def __init__(self, every_n_steps: int = 10) -> None:
+        if every_n_steps < 1:
+            raise ValueError(f"every_n_steps must be at least 1, got {every_n_steps}")
         super().__init__()
         self.every_n_steps = every_n_steps
         self._enabled = True

@@ -20,6 +20,9 @@ class SampleGrid(SamplingCallback):
     Args:
         recipe, scales, output_dir, every_n_steps, seed, guide: as for ``SamplingCallback``.
         max_classes: columns at the most.
+
+    Raises:
+        ValueError: unless ``max_classes`` is at least 1.
     """
 
     def __init__(
@@ -33,6 +36,8 @@ class SampleGrid(SamplingCallback):
         max_classes: int = 20,
     ) -> None:
         super().__init__(recipe, scales, output_dir, every_n_steps, seed, guide)
+        if max_classes < 1:
+            raise ValueError(f"max_classes must be at least 1, got {max_classes}")
         self.max_classes = max_classes
 
     def sample(self, trainer: Trainer, sweep: Sweep, data: ImageDataModule) -> None:

@@ -17,6 +17,7 @@ from guided_diffusion.checkpoints import load
 from guided_diffusion.data import ImageDataModule
 from guided_diffusion.denoisers import Denoiser
 from guided_diffusion.guidance import check_scale
+from guided_diffusion.memory import naming_memory
 from guided_diffusion.modules import NoisyTraining
 from guided_diffusion.sampling import Recipe, evaluating
 
@@ -122,4 +123,5 @@ class SamplingCallback(Callback):
             with trainer.precision_plugin.forward_context(), evaluating(module):
                 return recipe.sweep(denoiser, labels, data.shape, self.scales, self.seed)
 
-        self.sample(trainer, sweep, data)
+        with naming_memory("recipe.batch_size"):
+            self.sample(trainer, sweep, data)

@@ -15,9 +15,14 @@ class ImagesPerSecond(Callback):
 
     Args:
         every_n_steps: over how many steps it is averaged.
+
+    Raises:
+        ValueError: unless ``every_n_steps`` is at least 1.
     """
 
     def __init__(self, every_n_steps: int = 20) -> None:
+        if every_n_steps < 1:
+            raise ValueError(f"every_n_steps must be at least 1, got {every_n_steps}")
         self.every_n_steps = every_n_steps
         self._seconds, self._images, self._start = 0.0, 0, 0.0
 

@@ -21,6 +21,9 @@ class Fake(ImageDataModule):
         flip: mirror images in training.
         seed: of the order and the flips.
         split_seed: of the images and of the choice of the held-out ones.
+
+    Raises:
+        ValueError: if there is nothing of something.
     """
 
     name = "fake"
@@ -39,6 +42,10 @@ class Fake(ImageDataModule):
         split_seed: int = 0,
     ) -> None:
         super().__init__(batch_size, validation_size, flip, seed, split_seed)
+        sizes = {"channels": channels, "image_size": image_size, "num_classes": num_classes, "num_train": num_train}
+        for name, size in (sizes | {"num_test": num_test}).items():
+            if size < 1:
+                raise ValueError(f"{name} must be at least 1, got {size}")
         self.channels = channels
         self.image_size = image_size
         self.class_names = tuple(f"class {index}" for index in range(num_classes))

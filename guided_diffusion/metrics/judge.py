@@ -85,8 +85,16 @@ class JudgeSource:
         for name in ("steps", "batch_size", "learning_rate"):
             if not getattr(self, name) > 0:
                 raise ValueError(f"{name} must be positive, got {getattr(self, name)}")
+        self._check_width()
         if self.checkpoint is not None and not Path(self.checkpoint).is_file():
             raise FileNotFoundError(f"there is no judge at {Path(self.checkpoint).absolute()}")
+
+    def _check_width(self) -> None:
+        try:
+            with torch.device("meta"):
+                ARCHITECTURES[self.architecture](1, 8, 2, max(0, self.width))
+        except (ValueError, RuntimeError, ZeroDivisionError) as error:
+            raise ValueError(f"width {self.width} does not do for architecture {self.architecture}: {error}") from error
 
     def __call__(self, data: ImageDataModule) -> Judge:
         """The judge for this data, on the CPU; the global random state is left as it was.

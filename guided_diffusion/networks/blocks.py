@@ -6,14 +6,51 @@ from collections.abc import Callable, Sequence
 
 from torch import Tensor, nn
 
+from guided_diffusion.networks.layers import group_norm
 
-def check_sizes(image_size: int, patch_size: int, levels: int, attention_levels: Sequence[int]) -> None:
+
+def check_sizes(
+    image_size: int,
+    width: int,
+    multipliers: Sequence[int],
+    blocks: int,
+    attention_levels: Sequence[int],
+    head_channels: int,
+    dropout: float,
+    patch_size: int,
+) -> None:
     """Raise ``ValueError`` unless images of this size can be halved from level to level, and the levels exist."""
+    for name, value in (("width", width), ("blocks", blocks), ("head_channels", head_channels)):
+        check_positive(name, value)
+    check_positive("patch_size", patch_size)
+    if not multipliers or min(multipliers) < 1:
+        raise ValueError(f"multipliers must hold numbers of at least 1, got {list(multipliers)}")
+    if not 0 <= dropout < 1:
+        raise ValueError(f"dropout must be in [0, 1), got {dropout}")
+    for multiplier in multipliers:
+        _check_channels(width, multiplier)
+    _check_levels(image_size, patch_size, len(multipliers), attention_levels)
+
+
+def check_positive(name: str, value: int) -> None:
+    """Raise ``ValueError`` unless ``value`` is at least 1."""
+    if value < 1:
+        raise ValueError(f"{name} must be at least 1, got {value}")
+
+
+def _check_channels(width: int, multiplier: int) -> None:
+    try:
+        group_norm(width * multiplier)
+    except ValueError as error:
+        raise ValueError(f"width {width} times one of multipliers, {multiplier}: {error}") from error
+
+
+def _check_levels(image_size: int, patch_size: int, levels: int, attention_levels: Sequence[int]) -> None:
     factor = patch_size * 2 ** (levels - 1)
     if image_size % factor:
         raise ValueError(
-            f"images of {image_size}x{image_size} can't be halved: patch_size {patch_size} and "
-            f"{levels} levels need a multiple of {factor}"
+            f"images of {image_size}x{image_size} can't be halved so often: patch_size {patch_size} and "
+            f"multipliers for {levels} levels need a multiple of {factor}"
         )
     if not set(attention_levels) <= set(range(levels)):
         raise ValueError(f"attention_levels must be among 0 to {levels - 1}, got {list(attention_levels)}")

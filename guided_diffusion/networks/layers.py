@@ -135,7 +135,7 @@ def attention_heads(channels: int, head_channels: int) -> int:
     """
     heads = max(1, channels // head_channels)
     if channels % heads:
-        raise ValueError(f"{channels} channels can't be divided into {heads} attention heads")
+        raise ValueError(f"{channels} channels can't be divided into {heads} attention heads: change head_channels")
     return heads
 
 

@@ -31,7 +31,8 @@ class NoisyClassifier(nn.Module):
         patch_size: 2 works on 2x2 patches of pixels (space to depth): a quarter of the cost.
 
     Raises:
-        ValueError: if the sizes don't divide: image by patch and levels, channels by groups and heads.
+        ValueError: if the sizes don't divide: image by patch and levels, channels by groups and heads; if one is not
+            positive, or ``dropout`` not in [0, 1).
     """
 
     def __init__(
@@ -48,7 +49,7 @@ class NoisyClassifier(nn.Module):
         patch_size: int = 1,
     ) -> None:
         super().__init__()
-        check_sizes(image_size, patch_size, len(multipliers), attention_levels)
+        check_sizes(image_size, width, multipliers, blocks, attention_levels, head_channels, dropout, patch_size)
         widths = [width * multiplier for multiplier in multipliers]
         condition_channels = 4 * width
 

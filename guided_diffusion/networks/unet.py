@@ -36,7 +36,8 @@ class UNet(nn.Module):
         combine: how noise level and label are combined: ``add``, ``multiply`` or ``concat``.
 
     Raises:
-        ValueError: if the sizes don't divide: image by patch and levels, channels by groups and heads.
+        ValueError: if the sizes don't divide: image by patch and levels, channels by groups and heads; if one is not
+            positive, or ``dropout`` not in [0, 1).
     """
 
     def __init__(
@@ -55,7 +56,7 @@ class UNet(nn.Module):
         combine: str = "add",
     ) -> None:
         super().__init__()
-        check_sizes(image_size, patch_size, len(multipliers), attention_levels)
+        check_sizes(image_size, width, multipliers, blocks, attention_levels, head_channels, dropout, patch_size)
         widths = [width * multiplier for multiplier in multipliers]
         condition_channels = 4 * width
 

@@ -1,0 +1,166 @@
+"""Train a diffusion model or a classifier to guide one: what ``python -m guided_diffusion.train`` does."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, cast
+
+from omegaconf import DictConfig, OmegaConf
+from pytorch_lightning import Trainer, seed_everything
+from pytorch_lightning.loggers import Logger
+from pytorch_lightning.utilities import rank_zero_only
+from pytorch_lightning.utilities.exceptions import SIGTERMException
+
+from guided_diffusion.callbacks import Resumable
+from guided_diffusion.checkpoint_io import WholeCheckpointIO
+from guided_diffusion.checkpoints import Trait, build_network, check_guidance, check_match, make_record, read_trait
+from guided_diffusion.checks import (
+    check_label_dropout,
+    check_optimization,
+    check_recipe,
+    check_scales,
+    check_seed,
+    check_trainer,
+)
+from guided_diffusion.config import TrainConfig, build
+from guided_diffusion.dashboards import finishing
+from guided_diffusion.data import ImageDataModule
+from guided_diffusion.interruption import STATUS, preemptible
+from guided_diffusion.loggers import CSVLogger
+from guided_diffusion.loops import ResumableFitLoop
+from guided_diffusion.memory import naming_memory
+from guided_diffusion.modules import NoisyTraining
+from guided_diffusion.programs import command
+from guided_diffusion.record import write_record
+from guided_diffusion.resume import Start, alone, find_start, mark_finished
+from guided_diffusion.sampling import Recipe
+from guided_diffusion.signatures import check_config
+from guided_diffusion.strategies import build_trainer
+
+
+def train(config: DictConfig, search: Sequence[Path] = ()) -> Path:
+    """Train as ``config`` says and return the run's folder: another than ``output_dir`` where ``resume`` finds one.
+
+    Args:
+        config: of the training.
+        search: folders of runs that ``resume=auto`` may go on with, beside ``output_dir``.
+
+    Raises:
+        ValueError, FileNotFoundError: for a wrong config or missing data, before anything is written.
+        SystemExit: with status 143 when told to stop by SIGTERM or SIGUSR1; a checkpoint is saved.
+    """
+    output_dir = Path(config.output_dir)
+    _check_values(_plain(config))
+    runs = [run for run in (output_dir, *search) if (run / "config.yaml").is_file()]
+    start = find_start(_plain(config), output_dir, runs)
+    if start.folder != output_dir:
+        with suppress(OSError):
+            output_dir.rmdir()  # empty: Hydra has made it
+    if start.finished:
+        return start.folder
+    config.output_dir, config.resume = str(start.folder), None
+    plain = _plain(config)
+    module, data, trainer = assemble(config, plain)
+    with alone(start.folder):
+        if trainer.is_global_zero:
+            _describe(start, plain, trainer.strategy.root_device.type)
+        _prepare(trainer.loggers, start)
+        with finishing(trainer.loggers):
+            for logger in trainer.loggers:
+                logger.log_hyperparams(plain)
+            _fit(trainer, module, data, start.checkpoint)
+        if trainer.is_global_zero:
+            mark_finished(start.folder)
+    _announce(start.folder, module.kind)
+    return start.folder
+
+
+def assemble(config: DictConfig, plain: dict[str, Any]) -> tuple[NoisyTraining, ImageDataModule, Trainer]:
+    """What trains, on what, and how; nothing is written yet."""
+    seed_everything(config.seed, workers=True, verbose=False)
+    data: ImageDataModule = build(config.data)
+    data.prepare_data()
+    data.setup("fit")
+    network = build_network(config.network, data.shape, data.num_classes)
+    module: NoisyTraining = build(config.module, network=network)
+    module.record = make_record(module.kind, plain, data)
+    _check_partners(config, module, Trait("this training", module.schedule, data.shape, data.class_names))
+    callbacks = [build(node) for node in config.callbacks.values() if isinstance(node, DictConfig)]
+    check_optimization(module)
+    _check_samples(plain, build(config.recipe), module)
+    trainer = build_trainer(config.trainer, [Resumable(), *callbacks])
+    trainer.strategy.checkpoint_io = WholeCheckpointIO()
+    ResumableFitLoop.replace(trainer)
+    trainer.loggers = [build(node) for node in config.logger.values()]
+    return module, data, trainer
+
+
+def _plain(config: DictConfig) -> dict[str, Any]:
+    return cast(dict[str, Any], OmegaConf.to_container(config, resolve=True, throw_on_missing=True))
+
+
+def _check_values(plain: dict[str, Any]) -> None:
+    check_config(plain, TrainConfig)
+    check_seed(plain["seed"])
+    check_scales(plain["scales"])
+    check_trainer(plain["trainer"])
+
+
+def _check_samples(plain: dict[str, Any], recipe: Recipe, module: NoisyTraining) -> None:
+    """Refuse, also where nothing is sampled in training, what samples of this training can't be made with."""
+    check_recipe(recipe, module.schedule)
+    if module.kind == "diffusion" and not plain["untaught_scales"]:
+        check_label_dropout(plain["label_dropout"], recipe, plain["scales"], module.schedule, "scales")
+
+
+def _describe(start: Start, plain: dict[str, Any], device: str) -> None:
+    if not start.checkpoint:
+        OmegaConf.save(OmegaConf.create(plain), start.folder / "config.yaml")
+        (start.folder / "command.txt").write_text(command() + "\n")
+        write_record(start.folder, plain["seed"], device)
+
+
+def _prepare(loggers: Sequence[Logger], start: Start) -> None:
+    """Of an earlier run in this folder, what was logged up to the checkpoint stays."""
+    for logger in loggers:
+        if isinstance(logger, CSVLogger):
+            logger.keep(start.rows)
+
+
+def _fit(trainer: Trainer, module: NoisyTraining, data: ImageDataModule, checkpoint: Path | None) -> None:
+    try:
+        with preemptible(), naming_memory("data.batch_size"):
+            trainer.fit(module, datamodule=data, ckpt_path=checkpoint, weights_only=True)
+    except SIGTERMException:
+        if trainer.is_global_zero:
+            again = command() if "resume=" in command() else f"{command()} resume=auto"
+            print(f"\nstopped by a signal after step {trainer.global_step}; to go on: {again}", file=sys.stderr)
+        sys.exit(STATUS)
+
+
+def _check_partners(config: DictConfig, module: NoisyTraining, trait: Trait) -> None:
+    """The models that this one will sample with must be there, and for the same noise, images and classes."""
+    if module.kind == "diffusion":
+        check_guidance(config.guidance, trait)
+    elif config.callbacks.get("guide"):
+        if "classifier" not in config.guidance:
+            raise ValueError("callbacks.guide is guided by the classifier in training: add guidance=classifier")
+        check_match(trait, read_trait(config.callbacks.guide, "diffusion"))
+
+
+NEXT = {
+    "diffusion": "checkpoint={path} guidance.scale=3",
+    "classifier": "checkpoint=DIFFUSION guidance=classifier guidance.classifier={path} compare=true",
+}
+"""How to sample with what was trained, by its kind."""
+
+
+@rank_zero_only
+def _announce(output_dir: Path, kind: str) -> None:
+    path = output_dir / "checkpoints" / "last.ckpt"
+    print(f"\nEverything of this run is in {output_dir}")
+    print(f"Next: python -m guided_diffusion.sample {NEXT[kind].format(path=shlex.quote(str(path)))}")
