@@ -35,9 +35,7 @@ _failed: list[int] = []
 """Numbers of the jobs of this sweep that failed."""
 _folders: list[Path] = []
 """Of the run and those it is in, the innermost first; and which of them are new."""
-_new_failed: list[int] = []
-"""Numbers of the jobs of this sweep that failed."""
-_folders: list[Path] = []
+_new_folders: list[Path] = []
 
 
 def program(task: Callable[[DictConfig], object], config_name: str) -> Callable[[], None]:

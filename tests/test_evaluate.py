@@ -15,7 +15,7 @@ from guided_diffusion.evaluate import evaluate
 from guided_diffusion.results import COLUMNS, read
 
 FILES = {"about.json", "command.txt", "config.yaml", "intervals.csv", "metrics.csv", "per_class.csv", "pictures.npz"}
-FILES |= {"report.html", "results.csv"}
+FILES |= {"report.html", "results.csv", "environment.json", "reproduce.sh"}
 SMALL = ("num_samples=2", "judge.steps=2", "judge.width=8", "trainer.accelerator=cpu", "trainer.precision=32-true")
 
 
