@@ -31,8 +31,10 @@ log = logging.getLogger(__name__)
 
 USER_ERRORS = (ValueError, OSError, OmegaConfBaseException, HydraException)
 
-_failed: list[int] = []
-"""Numbers of the jobs of this sweep that failed."""
+FAILED = "failed.txt"
+"""Of a sweep: a line for each job that failed."""
+
+_failed_sweeps: list[Path] = []
 _folders: list[Path] = []
 """Of the run and those it is in, the innermost first; and which of them are new."""
 _new_folders: list[Path] = []
@@ -57,18 +59,16 @@ def program(task: Callable[[DictConfig], object], config_name: str) -> Callable[
         except Exception as error:
             if HydraConfig.get().mode != RunMode.MULTIRUN:
                 raise
-            _failed.append(HydraConfig.get().job.num)  # not raised, so that the sweep ends as one that went well does
-            if _is_users(error):
-                log.error("job %s: error: %s", _failed[-1], explain(error, config_name))
-            else:
-                log.exception("job %s failed", _failed[-1])
+            _note_failure(explain(error, config_name) if _is_users(error) else str(error))
+            if not _is_users(error):
+                log.exception("job %s failed", HydraConfig.get().job.num)
         finally:
             _remove_if_empty(folder)
 
     def main() -> None:
         _quiet()
         register()
-        _failed.clear()
+        _failed_sweeps.clear()
         _folders.clear()
         _new_folders.clear()
         try:
@@ -84,15 +84,18 @@ def program(task: Callable[[DictConfig], object], config_name: str) -> Callable[
             sys.exit(1)
         finally:
             _remove_new_folders()
-        if _failed:
+        if _failed_sweeps:
             sys.exit(1)
 
     return main
 
 
-def note_failure(job: int) -> None:
-    """Let the program end with status 1: a job of its sweep, perhaps in another process, left nothing."""
-    _failed.append(job)
+def _note_failure(message: str) -> None:
+    """In a file of the sweep, whichever process the job is in; a job does not raise, so that the sweep ends in order."""
+    hydra_config = HydraConfig.get()
+    log.error("job %s: error: %s", hydra_config.job.num, message)
+    with (Path(hydra_config.sweep.dir) / FAILED).open("a") as file:
+        file.write(f"{hydra_config.job.num}: {' '.join(hydra_config.overrides.task)}: {message}\n")
 
 
 def command() -> str:
@@ -139,13 +142,17 @@ def _raise(error: Exception) -> None:
 
 
 class NoteNewFolders(Callback):
-    """A callback of Hydra's that notes which folders a run is about to make, so that none is left empty."""
+    """A callback of Hydra's that notes which folders a run is about to make, so that none is left empty, and failures."""
 
     def on_run_start(self, config: DictConfig, **kwargs: Any) -> None:
         _note_folders(config.hydra.run)
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
         _note_folders(config.hydra.sweep)
+
+    def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
+        if (Path(config.hydra.sweep.dir) / FAILED).is_file():
+            _failed_sweeps.append(Path(config.hydra.sweep.dir))
 
 
 def _note_folders(node: DictConfig) -> None:
@@ -163,8 +170,9 @@ def _is_of_the_folder(error: BaseException) -> bool:
 def _remove_new_folders() -> None:
     """Those with nothing in them; of a sweep nothing is there where all there is is what Hydra wrote before it."""
     for folder in _new_folders:
-        if folder.is_dir() and [path.name for path in folder.iterdir()] == ["multirun.yaml"]:
-            (folder / "multirun.yaml").unlink()
+        if folder.is_dir() and {path.name for path in folder.iterdir()} <= {"multirun.yaml", FAILED}:
+            for path in folder.iterdir():
+                path.unlink()
         _remove_if_empty(folder)
 
 

@@ -13,8 +13,6 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf
 
-from guided_diffusion.programs import note_failure
-
 log = logging.getLogger(__name__)
 
 IN_THE_TABLE = frozenset(
@@ -74,11 +72,9 @@ def gather(jobs: Sequence[Job], folder: Path, command: str) -> None:
     evaluated = [job for job in jobs if (job.folder / "results.csv").is_file()]
     trained = [job for job in jobs if (job.folder / "accuracy_by_scale.csv").is_file()]
     finished = evaluated or trained
-    unfinished = [job for job in jobs if job not in finished]
-    failed = [f"{job.number}: {' '.join(job.overrides)}" for job in unfinished]
-    for job in unfinished:
-        log.error("job %s left no results: %s", job.number, " ".join(job.overrides))
-        note_failure(job.number)
+    failed = [f"{job.number}: {' '.join(job.overrides)}" for job in jobs if job not in finished]
+    if finished and failed:
+        log.error("these jobs left no results:\n%s", "\n".join(failed))
     if evaluated:
         _gather_evaluations(evaluated, folder, command, failed)
     elif trained:

@@ -137,7 +137,7 @@ def test_killed_in_the_middle_and_started_again_it_gives_the_same_table(checkpoi
     [
         ("scales=[]", "scales must hold at least one number"),
         ("scales=[1,1]", "scales must differ"),
-        ("scales=[nan]", "scale must be finite"),
+        ("scales=[nan]", "scales must be finite"),
         ("num_samples=0", "num_samples must be at least 1, got 0"),
         ("checkpoint=nowhere.ckpt", "there is no checkpoint at"),
         ("checkpoint=null", "checkpoint is missing: add checkpoint=PATH"),
@@ -190,8 +190,9 @@ def test_a_sweep_of_which_a_job_fails_says_which_and_gathers_the_others(call, ch
     assert called.status == 1
     (sweep,) = (tmp_path / "outputs" / "evaluations").iterdir()
     assert [row["scale"] for row in table(sweep)] == ["0", "2"]
-    assert "job 1: " in called.out
-    assert "left no results" in called.out
+    assert "job 1: error: " in called.out
+    assert "these jobs left no results" in called.out
+    assert (sweep / "failed.txt").read_text().startswith("1: ")
     assert "guidance.scale=nan" in (sweep / "report.html").read_text()
 
 

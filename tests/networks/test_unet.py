@@ -114,7 +114,10 @@ def test_patches_read_each_pixel_and_give_each_its_own_output(perturbed):
     [
         ({"image_size": 7}, "images of 7x7 can't be halved.*multiple of 2"),
         ({"image_size": 28, "multipliers": (1, 2, 2, 2)}, "images of 28x28.*4 levels need a multiple of 8"),
-        ({"image_size": 10, "patch_size": 2}, "images of 10x10.*patch_size 2 and 2 levels need a multiple of 4"),
+        (
+            {"image_size": 10, "patch_size": 2},
+            "images of 10x10.*patch_size 2 and multipliers for 2 levels need a multiple of 4",
+        ),
         ({"width": 4}, "4 channels can't be divided into groups: take a multiple of 8"),
         ({"attention_levels": (2,)}, r"attention_levels must be among 0 to 1, got \[2\]"),
         ({"width": 40, "head_channels": 12}, "80 channels can't be divided into 6 attention heads"),
