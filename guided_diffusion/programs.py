@@ -91,7 +91,7 @@ def program(task: Callable[[DictConfig], object], config_name: str) -> Callable[
 
 
 def _note_failure(message: str) -> None:
-    """In a file of the sweep, whichever process the job is in; a job does not raise, so that the sweep ends in order."""
+    """In a file of the sweep, whichever process the job is in: it does not raise, so that the sweep ends in order."""
     hydra_config = HydraConfig.get()
     log.error("job %s: error: %s", hydra_config.job.num, message)
     with (Path(hydra_config.sweep.dir) / FAILED).open("a") as file:
@@ -142,7 +142,7 @@ def _raise(error: Exception) -> None:
 
 
 class NoteNewFolders(Callback):
-    """A callback of Hydra's that notes which folders a run is about to make, so that none is left empty, and failures."""
+    """A callback of Hydra's: which folders a run is about to make, so that none is left empty, and whether jobs failed."""
 
     def on_run_start(self, config: DictConfig, **kwargs: Any) -> None:
         _note_folders(config.hydra.run)

@@ -116,7 +116,7 @@ def test_patches_read_each_pixel_and_give_each_its_own_output(perturbed):
         ({"image_size": 28, "multipliers": (1, 2, 2, 2)}, "images of 28x28.*4 levels need a multiple of 8"),
         (
             {"image_size": 10, "patch_size": 2},
-            "images of 10x10.*patch_size 2 and multipliers for 2 levels need a multiple of 4",
+            "images of 10x10.*patch_size 2.* 2 levels need a multiple of 4",
         ),
         ({"width": 4}, "4 channels can't be divided into groups: take a multiple of 8"),
         ({"attention_levels": (2,)}, r"attention_levels must be among 0 to 1, got \[2\]"),
