@@ -225,7 +225,7 @@ def _against_scale(lines: Sequence[Curve], measure: str) -> tuple[Figure, Axes]:
 
 def _floors(lines: Sequence[Curve]) -> NDArray[np.float64]:
     """One as a rule; of a sweep there may be more."""
-    floors = np.array([row.fld_floor for curve in lines for row in curve.rows], dtype=float)
+    floors = np.array([row.floors["fld"] for curve in lines for row in curve.rows], dtype=float)
     return np.unique(floors[np.isfinite(floors)])
 
 

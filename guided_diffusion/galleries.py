@@ -14,7 +14,7 @@ from torch import Tensor
 from guided_diffusion.checkpoints import TrainedDiffusion
 from guided_diffusion.data import Pattern, Patterns
 from guided_diffusion.plots import grid, save_labelled_grid
-from guided_diffusion.point_plots import point_frames, save_scatter_grid
+from guided_diffusion.point_plots import LIMIT, NOISE_LIMIT, densities_of, point_frames, save_scatter_grid
 from guided_diffusion.samplers import Step
 
 
@@ -69,10 +69,11 @@ class PointGallery:
         return 400
 
     def save(self, samples: Float[Tensor, "classes n 2"], names: Sequence[str], path: Path) -> None:
-        save_scatter_grid(samples[None], self.patterns, path, rows=[""], columns=names, own=self._own(names))
+        densities = densities_of(self.patterns, LIMIT)
+        save_scatter_grid(samples[None], densities, path, rows=[""], columns=names, own=self._own(names))
 
     def frames(self, steps: Sequence[Step], names: Sequence[str]) -> Iterator[UInt8[Tensor, "height width 3"]]:
-        return point_frames(steps, self.patterns, self._own(names), names)
+        return point_frames(steps, densities_of(self.patterns, NOISE_LIMIT), self._own(names), names)
 
     def _own(self, names: Sequence[str]) -> list[int]:
         return [self.class_names.index(name) for name in names]

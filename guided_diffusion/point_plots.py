@@ -23,7 +23,7 @@ from guided_diffusion.samplers import Step
 
 LIMIT = 1.35
 """Pictures show the plane from minus this to this, the data from -1 to 1."""
-NOISE_LIMIT = 1.9
+NOISE_LIMIT = 1.6
 """The same for animations, which begin with noise."""
 CELLS = 150
 OWN, OTHER = 0.45, 0.16
@@ -34,54 +34,69 @@ MAX_PATHS = 40
 DOT = 5.0
 
 
-def save_scatter_grid(
+def densities_of(patterns: Sequence[Pattern], limit: float) -> NDArray[np.float32]:
+    """The exact density of each pattern on a grid from ``-limit`` to ``limit``, 1 where it is densest."""
+    edges = torch.linspace(-limit, limit, CELLS + 1, dtype=torch.float64)
+    masses = [pattern.mass(edges) for pattern in patterns]
+    return torch.stack([mass / mass.max() for mass in masses]).float().numpy()
+
+
+def scatter_grid(
     points: Float[Tensor, "rows columns n 2"],
-    patterns: Sequence[Pattern],
-    path: str | Path,
+    densities: NDArray[np.float32],
     rows: Sequence[str],
     columns: Sequence[str],
     own: Sequence[int],
-) -> None:
-    """A PNG of a panel for each row and column: its first points, over the density of the data.
+) -> Figure:
+    """A panel for each row and column: its first points, over the density of the data.
 
     Args:
         points: of each panel.
-        patterns: all that the data have.
-        path: of the PNG.
+        densities: of all patterns of the data, of ``densities_of(patterns, LIMIT)``.
         rows, columns: names.
         own: for each column the number of its pattern, which stands out.
     """
     figure, panels = _panels(len(rows), len(columns), LIMIT)
     for name, of_row, points_of_row in zip(rows, panels, points, strict=True):
         of_row[0].set_ylabel(name)
-        for column, (panel, cloud) in enumerate(zip(of_row, points_of_row, strict=True)):
-            draw_density(panel, patterns, own[column], LIMIT)
-            _dots(panel, own[column]).set_data(*cloud[:MAX_SHOWN].T.numpy())
+        for label, panel, cloud in zip(own, of_row, points_of_row, strict=True):
+            draw_density(panel, densities, label, LIMIT)
+            _dots(panel, label).set_data(*cloud[:MAX_SHOWN].T.numpy())
     for panel, name in zip(panels[0], columns, strict=True):
         panel.set_title(name, fontsize=10)
+    return figure
+
+
+def save_scatter_grid(
+    points: Float[Tensor, "rows columns n 2"],
+    densities: NDArray[np.float32],
+    path: str | Path,
+    rows: Sequence[str],
+    columns: Sequence[str],
+    own: Sequence[int],
+) -> None:
+    """A PNG of ``scatter_grid``."""
+    figure = scatter_grid(points, densities, rows, columns, own)
     with whole_file(path) as temporary:
         figure.savefig(temporary)
 
 
-def draw_density(axes: Axes, patterns: Sequence[Pattern], own: int, limit: float) -> None:
-    """The exact density of the data in greys, that of one pattern darker; equally dark at its densest in each."""
-    edges = torch.linspace(-limit, limit, CELLS + 1, dtype=torch.float64)
-    dark = np.zeros((CELLS, CELLS))
-    for label, pattern in enumerate(patterns):
-        mass = pattern.mass(edges).numpy()
-        dark = np.maximum(dark, (OWN if label == own else OTHER) * (mass / mass.max()) ** 0.5)
+def draw_density(axes: Axes, densities: NDArray[np.float32], own: int, limit: float) -> None:
+    """The density of the data in greys, that of one pattern darker; equally dark at its densest in each."""
+    darkness = [OWN if label == own else OTHER for label in range(len(densities))]
+    dark = (np.array(darkness)[:, None, None] * densities**0.5).max(axis=0)
     extent = (-limit, limit, -limit, limit)
     axes.imshow(1 - dark, cmap="gray", vmin=0, vmax=1, extent=extent, origin="lower", interpolation="bilinear")
 
 
 def point_frames(
-    steps: Sequence[Step], patterns: Sequence[Pattern], own: Sequence[int], names: Sequence[str]
+    steps: Sequence[Step], densities: NDArray[np.float32], own: Sequence[int], names: Sequence[str]
 ) -> Iterator[UInt8[Tensor, "height width 3"]]:
     """A frame for every step: a column for each class, x_t with the paths so far above the estimate of x_0.
 
     Args:
         steps: of a sampler; as many points of each class, class after class.
-        patterns: all that the data have.
+        densities: of all patterns of the data, of ``densities_of(patterns, NOISE_LIMIT)``.
         own: for each column the number of its pattern.
         names: of the columns.
     """
@@ -89,7 +104,7 @@ def point_frames(
     for of_row, quantity in zip(panels, ("$x_t$", "estimate of $x_0$"), strict=True):
         of_row[0].set_ylabel(quantity)
         for panel, label in zip(of_row, own, strict=True):
-            draw_density(panel, patterns, label, NOISE_LIMIT)
+            draw_density(panel, densities, label, NOISE_LIMIT)
     for panel, name in zip(panels[0], names, strict=True):
         panel.set_title(name, fontsize=10)
     time = figure.text(0.995, 0.99, "", ha="right", va="top", fontsize=9)
@@ -102,7 +117,7 @@ def point_frames(
             lines.set_segments(list(x[: number + 1, column, :MAX_PATHS].swapaxes(0, 1)))
         for artist, cloud in zip(dots, [*x[number], *x0[number]], strict=True):
             artist.set_data(*cloud.T)
-        yield _pixels(figure)
+        yield pixels_of(figure)
 
 
 def _parts(steps: Sequence[Step]) -> tuple[list[Tensor], list[Tensor]]:
@@ -137,7 +152,7 @@ def _colour(label: int) -> tuple[float, float, float, float]:
     return matplotlib.colormaps["tab10"](label % 10)
 
 
-def _pixels(figure: Figure) -> UInt8[Tensor, "height width 3"]:
+def pixels_of(figure: Figure) -> UInt8[Tensor, "height width 3"]:
     canvas = figure.canvas
     canvas.draw()
     return torch.from_numpy(np.asarray(canvas.buffer_rgba())[..., :3].copy())  # type: ignore[attr-defined]

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -22,6 +23,8 @@ from guided_diffusion.plots import save_animation
 from guided_diffusion.programs import program
 from guided_diffusion.samplers import Step
 from guided_diffusion.sampling import Recipe, evaluating
+
+T = TypeVar("T")
 
 QUIET_SECONDS = 2
 """Of waiting before a progress bar appears."""
@@ -70,8 +73,8 @@ def sample(config: DictConfig, overrides: Sequence[str] = ()) -> Path:
         shown = torch.arange(len(labels)).unflatten(0, (len(classes), -1))
         rows = shown[:, : gallery.animated(len(classes))].flatten()
         steps = _steps(recipe, model, labels[rows], rows.tolist(), config.seed)
-        frames = tqdm(gallery.frames(steps, names), "rendering", len(steps), leave=False, delay=QUIET_SECONDS)
-        save_animation(list(frames), output_dir / "animation")
+        frames = list(_shown(gallery.frames(steps, names), "rendering", len(steps)))
+        save_animation(frames, output_dir / "animation")
     OmegaConf.save(config, output_dir / "config.yaml", resolve=True)
     return output_dir
 
@@ -98,7 +101,13 @@ def _steps(recipe: Recipe, model: TrainedDiffusion, labels: Tensor, indices: lis
     """Everything between noise and sample."""
     steps = recipe.steps(model.denoiser, labels, model.shape, indices, seed)
     with evaluating(model.denoiser):
-        return list(tqdm(steps, "sampling", recipe.sampler.steps, leave=False, delay=QUIET_SECONDS))
+        return list(_shown(steps, "sampling", recipe.sampler.steps))
+
+
+def _shown(items: Iterable[T], what: str, total: int) -> Iterable[T]:
+    """The items, with a progress bar if they take long."""
+    interval = 0.5 if sys.stderr.isatty() else 10
+    return tqdm(items, what, total, leave=False, delay=QUIET_SECONDS, mininterval=interval, dynamic_ncols=True)
 
 
 def run(config: DictConfig) -> None:

@@ -318,7 +318,8 @@ def fabricate() -> Callable[..., Results]:
             {"class": index, "class_name": f"class <{index}>", "count": 4, "f1": value} for index in range(classes)
         ]
         measured = {name: Interval(value, value - 0.05, value + 0.02) for name in measures}
-        return Result("cfg", scale, "ddim", 25, 4 * classes, measured, 0.125, 2.0, 1.5, per_class, pictures, options)
+        floors = {"fld": 0.125}
+        return Result("cfg", scale, "ddim", 25, 4 * classes, measured, floors, 2.0, 1.5, per_class, pictures, options)
 
     def fabricated(
         scales: Sequence[float] = (0.0, 1.0, 3.0),

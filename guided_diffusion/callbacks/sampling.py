@@ -14,7 +14,7 @@ from torch import Tensor
 
 from guided_diffusion.callbacks.ema import evaluation_weights
 from guided_diffusion.checkpoints import load
-from guided_diffusion.data import ImageDataModule
+from guided_diffusion.data import LabelledDataModule
 from guided_diffusion.denoisers import Denoiser
 from guided_diffusion.guidance import check_scale
 from guided_diffusion.modules import NoisyTraining
@@ -43,6 +43,10 @@ SUBJECTS: dict[str, Callable[[Any, Denoiser | None, Recipe], Subject | None]] = 
     "classifier": the_guide_with_the_classifier_in_training,
 }
 """By the kind of the training."""
+
+
+OPTIONS = {"images": "default", "points": "patterns"}
+"""The callbacks for each kind of data, as the config calls them."""
 
 
 class SamplingCallback(Callback):
@@ -86,13 +90,23 @@ class SamplingCallback(Callback):
         self.guide = load(guide).denoiser if guide else None
         self._sampled_step = 0
 
+    @property
     @abstractmethod
-    def sample(self, trainer: Trainer, sweep: Sweep, data: ImageDataModule) -> None:
+    def kind(self) -> str:
+        """What the data must be, ``images`` or ``points``."""
+
+    @abstractmethod
+    def sample(self, trainer: Trainer, sweep: Sweep, data: LabelledDataModule) -> None:
         """Call ``sweep(labels)`` for samples of shape (scales, labels, ...) and write what comes of them."""
 
     def setup(self, trainer: Trainer, pl_module: Any, stage: str) -> None:
         if self.guide is not None and "classifier" not in {field.name for field in fields(self.recipe.guidance)}:  # type: ignore[arg-type]
             raise ValueError("the guide is guided by the classifier in training: add guidance=classifier")
+        data = trainer.datamodule  # type: ignore[attr-defined]
+        if data.kind != self.kind:
+            raise ValueError(
+                f"{type(self).__name__} is for {self.kind}, and the data are {data.kind}: add callbacks={OPTIONS[data.kind]}"
+            )
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
