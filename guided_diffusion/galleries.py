@@ -38,8 +38,8 @@ class Gallery(Protocol):
 class ImageGallery:
     """A row for each class; in animations a column for each sample."""
 
-    num_samples = 8
-    columns = 10
+    num_samples: ClassVar[int] = 8
+    columns: ClassVar[int] = 10
 
     def animated(self, num_classes: int) -> int:
         return max(1, self.columns // num_classes)
@@ -63,7 +63,7 @@ class PointGallery:
 
     patterns: Sequence[Pattern]
     class_names: Sequence[str]
-    num_samples = 1000
+    num_samples: ClassVar[int] = 1000
 
     def animated(self, num_classes: int) -> int:
         return 400

@@ -69,9 +69,7 @@ class DistanceByScale(SamplingCallback):
             rows.writerow(COLUMNS)
             for scale, one in zip(self.scales, distances, strict=True):
                 values = one.mean().item(), one.quantile(0.95).item(), _off(one)
-                rows.writerow(
-                    [f"{scale:g}", *(f"{value:.6f}" for value in values), self.num_samples, f"{floor:.6f}"]
-                )
+                rows.writerow([f"{scale:g}", *(f"{value:.6f}" for value in values), self.num_samples, f"{floor:.6f}"])
         points = [(scale, _off(one)) for scale, one in zip(self.scales, distances, strict=True)]
         save_share_plot(
             {"samples": points},
@@ -82,7 +80,9 @@ class DistanceByScale(SamplingCallback):
         )
 
     def _print(self, distances: Sequence[Tensor], floor: float) -> None:
-        print(f"\nshare of {self.num_samples} samples within {TOLERANCE} of their curve; of true points {1 - floor:.1%}")
+        print(
+            f"\nshare of {self.num_samples} samples within {TOLERANCE} of their curve; of true points {1 - floor:.1%}"
+        )
         for scale, one in zip(self.scales, distances, strict=True):
             print(f"  w = {scale:<5g} {1 - _off(one):7.1%}   mean distance {one.mean():.4f}")
 

@@ -6,7 +6,7 @@ from abc import abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import fields, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from pytorch_lightning import Callback, LightningModule, Trainer
@@ -68,6 +68,9 @@ class SamplingCallback(Callback):
         ValueError: if ``every_n_steps`` is negative, or there are no scales or one that is not finite.
     """
 
+    kind: ClassVar[str]
+    """What the data must be, ``images`` or ``points``."""
+
     def __init__(
         self,
         recipe: Recipe,
@@ -90,11 +93,6 @@ class SamplingCallback(Callback):
         self.guide = load(guide).denoiser if guide else None
         self._sampled_step = 0
 
-    @property
-    @abstractmethod
-    def kind(self) -> str:
-        """What the data must be, ``images`` or ``points``."""
-
     @abstractmethod
     def sample(self, trainer: Trainer, sweep: Sweep, data: LabelledDataModule) -> None:
         """Call ``sweep(labels)`` for samples of shape (scales, labels, ...) and write what comes of them."""
@@ -105,7 +103,8 @@ class SamplingCallback(Callback):
         data = trainer.datamodule  # type: ignore[attr-defined]
         if data.kind != self.kind:
             raise ValueError(
-                f"{type(self).__name__} is for {self.kind}, and the data are {data.kind}: add callbacks={OPTIONS[data.kind]}"
+                f"{type(self).__name__} is for {self.kind}, and the data are {data.kind}: "
+                f"add callbacks={OPTIONS[data.kind]}"
             )
 
     def on_train_batch_end(

@@ -203,17 +203,13 @@ def _against_true(
     return found | {"mmd": _centred(kernels(torch.ones(1, len(points)).double()).item(), kernels(counts))}
 
 
-def _against_density(
-    points: Float[Tensor, "n 2"], pattern: Pattern, rows: Int[Tensor, "r n"]
-) -> dict[str, _Resampled]:
+def _against_density(points: Float[Tensor, "n 2"], pattern: Pattern, rows: Int[Tensor, "r n"]) -> dict[str, _Resampled]:
     edges = grid_edges()
     mass, cells = pattern.mass(edges).flatten(), cells_of(points, edges)
     counts = torch.cat([_histograms(cells[part], len(mass)) for part in rows.split(CHUNK)])
     once = _histograms(cells[None], len(mass))
     measures: dict[str, Callable[[Tensor, Tensor], Tensor]] = {"total_variation": total_variation, "kl": divergence}
-    return {
-        name: _centred(measure(once, mass).item(), measure(counts, mass)) for name, measure in measures.items()
-    }
+    return {name: _centred(measure(once, mass).item(), measure(counts, mass)) for name, measure in measures.items()}
 
 
 def cells_of(points: Float[Tensor, "n 2"], edges: Float[Tensor, " edges"]) -> Int[Tensor, " n"]:
