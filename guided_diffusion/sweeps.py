@@ -56,7 +56,8 @@ class GatherResults(Callback):
     """Gathers what the jobs of a sweep left, when it ends, and says which left nothing.
 
     Evaluations are gathered into ``results.csv``, ``per_class.csv``, ``plots/`` and ``report.html``; trainings into
-    ``accuracy_by_scale.csv`` or, of points, ``distance_by_scale.csv``, and its plot. Columns for what the sweep varied follow the usual ones.
+    ``accuracy_by_scale.csv`` or, of points, ``distance_by_scale.csv``, and its plot. Columns for what the sweep
+    varied follow the usual ones.
     """
 
     def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
