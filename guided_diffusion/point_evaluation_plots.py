@@ -28,7 +28,7 @@ from guided_diffusion.point_plots import pixels_of, scatter_grid
 from guided_diffusion.results import Result, Results
 
 SHARED_PLOTS = {
-    "off_curve": ("off_curve", "share of points further than 0.05 from the curve"),
+    "off_curve": ("off_curve", "points further than 0.05 from the curve"),
     "distance": ("distance_mean", "mean distance to the curve"),
     "sliced_wasserstein": ("sliced_wasserstein", "sliced Wasserstein distance"),
     "total_variation": ("total_variation", "total variation to the exact density"),

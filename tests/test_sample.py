@@ -1,6 +1,7 @@
 import os
 import subprocess
 import sys
+from itertools import pairwise
 from pathlib import Path
 
 import imageio.v3 as imageio
@@ -389,6 +390,6 @@ def test_an_animation_of_points_has_a_frame_for_every_step_and_changes(sampled_p
         for number in range(4):
             gif.seek(number)
             frames.append(np.asarray(gif.convert("RGB")).astype(int))
-    assert all(abs(one - other).max() > 100 for one, other in zip(frames, frames[1:], strict=False))
+    assert all(abs(one - other).max() > 100 for one, other in pairwise(frames))
     assert len(imageio.imread(folder / "animation.mp4")) == 4 + 20
     assert all((folder / f"animation.{suffix}").stat().st_size < 2e6 for suffix in ("gif", "mp4"))
