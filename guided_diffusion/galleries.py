@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar, Protocol
+from typing import ClassVar, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float, UInt8
@@ -18,6 +18,7 @@ from guided_diffusion.point_plots import LIMIT, NOISE_LIMIT, densities_of, point
 from guided_diffusion.samplers import Step
 
 
+@runtime_checkable
 class Gallery(Protocol):
     """Pictures of samples of some classes."""
 
