@@ -99,7 +99,7 @@ def test_points_outside_the_grid_count_as_a_cell_of_its_own():
 
 
 def test_total_variation_and_divergence_of_two_gaussians_are_nearly_the_closed_forms():
-    """Of N(0, s^2) moved by d: ``erf(d / (2 sqrt(2) s))`` and ``d^2 / (2 s^2)``; cells hide what differs within them."""
+    """Of N(0, s^2) moved by d: ``erf(d / (2 sqrt(2) s))`` and ``d^2 / (2 s^2)``; cells hide a little."""
     pattern = Pattern(torch.zeros(1, 2).double(), 0.2)
     moved = Pattern(torch.tensor([[0.3, 0.0]]).double(), 0.2)
     mass, moved_mass = (one.mass(grid_edges()).flatten() for one in (pattern, moved))
