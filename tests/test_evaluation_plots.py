@@ -27,7 +27,7 @@ EIGHTEEN = [0, 0.5, 1, 1.25, 1.5, 1.75, 2, 2.5, 3, 3.5, 4, 5, 6, 7, 8, 10, 12, 1
 def drawn(monkeypatch, tmp_path):
     """Call a function that saves a plot; the figure comes back instead."""
     figures = []
-    monkeypatch.setattr(evaluation_plots, "_save", lambda figure, path: figures.append(figure))
+    monkeypatch.setattr(evaluation_plots, "save_figure", lambda figure, path: figures.append(figure))
 
     def draw(save, *arguments):
         save(*arguments, tmp_path / "plot")
