@@ -54,18 +54,18 @@ class SampleConfig:
     checkpoint: str | None = None
     classifier: str | None = None
     labels: list[int] | None = None
-    num_samples: int = MISSING
+    num_samples: int | None = None
     seed: int = MISSING
     animate: bool = MISSING
     compare: bool = MISSING
     untaught_scales: bool = False
     weights: str = MISSING
-    device: str = MISSING
     output_dir: str = MISSING
     guidance: dict[str, Any] = field(default_factory=dict)
     threshold: dict[str, Any] = field(default_factory=dict)
     sampler: dict[str, Any] = field(default_factory=dict)
     recipe: dict[str, Any] = field(default_factory=dict)
+    trainer: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass

@@ -17,13 +17,16 @@ from dataclasses import asdict, dataclass, fields, is_dataclass, replace
 from functools import partial
 from pathlib import Path
 from time import perf_counter
-from typing import Any
+from typing import Any, cast
 
 import torch
 from jaxtyping import Float, Int
+from omegaconf import DictConfig, OmegaConf
 from pytorch_lightning import LightningModule, Trainer
 from pytorch_lightning.callbacks import ProgressBar
+from pytorch_lightning.utilities import rank_zero_only
 from torch import Tensor
+from torch.utils.data import DataLoader
 from tqdm import tqdm
 
 from guided_diffusion.denoisers import Denoise, Denoiser, Labels, Prediction
@@ -45,6 +48,7 @@ class Plan:
         shape: of one sample.
         batch_size: samples in a chunk.
         seed: of the noise: sample i has the same at every scale.
+        classes: which, class by class; by default all of them in turn.
 
     Raises:
         ValueError: if there are no scales or no samples.
@@ -56,6 +60,7 @@ class Plan:
     shape: tuple[int, ...]
     batch_size: int
     seed: int = 0
+    classes: Sequence[int] | None = None
 
     def __post_init__(self) -> None:
         if not self.scales:
@@ -72,6 +77,8 @@ class Plan:
     @property
     def labels(self) -> Int[Tensor, " n"]:
         """Of the samples of one scale."""
+        if self.classes is not None:
+            return torch.tensor(self.classes).repeat_interleave(self.num_samples)
         return torch.arange(self.per_scale) % self.num_classes
 
     def __len__(self) -> int:
@@ -88,7 +95,11 @@ class Plan:
 
     def plain(self) -> dict[str, Any]:
         """As plain data."""
-        return asdict(self) | {"scales": [float(scale) for scale in self.scales], "shape": list(self.shape)}
+        return asdict(self) | {
+            "scales": [float(scale) for scale in self.scales],
+            "shape": list(self.shape),
+            "classes": self.classes and list(self.classes),
+        }
 
     def scales_of(self, rows: Int[Tensor, " rows"]) -> Float[Tensor, " rows"]:
         return torch.tensor(self.scales, dtype=torch.float32)[rows // self.per_scale]
@@ -193,10 +204,15 @@ def _read(path: Path) -> dict[str, Any]:
 
 
 class EvaluationProgress(ProgressBar):
-    """Evaluations of the network done and to do, over all devices: they take equal time, as scales do not."""
+    """Evaluations of the network done and to do, over all devices: they take equal time, as scales do not.
 
-    def __init__(self) -> None:
+    Args:
+        quiet_seconds: of waiting before it appears.
+    """
+
+    def __init__(self, quiet_seconds: float = 0) -> None:
         super().__init__()
+        self.quiet_seconds = quiet_seconds
         self._bar: tqdm | None = None
 
     def disable(self) -> None:
@@ -209,6 +225,7 @@ class EvaluationProgress(ProgressBar):
             unit="eval",
             unit_scale=True,
             disable=not trainer.is_global_zero,
+            delay=self.quiet_seconds,
             dynamic_ncols=True,
             file=sys.stderr,
             mininterval=0.5 if sys.stderr.isatty() else 10,
@@ -223,6 +240,25 @@ class EvaluationProgress(ProgressBar):
     def on_predict_end(self, trainer: Trainer, pl_module: Any) -> None:
         assert self._bar is not None
         self._bar.close()
+
+
+def draw(trainer: Trainer, chunks: Chunks) -> None:
+    """Sample the chunks that are missing, on all devices of the trainer."""
+    missing = chunks.missing()
+    if len(missing) < len(chunks.plan):
+        there = len(chunks.plan) - len(missing)
+        rank_zero_only(print)(f"{there} of {len(chunks.plan)} chunks of samples are there from before")
+    if missing:
+        trainer.predict(chunks, DataLoader(cast(Any, missing)), return_predictions=False)
+    trainer.strategy.barrier()
+
+
+def sampling_fingerprint(config: DictConfig, plan: Plan) -> str:
+    """Of all that decides what is sampled."""
+    parts = {name: OmegaConf.to_container(config[name], resolve=True) for name in ("guidance", "threshold", "sampler")}
+    classifier = config.guidance.get("classifier")
+    files = [Path(config.checkpoint), *([Path(classifier)] if classifier else [])]
+    return fingerprint(plan.plain(), parts, config.weights, config.trainer.precision, *files)
 
 
 def saturation(x0: Float[Tensor, "b *shape"]) -> Float[Tensor, " b"]:

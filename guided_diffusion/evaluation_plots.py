@@ -89,36 +89,36 @@ def save_plots(results: Results, folder: Path) -> dict[str, Path]:
     return {name: plots / f"{name}.png" for name in plot_names(lines)}
 
 
-def plot_names(lines: Sequence[Curve]) -> list[str]:
+def plot_names(
+    lines: Sequence[Curve], shared: Sequence[str] = SHARED_PLOTS, of_curve: Sequence[str] = PLOTS_OF_CURVE
+) -> list[str]:
     """Of the files, without their suffix."""
-    return [*SHARED_PLOTS, *(f"{plot}-{curve.slug}" for curve in lines for plot in PLOTS_OF_CURVE)]
+    return [*shared, *(f"{plot}-{curve.slug}" for curve in lines for plot in of_curve)]
 
 
 def save_accuracy(lines: Sequence[Curve], ceiling: float, path: Path) -> None:
     """Judge accuracy against scale, with the judge's accuracy on real images."""
-    figure, axes = _against_scale(lines, "accuracy")
+    figure, axes = against_scale(lines, "accuracy")
     axes.axhline(ceiling, linestyle="--", color="grey", label=f"ceiling: real test images, {ceiling:.1%}")
     axes.set(ylabel="judge accuracy", ylim=(0, 1.02))
     axes.yaxis.set_major_formatter(lambda value, _: f"{value:.0%}")
-    _add_legend(figure)
-    _save(figure, path)
+    add_legend(figure)
+    save_figure(figure, path)
 
 
 def save_frechet_distance(lines: Sequence[Curve], path: Path) -> None:
     """Fréchet distance against scale, with that between two sets of real images."""
-    figure, axes = _against_scale(lines, "fld")
-    for index, floor in enumerate(_floors(lines)):
-        label = "_" if index else f"floor: real images against real images, {floor:.3g}"
-        axes.axhline(floor, linestyle="--", color="grey", label=label)
+    figure, axes = against_scale(lines, "fld")
+    draw_floors(axes, lines, "fld", "floor: real images against real images")
     axes.set(ylabel="Fréchet distance in the judge's features")
     axes.set_ylim(bottom=0)
-    _add_legend(figure)
-    _save(figure, path)
+    add_legend(figure)
+    save_figure(figure, path)
 
 
 def save_precision_recall(lines: Sequence[Curve], path: Path) -> None:
     """Improved precision against improved recall: a path along the scale."""
-    figure, axes = _empty()
+    figure, axes = empty()
     for curve, colour in zip(lines, _colours(len(lines)), strict=True):
         recall, precision = curve.measured("improved_recall")[0], curve.measured("improved_precision")[0]
         axes.plot(recall, precision, marker="o", markersize=4, color=colour, label=curve.name)
@@ -128,13 +128,13 @@ def save_precision_recall(lines: Sequence[Curve], path: Path) -> None:
         _annotate_scales(axes, curve, len(lines) > 3, taken)
     axes.set(xlabel="improved recall (share of real images near samples)")
     axes.set(ylabel="improved precision (share of samples near real images)")
-    _add_legend(figure)
-    _save(figure, path)
+    add_legend(figure)
+    save_figure(figure, path)
 
 
 def save_per_class(curve: Curve, class_names: Sequence[str], path: Path) -> None:
     """Accuracy of each class against scale; with many classes they are grey and their mean stands out."""
-    figure, axes = _empty()
+    figure, axes = empty()
     accuracies = np.array([class_accuracies(row) for row in curve.rows])
     many = len(class_names) > MAX_COLUMNS
     for index, name in enumerate(class_names):
@@ -147,8 +147,8 @@ def save_per_class(curve: Curve, class_names: Sequence[str], path: Path) -> None
         )
     axes.set(title=curve.name, xlabel="guidance scale w", ylabel="judge accuracy", ylim=(0, 1.02))
     axes.yaxis.set_major_formatter(lambda value, _: f"{value:.0%}")
-    _add_legend(figure)
-    _save(figure, path)
+    add_legend(figure)
+    save_figure(figure, path)
 
 
 def save_confusion(curve: Curve, class_names: Sequence[str], path: Path) -> None:
@@ -165,7 +165,7 @@ def save_confusion(curve: Curve, class_names: Sequence[str], path: Path) -> None
         panel.set_visible(False)
     figure.colorbar(image, ax=list(panels), label="share of the label's samples", shrink=0.8)
     figure.suptitle(f"{curve.name}\nrow: label, column: what the judge sees", fontsize=9)
-    _save(figure, path)
+    save_figure(figure, path)
 
 
 def save_strip(curve: Curve, path: Path) -> None:
@@ -189,7 +189,7 @@ def save_uncertain(curve: Curve, class_names: Sequence[str], path: Path) -> None
     for index, row in enumerate(curve.rows):
         axes.text(-0.08, 1.5 * index + 0.45, f"w = {row.scale:g}", ha="right", va="center", fontsize=9)
         _draw_uncertain(axes, row, 1.5 * index, class_names)
-    _save(figure, path)
+    save_figure(figure, path)
 
 
 def _draw_uncertain(axes: Axes, row: Result, top: float, class_names: Sequence[str]) -> None:
@@ -211,8 +211,8 @@ def _save_rows(curve: Curve, images: NDArray[np.float32], columns: Sequence[str]
         save_labelled_grid(torch.from_numpy(images), _with_suffix(path, suffix), rows=rows, columns=columns)
 
 
-def _against_scale(lines: Sequence[Curve], measure: str) -> tuple[Figure, Axes]:
-    figure, axes = _empty()
+def against_scale(lines: Sequence[Curve], measure: str) -> tuple[Figure, Axes]:
+    figure, axes = empty()
     for curve, colour in zip(lines, _colours(len(lines)), strict=True):
         value, low, high = curve.measured(measure)
         scales, known = np.array(curve.scales), np.isfinite(low + high)
@@ -223,10 +223,11 @@ def _against_scale(lines: Sequence[Curve], measure: str) -> tuple[Figure, Axes]:
     return figure, axes
 
 
-def _floors(lines: Sequence[Curve]) -> NDArray[np.float64]:
-    """One as a rule; of a sweep there may be more."""
-    floors = np.array([row.fld_floor for curve in lines for row in curve.rows], dtype=float)
-    return np.unique(floors[np.isfinite(floors)])
+def draw_floors(axes: Axes, lines: Sequence[Curve], measure: str, words: str) -> None:
+    """What real data reach, dashed: one line as a rule; of a sweep there may be more."""
+    floors = np.array([row.floors[measure] for curve in lines for row in curve.rows], dtype=float)
+    for index, floor in enumerate(np.unique(floors[np.isfinite(floors)])):
+        axes.axhline(floor, linestyle="--", color="grey", label="_" if index else f"{words}, {floor:.3g}")
 
 
 def _annotate_scales(axes: Axes, curve: Curve, ends_only: bool, taken: list[NDArray[np.float64]]) -> None:
@@ -261,7 +262,7 @@ def _pixels(image: NDArray[np.float32]) -> NDArray[np.floating]:
     return pixels[..., 0] if pixels.shape[-1] == 1 else pixels
 
 
-def _empty() -> tuple[Figure, Axes]:
+def empty() -> tuple[Figure, Axes]:
     figure = Figure(figsize=(5.6, HEIGHT), dpi=150, layout="constrained")
     axes = figure.add_subplot()
     axes.grid(alpha=0.3)
@@ -274,7 +275,7 @@ def _colours(count: int) -> list[tuple[float, float, float, float]]:
     return [few(index) if count <= 10 else many(index / count) for index in range(count)]
 
 
-def _add_legend(figure: Figure) -> None:
+def add_legend(figure: Figure) -> None:
     """Below the plot, which keeps its height."""
     handles, labels = figure.axes[0].get_legend_handles_labels()
     columns = max(1, min(len(labels), 80 // (max(map(len, labels), default=0) + 7)))
@@ -303,7 +304,7 @@ def _with_suffix(path: Path, suffix: str) -> Path:
     return path.with_name(path.name + suffix)  # the name may hold a dot, as in label_dropout=0.1
 
 
-def _save(figure: Figure, path: Path) -> None:
+def save_figure(figure: Figure, path: Path) -> None:
     FigureCanvasAgg(figure)
     for suffix in SUFFIXES:
         with whole_file(_with_suffix(path, suffix)) as temporary:

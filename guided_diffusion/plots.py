@@ -61,15 +61,30 @@ def save_accuracy_plot(lines: Mapping[str, Sequence[tuple[float, float]]], ceili
         ceiling: the judge's accuracy on real images.
         path: of the PNG.
     """
+    save_share_plot(lines, ceiling, path, "judge accuracy", "real test images")
+
+
+def save_share_plot(
+    lines: Mapping[str, Sequence[tuple[float, float]]], level: float, path: str | Path, quantity: str, real: str
+) -> None:
+    """A PNG of a share against guidance scale, with that of real data dashed.
+
+    Args:
+        lines: pairs of scale and share, by the name of the line.
+        level: the share of real data.
+        path: of the PNG.
+        quantity: what the share is of.
+        real: what the real data are called.
+    """
     figure = Figure(figsize=(7, 4.2), dpi=120, layout="constrained")
     axes = figure.add_subplot()
     for name, points in lines.items():
         axes.plot(*zip(*points, strict=True), marker="o", markersize=4, label=name)
-    axes.axhline(ceiling, linestyle="--", color="grey", label=f"real test images: {ceiling:.1%}")
-    axes.set(xlabel="guidance scale w", ylabel="judge accuracy", ylim=(0, 1.02))
+    axes.axhline(level, linestyle="--", color="grey", label=f"{real}: {level:.1%}")
+    axes.set(xlabel="guidance scale w", ylabel=quantity, ylim=(0, 1.02))
     axes.yaxis.set_major_formatter(lambda value, _: f"{value:.0%}")
     axes.grid(alpha=0.3)
-    axes.legend(loc="lower right")
+    axes.legend()
     _save(figure, path)
 
 

@@ -142,7 +142,7 @@ def _raise(error: Exception) -> None:
 
 
 class NoteNewFolders(Callback):
-    """A callback of Hydra's: which folders a run is about to make, so that none is left empty, and whether jobs failed."""
+    """A callback of Hydra's: which folders a run is about to make, so that none is left empty; if jobs failed."""
 
     def on_run_start(self, config: DictConfig, **kwargs: Any) -> None:
         _note_folders(config.hydra.run)

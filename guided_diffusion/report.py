@@ -10,38 +10,31 @@ from io import BytesIO
 from pathlib import Path
 from typing import Any
 
-import torch
 from PIL import Image
 
-from guided_diffusion.evaluation_plots import Curve, curve_name, curves, save_plots
+from guided_diffusion.evaluation_plots import Curve, curve_name, curves
+from guided_diffusion.exhibits import EXHIBITS, Exhibit
 from guided_diffusion.files import whole_file
-from guided_diffusion.plots import grid
-from guided_diffusion.results import COLUMNS, Interval, Result, Results
+from guided_diffusion.readings import number, shown
+from guided_diffusion.results import KINDS, Interval, Result, Results
 
 MAX_DETAILED = 4
 """Curves whose plots and classes are part of the page; those of the others stay in the folder."""
-STRIP_COLUMNS, STRIP_ROWS = 10, 2
-PERCENT = ("accuracy", "saturation")
 HEADINGS = {
     "fld": "Fréchet distance",
     "kid": "kernel distance",
     "improved_precision": "improved precision",
     "improved_recall": "improved recall",
     "nearest": "nearest real image",
+    "distance_mean": "mean distance to the curve",
+    "distance_p95": "95th percentile of it",
+    "off_curve": "off the curve",
+    "own_pattern": "nearest to the own pattern",
+    "sliced_wasserstein": "sliced Wasserstein",
+    "mmd": "squared MMD",
+    "total_variation": "total variation",
+    "kl": "divergence from the density",
 }
-CAPTIONS = {
-    "accuracy": "Judge accuracy against guidance scale, with 95 % intervals. Dashed: the judge on real test images.",
-    "frechet_distance": "Fréchet distance against guidance scale, with 95 % intervals. Dashed: real images.",
-    "precision_recall": "Improved precision against improved recall, along the guidance scale.",
-}
-CAPTIONS_OF_CURVE = {
-    "per_class": "Accuracy of each class against guidance scale.",
-    "confusion": "What the judge sees (column) in samples of each label (row).",
-    "means": "Mean image of each class (column) at each scale (row).",
-    "uncertain": "Samples whose label the judge thinks least likely: label \N{RIGHTWARDS ARROW} what it sees, "
-    "and the probability it gives to the label.",
-}
-WIDE = ("confusion", "means", "uncertain")
 
 STYLE = """
 :root { color-scheme: light dark; --text: #1c1e21; --back: #fff; --soft: #f3f4f6; --line: #d5d8dd; --accent: #1660b0 }
@@ -62,6 +55,7 @@ img { display: block; max-width: 100%; height: auto; border-radius: 4px }
 .curve > figure > img { max-width: min(100%, 36rem) }
 .scroll { overflow-x: auto; max-width: 100%; margin-bottom: 1rem }
 .scroll > img { max-width: none; width: 100%; min-width: 42rem }
+.scatter { background: #fff }
 .strip { width: 100%; max-width: 44rem; image-rendering: pixelated }
 .facts { margin: .5rem 0; color: inherit; opacity: .85; font-size: .9rem }
 .controls { background: var(--soft); border-radius: 8px; padding: .8rem 1rem; margin-bottom: 1rem }
@@ -120,7 +114,7 @@ def write_report(results: Results, folder: Path, config_yaml: str, command: str)
     """
     if not results.rows:
         raise ValueError("there is nothing to report: the results have no rows")
-    plots = save_plots(results, folder)
+    plots = EXHIBITS[results.kind].save_plots(results, folder)
     with whole_file(folder / "report.html") as path:
         path.write_text(page(results, plots, config_yaml, command), encoding="utf-8")
     return folder / "report.html"
@@ -128,15 +122,15 @@ def write_report(results: Results, folder: Path, config_yaml: str, command: str)
 
 def page(results: Results, plots: Mapping[str, Path], config_yaml: str, command: str) -> str:
     """The HTML, with the plots of ``save_plots``."""
-    lines = curves(results)
+    lines, exhibit = curves(results), EXHIBITS[results.kind]
     sections = [
         _head(results, lines),
         _failures(results),
         "<h2>Against the scale</h2>",
-        f'<div class="plots">{"".join(_plot(plots[name], text) for name, text in CAPTIONS.items())}</div>',
-        _viewer(lines),
+        f'<div class="plots">{"".join(_plot(plots[name], text) for name, text in exhibit.captions.items())}</div>',
+        _viewer(lines, exhibit, results.about["class_names"]),
         _measures(results),
-        _details_of_curves(lines, plots),
+        _details_of_curves(lines, plots, exhibit),
         _origin(config_yaml, command),
     ]
     return _document(f"Evaluation on {results.about['data']}", "\n".join(sections))
@@ -144,44 +138,7 @@ def page(results: Results, plots: Mapping[str, Path], config_yaml: str, command:
 
 def reading(results: Results) -> str:
     """What the numbers say, in a paragraph of plain text."""
-    about, several = results.about, len(curves(results)) > 1
-    best = _extreme(results.rows, "accuracy", lowest=False)
-    closest = _extreme(results.rows, "fld", lowest=True)
-    sentences = [
-        _sentence("The best judge accuracy", best, "accuracy", several),
-        f"The ceiling, its accuracy on real test images, is {_percent(float(about['judge_ceiling']))}"
-        + (
-            ": above it samples are easier than life, which is no praise."
-            if _above(best, float(about["judge_ceiling"]))
-            else "."
-        ),
-        _sentence("The lowest Fréchet distance", closest, "fld", several),
-        f"The floor, the distance between real images and other real images, is {_number(_floor(closest, results))}.",
-        f"Distances are taken in the features of the judge's network, {about['judge']}.",
-    ]
-    return " ".join(sentences)
-
-
-def _extreme(rows: Sequence[Result], measure: str, lowest: bool) -> Result | None:
-    """The first of the best; None if it was measured nowhere."""
-    known = [row for row in rows if math.isfinite(row.measured[measure].value)]
-    return (min if lowest else max)(known, key=lambda row: row.measured[measure].value, default=None)
-
-
-def _sentence(subject: str, row: Result | None, measure: str, several: bool) -> str:
-    if row is None:
-        return f"{subject} is not known: it was not measured at any scale."
-    value, low, high = (_shown(measure, part) for part in row.measured[measure])
-    where = f"w = {row.scale:g}" + (f" ({curve_name(row)})" if several else "")
-    return f"{subject} is {value} (95 % interval {low} to {high}), at {where}."
-
-
-def _above(row: Result | None, ceiling: float) -> bool:
-    return row is not None and row.measured["accuracy"].value > ceiling
-
-
-def _floor(row: Result | None, results: Results) -> float:
-    return (row or results.rows[0]).fld_floor
+    return EXHIBITS[results.kind].reading(results)
 
 
 def _document(title: str, body: str) -> str:
@@ -244,7 +201,7 @@ def _scrolling(content: str, name: str) -> str:
     return f'<div class="scroll" role="region" aria-label="{escape(name)}" tabindex="0">{content}</div>'
 
 
-def _viewer(lines: Sequence[Curve]) -> str:
+def _viewer(lines: Sequence[Curve], exhibit: Exhibit, names: Sequence[str]) -> str:
     options = "".join(f"<option>{escape(curve.name)}</option>" for curve in lines)
     start = min(range(len(lines[0].rows)), key=lambda index: abs(lines[0].scales[index] - 1))
     return f"""<h2>The same noise under each scale</h2>
@@ -255,23 +212,23 @@ def _viewer(lines: Sequence[Curve]) -> str:
 <input id="scale" type="range" min="0" max="{len(lines[0].rows) - 1}" step="1" value="{start}"
  aria-label="guidance scale" autocomplete="off">
 </div>
-{"".join(_strips(curve) for curve in lines)}
+{"".join(_strips(curve, exhibit, names) for curve in lines)}
 </div>"""
 
 
-def _strips(curve: Curve) -> str:
-    return f"<section><h3>{escape(curve.name)}</h3>{''.join(_strip(row) for row in curve.rows)}</section>"
+def _strips(curve: Curve, exhibit: Exhibit, names: Sequence[str]) -> str:
+    figures = "".join(_strip(row, exhibit, names) for row in curve.rows)
+    return f"<section><h3>{escape(curve.name)}</h3>{figures}</section>"
 
 
-def _strip(row: Result) -> str:
+def _strip(row: Result, exhibit: Exhibit, names: Sequence[str]) -> str:
     scale = f"w = {row.scale:g}"
-    measures = {"accuracy": "accuracy", "fld": "Fréchet distance", "saturation": "saturated pixels"}
-    values = ", ".join(f"{text} {_shown(name, row.measured[name].value)}" for name, text in measures.items())
-    images = torch.from_numpy(row.pictures.strip[: STRIP_COLUMNS * STRIP_ROWS])
-    pixels = Image.fromarray(grid(images, columns=STRIP_COLUMNS, min_size=1).numpy())
-    source = _data_uri(pixels.convert("L") if images.shape[1] == 1 else pixels, "PNG")
+    measured = exhibit.strip_measures.items()
+    values = ", ".join(f"{text} {shown(name, row.measured[name].value)}" for name, text in measured)
+    pixels = exhibit.strip(row, names)
+    source = _data_uri(pixels, "PNG")
     return (
-        f'<figure data-scale="{scale}"><img class="strip" src="{source}" width="{pixels.width}"'
+        f'<figure data-scale="{scale}"><img class="{exhibit.strip_class}" src="{source}" width="{pixels.width}"'
         f' height="{pixels.height}" alt="Samples at {scale}">'
         f"<figcaption><b>{scale}</b>: {_prose(values)}</figcaption></figure>"
     )
@@ -279,22 +236,23 @@ def _strip(row: Result) -> str:
 
 def _measures(results: Results) -> str:
     several = len(curves(results)) > 1
-    names = [name for name in COLUMNS if name in results.rows[0].measured]
+    names = [name for name in KINDS[results.kind].columns if name in results.rows[0].measured]
+    floors = EXHIBITS[results.kind].floors
     heads = [
         *(["curve"] if several else []),
         "w",
         "w\N{NO-BREAK SPACE}\N{MINUS SIGN}\N{NO-BREAK SPACE}1",
         *(HEADINGS.get(name, name) for name in names),
     ]
-    heads += ["Fréchet floor", "network calls", "seconds"]
-    body = "".join(_measures_row(row, names, several) for curve in curves(results) for row in curve.rows)
+    heads += [*floors.values(), "network calls", "seconds"]
+    body = "".join(_measures_row(row, names, list(floors), several) for curve in curves(results) for row in curve.rows)
     table = _table(heads, body)
     return (
         f"<h2>Measured</h2><p>Below each figure its 95&nbsp;% interval.</p>{_scrolling(table, 'everything measured')}"
     )
 
 
-def _measures_row(row: Result, names: Sequence[str], several: bool) -> str:
+def _measures_row(row: Result, names: Sequence[str], floors: Sequence[str], several: bool) -> str:
     scale = f"{row.scale:g}"
     first = (
         f'<th scope="row">{escape(curve_name(row))}</th><td>{scale}</td>'
@@ -302,8 +260,9 @@ def _measures_row(row: Result, names: Sequence[str], several: bool) -> str:
         else f'<th scope="row">{scale}</th>'
     )
     cells = "".join(f"<td>{_interval(name, row.measured[name])}</td>" for name in names)
-    rest = "".join(f"<td>{_number(value)}</td>" for value in (row.fld_floor, row.nfe, row.seconds))
-    return f"<tr>{first}<td>{row.scale - 1:g}</td>{cells}{rest}</tr>"
+    below = "".join(f"<td>{shown(name, row.floors[name])}</td>" for name in floors)
+    rest = "".join(f"<td>{number(value)}</td>" for value in (row.nfe, row.seconds))
+    return f"<tr>{first}<td>{row.scale - 1:g}</td>{cells}{below}{rest}</tr>"
 
 
 def _table(heads: Sequence[str], body: str) -> str:
@@ -311,18 +270,20 @@ def _table(heads: Sequence[str], body: str) -> str:
     return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
 
 
-def _details_of_curves(lines: Sequence[Curve], plots: Mapping[str, Path]) -> str:
+def _details_of_curves(lines: Sequence[Curve], plots: Mapping[str, Path], exhibit: Exhibit) -> str:
     left = len(lines) - MAX_DETAILED
     note = (
         f"<p>The pictures of {left} more curves are in plots/, their classes in per_class.csv.</p>" if left > 0 else ""
     )
-    return "<h2>Classes</h2>" + "".join(_details_of_curve(curve, plots) for curve in lines[:MAX_DETAILED]) + note
+    return (
+        "<h2>Classes</h2>" + "".join(_details_of_curve(curve, plots, exhibit) for curve in lines[:MAX_DETAILED]) + note
+    )
 
 
-def _details_of_curve(curve: Curve, plots: Mapping[str, Path]) -> str:
+def _details_of_curve(curve: Curve, plots: Mapping[str, Path], exhibit: Exhibit) -> str:
     figures = "".join(
-        (_wide_plot if name in WIDE else _plot)(plots[f"{name}-{curve.slug}"], caption)
-        for name, caption in CAPTIONS_OF_CURVE.items()
+        (_wide_plot if name in exhibit.wide else _plot)(plots[f"{name}-{curve.slug}"], caption)
+        for name, caption in exhibit.captions_of_curve.items()
     )
     table = _scrolling(_per_class(curve), "measures of each class")
     return (
@@ -344,7 +305,7 @@ def _per_class_row(scale: float, of_class: Mapping[str, Any], names: Sequence[st
 
 def _cell(name: str, value: Any) -> str:
     words = name in ("class", "class_name", "count")
-    return escape(str(value)) if words else _number(float(value))
+    return escape(str(value)) if words else number(float(value))
 
 
 def _origin(config_yaml: str, command: str) -> str:
@@ -355,20 +316,8 @@ def _origin(config_yaml: str, command: str) -> str:
 
 
 def _interval(name: str, interval: Interval) -> str:
-    value, low, high = (_shown(name, part) for part in interval)
+    value, low, high = (shown(name, part) for part in interval)
     return f"{value}<small>{low} to {high}</small>" if math.isfinite(interval.low + interval.high) else value
-
-
-def _shown(name: str, value: float) -> str:
-    return _percent(value) if name in PERCENT else _number(value)
-
-
-def _percent(value: float) -> str:
-    return f"{value:.1%}".replace("%", " %") if math.isfinite(value) else "not known"
-
-
-def _number(value: float) -> str:
-    return f"{value:.3g}" if math.isfinite(value) else "not known"
 
 
 def _picture(path: Path) -> str:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -47,7 +47,38 @@ COLUMNS = (
     "nfe",
     "seconds",
 )
-"""Of results.csv. Columns for what a sweep varied follow."""
+"""Of results.csv for images. Columns for what a sweep varied follow."""
+
+POINT_COLUMNS = (
+    "method",
+    "scale",
+    "scale_minus_one",
+    "sampler",
+    "steps",
+    "num_samples",
+    "distance_mean",
+    "distance_mean_floor",
+    "distance_p95",
+    "distance_p95_floor",
+    "off_curve",
+    "off_curve_low",
+    "off_curve_high",
+    "off_curve_floor",
+    "own_pattern",
+    "own_pattern_floor",
+    "sliced_wasserstein",
+    "sliced_wasserstein_floor",
+    "mmd",
+    "mmd_floor",
+    "total_variation",
+    "total_variation_floor",
+    "kl",
+    "kl_floor",
+    "saturation",
+    "nfe",
+    "seconds",
+)
+"""Of results.csv for points in the plane. A floor is what as many true points have."""
 
 KEY = ("method", "scale", "sampler", "steps")
 
@@ -77,6 +108,32 @@ class Pictures(NamedTuple):
     """Shape (classes, classes): rows are labels, columns what the judge sees."""
 
 
+class PointPictures(NamedTuple):
+    """Points to look at, and what they are seen on."""
+
+    points: NDArray[np.float32]
+    """The first samples of each class, shape (classes, k, 2): of the same noise in every row of one evaluation."""
+    densities: NDArray[np.float32]
+    """Of each class on a grid, 1 where it is densest, shape (classes, cells, cells)."""
+
+
+@dataclass(frozen=True)
+class Kind:
+    """What an evaluation of one kind of data leaves."""
+
+    columns: tuple[str, ...]
+    """Of results.csv."""
+    pictures: Callable[..., Any]
+    """The class of its pictures, a named tuple of arrays."""
+    picture_fields: tuple[str, ...]
+
+
+KINDS = {
+    "images": Kind(COLUMNS, Pictures, Pictures._fields),
+    "points": Kind(POINT_COLUMNS, PointPictures, PointPictures._fields),
+}
+
+
 @dataclass(frozen=True)
 class Result:
     """One method at one scale."""
@@ -88,35 +145,38 @@ class Result:
     num_samples: int
     measured: Mapping[str, Interval]
     """By the name of the column."""
-    fld_floor: float
+    floors: Mapping[str, float]
+    """What real data would reach, by the name of the column; nan where that can't be said."""
     nfe: float
     """Evaluations of the network per sample."""
     seconds: float
     per_class: Sequence[Mapping[str, Any]]
     """For each class: ``class``, ``class_name``, ``count`` and measures of it."""
-    pictures: Pictures
+    pictures: Any
+    """``Pictures`` of images, ``PointPictures`` of points."""
     options: Mapping[str, str] = field(default_factory=dict)
     """What distinguishes the job of a sweep that this comes from."""
+    kind: str = "images"
+    """Of the data, a name in ``KINDS``."""
 
     @property
     def row(self) -> dict[str, Any]:
         """Of results.csv."""
-        accuracy = self.measured["accuracy"]
         values = {
             **{name: interval.value for name, interval in self.measured.items()},
+            **{f"{name}_low": interval.low for name, interval in self.measured.items()},
+            **{f"{name}_high": interval.high for name, interval in self.measured.items()},
+            **{f"{name}_floor": value for name, value in self.floors.items()},
             "method": self.method,
             "scale": self.scale,
             "scale_minus_one": self.scale - 1,
             "sampler": self.sampler,
             "steps": self.steps,
             "num_samples": self.num_samples,
-            "accuracy_low": accuracy.low,
-            "accuracy_high": accuracy.high,
-            "fld_floor": self.fld_floor,
             "nfe": self.nfe,
             "seconds": self.seconds,
         }
-        return {name: values[name] for name in COLUMNS} | dict(self.options)
+        return {name: values[name] for name in KINDS[self.kind].columns} | dict(self.options)
 
 
 @dataclass(frozen=True)
@@ -126,7 +186,12 @@ class Results:
     rows: Sequence[Result]
     about: Mapping[str, Any]
     """``judge`` (name of its network), ``judge_ceiling``, ``data``, ``class_names``, ``checkpoint``, ``weights``,
-    ``seed``; in a sweep also ``failed``, the jobs that left nothing."""
+    ``seed``; in a sweep also ``failed``, the jobs that left nothing. Points have no judge."""
+
+    @property
+    def kind(self) -> str:
+        """Of the data."""
+        return self.about.get("kind", "images")
 
 
 def save(results: Results, folder: Path) -> None:
@@ -163,11 +228,15 @@ def read(folder: Path) -> Results:
     """
     table = _read_csv(folder / "results.csv")
     intervals, per_class = _read_csv(folder / "intervals.csv"), _read_csv(folder / "per_class.csv")
+    about = json.loads((folder / "about.json").read_text())
+    kind = KINDS[about.get("kind", "images")]
     with np.load(folder / "pictures.npz") as arrays:
-        pictures = [Pictures(*(arrays[f"{index}.{name}"] for name in Pictures._fields)) for index in range(len(table))]
+        pictures = [
+            kind.pictures(*(arrays[f"{index}.{name}"] for name in kind.picture_fields)) for index in range(len(table))
+        ]
     rows = []
     for row, picture in zip(table, pictures, strict=True):
-        options = {name: value for name, value in row.items() if name not in COLUMNS}
+        options = {name: value for name, value in row.items() if name not in kind.columns}
         key = {name: row[name] for name in (*KEY, *options)}
         rows.append(
             Result(
@@ -181,7 +250,7 @@ def read(folder: Path) -> Results:
                     for one in intervals
                     if key.items() <= one.items()
                 },
-                float(row["fld_floor"]),
+                {name.removesuffix("_floor"): float(row[name]) for name in kind.columns if name.endswith("_floor")},
                 float(row["nfe"]),
                 float(row["seconds"]),
                 [
@@ -191,9 +260,10 @@ def read(folder: Path) -> Results:
                 ],
                 picture,
                 options,
+                about.get("kind", "images"),
             )
         )
-    return Results(rows, json.loads((folder / "about.json").read_text()))
+    return Results(rows, about)
 
 
 def _key(result: Result) -> dict[str, Any]:

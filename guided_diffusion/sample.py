@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -25,7 +26,9 @@ def sample(config: DictConfig, overrides: Sequence[str] = ()) -> Path:
 
 def run(config: DictConfig) -> None:
     config.output_dir = HydraConfig.get().runtime.output_dir
-    print(f"Samples are in {sample(config, HydraConfig.get().overrides.task)}")
+    output_dir = sample(config, HydraConfig.get().overrides.task)
+    if not os.environ.get("LOCAL_RANK", "0").strip("0"):  # of several processes, the first
+        print(f"Samples are in {output_dir}")
 
 
 main = program(run, "sample")

@@ -34,11 +34,30 @@ class Job:
         return next((value for name, _, value in (one.partition("=") for one in self.overrides) if name == key), "")
 
 
+@dataclass(frozen=True)
+class TrainingCurve:
+    """A table across scales that a training leaves."""
+
+    file: str
+    column: str
+    level: str
+    """The column of what real data have."""
+    quantity: str
+    real: str
+
+
+CURVES = (
+    TrainingCurve("accuracy_by_scale.csv", "accuracy", "judge_ceiling", "judge accuracy", "real test images"),
+    TrainingCurve("distance_by_scale.csv", "off_curve", "off_curve_floor", "off the curve", "true points"),
+)
+
+
 class GatherResults(Callback):
     """Gathers what the jobs of a sweep left, when it ends, and says which left nothing.
 
     Evaluations are gathered into ``results.csv``, ``per_class.csv``, ``plots/`` and ``report.html``; trainings into
-    ``accuracy_by_scale.csv`` and its plot. Columns for what the sweep varied follow the usual ones.
+    ``accuracy_by_scale.csv`` or, of points, ``distance_by_scale.csv``, and its plot. Columns for what the sweep
+    varied follow the usual ones.
     """
 
     def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
@@ -70,15 +89,17 @@ def varied(jobs: Sequence[Job]) -> list[str]:
 def gather(jobs: Sequence[Job], folder: Path, command: str) -> None:
     """Write what ``GatherResults`` says into ``folder``; nothing if no job left anything."""
     evaluated = [job for job in jobs if (job.folder / "results.csv").is_file()]
-    trained = [job for job in jobs if (job.folder / "accuracy_by_scale.csv").is_file()]
-    finished = evaluated or trained
+    trained = {curve: [job for job in jobs if (job.folder / curve.file).is_file()] for curve in CURVES}
+    finished = evaluated or [job for of_curve in trained.values() for job in of_curve]
     failed = [f"{job.number}: {' '.join(job.overrides)}" for job in jobs if job not in finished]
     if finished and failed:
         log.error("these jobs left no results:\n%s", "\n".join(failed))
     if evaluated:
         _gather_evaluations(evaluated, folder, command, failed)
-    elif trained:
-        _gather_trainings(trained, folder, failed)
+    else:
+        for curve, of_curve in trained.items():
+            if of_curve:
+                _gather_trainings(of_curve, curve, folder)
 
 
 def _gather_evaluations(jobs: Sequence[Job], folder: Path, command: str, failed: Sequence[str]) -> None:
@@ -100,24 +121,25 @@ def _gather_evaluations(jobs: Sequence[Job], folder: Path, command: str, failed:
     print(f"\n{len(rows)} rows of {len(jobs)} jobs are in {folder / 'results.csv'}: open {page}")
 
 
-def _gather_trainings(jobs: Sequence[Job], folder: Path, failed: Sequence[str]) -> None:
+def _gather_trainings(jobs: Sequence[Job], curve: TrainingCurve, folder: Path) -> None:
     import csv
 
     from guided_diffusion.files import whole_file
-    from guided_diffusion.plots import save_accuracy_plot
+    from guided_diffusion.plots import save_share_plot
 
     keys, rows = varied(jobs), []
     for job in jobs:
-        with (job.folder / "accuracy_by_scale.csv").open(newline="") as file:
+        with (job.folder / curve.file).open(newline="") as file:
             rows += [row | {key: job.option(key) for key in keys} for row in csv.DictReader(file)]
-    with whole_file(folder / "accuracy_by_scale.csv") as path, path.open("w", newline="") as file:
+    with whole_file(folder / curve.file) as path, path.open("w", newline="") as file:
         table = csv.DictWriter(file, list(rows[0]), lineterminator="\n")
         table.writeheader()
         table.writerows(rows)
     lines: dict[str, list[tuple[float, float]]] = {}
     for row in rows:
         name = ", ".join(f"{key} = {row[key]}" for key in keys) or "samples"
-        lines.setdefault(name, []).append((float(row["scale"]), float(row["accuracy"])))
+        lines.setdefault(name, []).append((float(row["scale"]), float(row[curve.column])))
     ordered = {name: sorted(set(points)) for name, points in lines.items()}
-    save_accuracy_plot(ordered, float(rows[0]["judge_ceiling"]), folder / "accuracy_by_scale.png")
-    print(f"\n{len(rows)} rows of {len(jobs)} jobs are in {folder / 'accuracy_by_scale.csv'}")
+    picture = (folder / curve.file).with_suffix(".png")
+    save_share_plot(ordered, float(rows[0][curve.level]), picture, curve.quantity, curve.real)
+    print(f"\n{len(rows)} rows of {len(jobs)} jobs are in {folder / curve.file}")

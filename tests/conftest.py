@@ -168,6 +168,29 @@ TINY = (
 """A training of a second, the same on all hardware: four steps on random images, and everything that a run writes."""
 
 
+TINY_POINTS = (
+    "network.width=8",
+    "data.num_train=100",
+    "data.num_test=20",
+    "data.batch_size=32",
+    "data.validation_size=30",
+    "sampler.steps=3",
+    "scales=[0,1,3]",
+    "callbacks.sample_grid.num_samples=5",
+    "callbacks.distance.num_samples=9",
+    "trainer.max_steps=4",
+    "trainer.val_check_interval=2",
+    "trainer.log_every_n_steps=1",
+    "trainer.accelerator=cpu",
+)
+"""The same for an experiment with points."""
+
+
+@pytest.fixture(scope="session")
+def tiny_points() -> tuple[str, ...]:
+    return TINY_POINTS
+
+
 @pytest.fixture(scope="session")
 def tiny() -> tuple[str, ...]:
     return TINY
@@ -241,6 +264,14 @@ def run_dir(compose: Callable[..., DictConfig], tmp_path_factory: pytest.TempPat
     from guided_diffusion.train import train
 
     return train(compose(*TINY, output_dir=tmp_path_factory.mktemp("run")))
+
+
+@pytest.fixture(scope="session")
+def points_run(compose: Callable[..., DictConfig], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a tiny training on points; to be read only."""
+    from guided_diffusion.train import train
+
+    return train(compose("+experiment=cfg_patterns", *TINY_POINTS, output_dir=tmp_path_factory.mktemp("points")))
 
 
 @pytest.fixture(scope="session")
@@ -318,7 +349,8 @@ def fabricate() -> Callable[..., Results]:
             {"class": index, "class_name": f"class <{index}>", "count": 4, "f1": value} for index in range(classes)
         ]
         measured = {name: Interval(value, value - 0.05, value + 0.02) for name in measures}
-        return Result("cfg", scale, "ddim", 25, 4 * classes, measured, 0.125, 2.0, 1.5, per_class, pictures, options)
+        floors = {"fld": 0.125}
+        return Result("cfg", scale, "ddim", 25, 4 * classes, measured, floors, 2.0, 1.5, per_class, pictures, options)
 
     def fabricated(
         scales: Sequence[float] = (0.0, 1.0, 3.0),

@@ -9,19 +9,23 @@ from hydra.utils import get_class
 from omegaconf import OmegaConf
 from pytorch_lightning.strategies import Strategy
 
-from guided_diffusion.callbacks import EMA, AccuracyByScale, SampleGrid
+from guided_diffusion.callbacks import EMA
+from guided_diffusion.callbacks.sampling import SamplingCallback
+from guided_diffusion.checkpoints import build_network
 from guided_diffusion.config import CONFIG_PATH, build
-from guided_diffusion.data import ImageDataModule
+from guided_diffusion.data import LabelledDataModule
 from guided_diffusion.guidance import Guidance, Wrapper
 from guided_diffusion.losses import MinSNR
 from guided_diffusion.metrics import JudgePair, JudgeSource
-from guided_diffusion.networks import NoisyClassifier, UNet
+from guided_diffusion.networks import MLP, NoisyClassifier, NoisyMLPClassifier, UNet
 from guided_diffusion.samplers import Sampler
 from guided_diffusion.sampling import Recipe
 from guided_diffusion.schedules import Schedule
 from guided_diffusion.train import train
 
 CONF = Path(CONFIG_PATH)
+POINTS = {"mlp": MLP, "classifier_2d": NoisyMLPClassifier}
+"""Networks for points in the plane."""
 
 
 def options(group):
@@ -45,18 +49,36 @@ def test_the_folder_is_found_from_anywhere():
 def test_every_dataset_is_built_without_touching_a_file(data, compose, tmp_path, monkeypatch):
     monkeypatch.setenv("GUIDED_DIFFUSION_DATA", str(tmp_path))
     built = build(compose(f"data={data}").data)
-    assert isinstance(built, ImageDataModule)
-    assert built.channels in (1, 3)
-    assert built.num_classes == 10
+    assert isinstance(built, LabelledDataModule)
+    assert (built.kind, built.shape[0], built.num_classes) in {
+        ("images", 1, 10),
+        ("images", 3, 10),
+        ("points", 2, 3),
+    }
     assert not list(tmp_path.iterdir())
 
 
 @every("network")
 def test_every_network_is_built(network, compose):
     node = compose(f"network={network}", "network.width=8").network
-    size = int(re.search(r"\d+", network)[0].replace("10", "32"))
-    kind = NoisyClassifier if network.startswith("classifier") else UNet
-    assert isinstance(build(node, channels=1, image_size=size, num_classes=10), kind)
+    if network in POINTS:
+        assert isinstance(build_network(node, (2,), 3), POINTS[network])
+    else:
+        size = int(re.search(r"\d+", network)[0].replace("10", "32"))
+        kind = NoisyClassifier if network.startswith("classifier") else UNet
+        assert isinstance(build_network(node, (1, size, size), 10), kind)
+
+
+@pytest.mark.parametrize(
+    ("network", "shape", "message"),
+    [
+        ("mlp", (1, 8, 8), r"network: guided_diffusion\.networks\.MLP is not for images: .*'channels'"),
+        ("unet_8", (2,), r"network: guided_diffusion\.networks\.UNet is not for points: .*'dimensions'"),
+    ],
+)
+def test_a_network_for_something_else_is_refused(network, shape, message, compose):
+    with pytest.raises(ValueError, match=message):
+        build_network(compose(f"network={network}").network, shape, 3)
 
 
 @every("schedule")
@@ -113,7 +135,7 @@ def test_every_set_of_callbacks_is_built(callbacks, compose, tmp_path):
     nodes = compose(f"callbacks={callbacks}", output_dir=tmp_path).callbacks.values()
     built = [build(node) for node in nodes if node]
     assert any(isinstance(callback, EMA) for callback in built) == (callbacks != "sharded")
-    samples = any(isinstance(callback, (SampleGrid, AccuracyByScale)) for callback in built)
+    samples = any(isinstance(callback, SamplingCallback) for callback in built)
     assert samples == (callbacks not in ("minimal", "sharded"))
 
 
@@ -124,8 +146,8 @@ def test_every_logger_writes_a_table_of_its_own_beside_others(logger, compose):
     assert logger in targets
 
 
-@every("experiment")
-def test_every_experiment_trains(experiment, compose, tiny, tmp_path):
+@pytest.mark.parametrize("experiment", [name for name in options("experiment") if "patterns" not in name])
+def test_every_experiment_with_images_trains(experiment, compose, tiny, tmp_path):
     """Its own network, narrow, and its own precision, on random images of the size of its own.
 
     A diffusion model samples and is judged; a classifier has nothing to sample from.
@@ -141,6 +163,18 @@ def test_every_experiment_trains(experiment, compose, tiny, tmp_path):
     assert {"checkpoints/last.ckpt", "checkpoints/best.ckpt"} <= files
     classifies = experiment.startswith("classifier")
     assert ({"samples/step_000002.png", "accuracy_by_scale.csv"} <= files) != classifies
+    assert ("accuracy_by_noise.csv" in files) == classifies
+
+
+@pytest.mark.parametrize("experiment", [name for name in options("experiment") if "patterns" in name])
+def test_every_experiment_with_points_trains(experiment, compose, tiny_points, tmp_path):
+    config = compose(f"+experiment={experiment}", *tiny_points, output_dir=tmp_path)
+    assert config.name == experiment
+    train(config)
+    files = {path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*")}
+    assert {"checkpoints/last.ckpt", "checkpoints/best.ckpt"} <= files
+    classifies = experiment.startswith("classifier")
+    assert ({"samples/step_000004.png", "distance_by_scale.csv"} <= files) != classifies
     assert ("accuracy_by_noise.csv" in files) == classifies
 
 

@@ -12,7 +12,7 @@ from omegaconf import OmegaConf
 
 import guided_diffusion
 from guided_diffusion.evaluate import evaluate
-from guided_diffusion.results import COLUMNS, read
+from guided_diffusion.results import COLUMNS, POINT_COLUMNS, read
 
 FILES = {"about.json", "command.txt", "config.yaml", "intervals.csv", "metrics.csv", "per_class.csv", "pictures.npz"}
 FILES |= {"report.html", "results.csv", "environment.json", "reproduce.sh"}
@@ -207,3 +207,37 @@ def test_a_sweep_of_trainings_is_gathered_too(call, tiny, tmp_path):
         (scale, dropout) for dropout in ("0.1", "0.5") for scale in ("0", "1", "3")
     ]
     assert (sweep / "accuracy_by_scale.png").is_file()
+
+
+# Points
+
+
+def test_points_are_measured_against_their_patterns_and_need_no_judge(call, points_run, tmp_path):
+    checkpoint = points_run / "checkpoints" / "last.ckpt"
+    called = call(
+        "evaluate", f"checkpoint={checkpoint}", "scales=[0,2]", "num_samples=20", "hydra.run.dir=here", "logger=wandb"
+    )
+    assert called.status == 0, called.err
+    folder = tmp_path / "here"
+    rows = table(folder)
+    assert list(rows[0]) == list(POINT_COLUMNS)
+    assert [(row["scale"], row["num_samples"]) for row in rows] == [("0", "60"), ("2", "60")]
+    assert "training a judge" not in called.out
+    pngs = {path.name for path in (folder / "plots").glob("*.png")}
+    assert {"off_curve.png", "distance.png", "sliced_wasserstein.png", "total_variation.png"} <= pngs
+    page = (folder / "report.html").read_text()
+    assert page.count("data-scale=") == 2
+    assert "off the curve" in page
+    with (folder / "per_class.csv").open() as file:
+        classes = list(csv.DictReader(file))
+    assert sum(float(row["share"]) for row in classes[:3]) == pytest.approx(1, abs=1e-4)
+
+
+def test_an_evaluation_of_points_is_read_as_it_was_written(compose, points_run, tmp_path):
+    overrides = (f"checkpoint={points_run / 'checkpoints' / 'last.ckpt'}", "num_samples=5", "scales=[1]")
+    found = read(evaluate(compose(*overrides, program="evaluate", output_dir=tmp_path), overrides))
+    (row,) = found.rows
+    assert (found.kind, row.kind) == ("points", "points")
+    assert row.pictures.points.shape == (3, 5, 2)
+    assert set(row.floors) <= set(row.measured)
+    assert row.row["off_curve_floor"] == row.floors["off_curve"]

@@ -27,7 +27,7 @@ EIGHTEEN = [0, 0.5, 1, 1.25, 1.5, 1.75, 2, 2.5, 3, 3.5, 4, 5, 6, 7, 8, 10, 12, 1
 def drawn(monkeypatch, tmp_path):
     """Call a function that saves a plot; the figure comes back instead."""
     figures = []
-    monkeypatch.setattr(evaluation_plots, "_save", lambda figure, path: figures.append(figure))
+    monkeypatch.setattr(evaluation_plots, "save_figure", lambda figure, path: figures.append(figure))
 
     def draw(save, *arguments):
         save(*arguments, tmp_path / "plot")
@@ -115,7 +115,7 @@ def test_however_many_curves_are_told_apart_by_colour_and_named(jobs, fabricate,
 @pytest.mark.parametrize(("floors", "lines"), [([1, 1, 1], [1]), ([1, 2, 2], [1, 2]), ([np.nan] * 3, [])])
 def test_the_floor_of_the_distance_is_dashed(floors, lines, fabricate, drawn):
     results = fabricate()
-    rows = [replace(row, fld_floor=float(floor)) for row, floor in zip(results.rows, floors, strict=True)]
+    rows = [replace(row, floors={"fld": float(floor)}) for row, floor in zip(results.rows, floors, strict=True)]
     axes = drawn(save_frechet_distance, curves(replace(results, rows=rows))).axes[0]
     assert [set(line.get_ydata()) for line in axes.lines[1:]] == [{line} for line in lines]
 

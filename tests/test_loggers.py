@@ -207,7 +207,7 @@ def result(method, scale):
             name: Interval(value, value - 0.1, value + 0.1)
             for name in (*names, "coverage", "diversity", "saturation", "nearest")
         },
-        fld_floor=0.1,
+        floors={"fld": 0.1},
         nfe=100.0,
         seconds=scale + 1,
         per_class=[],

@@ -59,7 +59,8 @@ def no_plots(monkeypatch):
         Image.new("RGB", (1, 1)).save(folder / "point.png")
         return dict.fromkeys(plot_names(curves(results)), folder / "point.png")
 
-    monkeypatch.setattr(report, "save_plots", points)
+    exhibit = replace(report.EXHIBITS["images"], save_plots=points)
+    monkeypatch.setitem(report.EXHIBITS, "images", exhibit)
 
 
 @pytest.fixture(scope="module")

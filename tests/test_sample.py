@@ -1,6 +1,7 @@
 import os
 import subprocess
 import sys
+from itertools import pairwise
 from pathlib import Path
 
 import imageio.v3 as imageio
@@ -364,3 +365,42 @@ def test_the_whole_story_is_told_on_request(call, checkpoint, monkeypatch, tmp_p
     with pytest.raises(ValueError, match="labels must be among"):
         call("sample", f"checkpoint={checkpoint}", "hydra.run.dir=here", "labels=[12]")
     assert list(tmp_path.iterdir()) == []
+
+
+# Points
+
+
+@pytest.fixture
+def sampled_points(compose, points_run, tmp_path):
+    def folder(*overrides):
+        overrides = (f"checkpoint={points_run / 'checkpoints' / 'last.ckpt'}", *overrides)
+        return sample(compose(*overrides, program="sample", output_dir=tmp_path / "points"), overrides)
+
+    return folder
+
+
+def test_points_are_a_scatter_and_the_numbers(sampled_points):
+    folder = sampled_points("labels=[2,0]", "num_samples=4")
+    assert sorted(path.name for path in folder.iterdir()) == ["config.yaml", "samples.npz", "samples.png"]
+    assert images(folder).shape == (8, 2)
+    assert images(folder).abs().max() <= 1
+    assert labels(folder) == [2] * 4 + [0] * 4
+    width, height = Image.open(folder / "samples.png").size
+    assert 1.5 < width / height < 2.5  # a panel for each class, side by side
+
+
+def test_there_are_a_thousand_points_of_each_class_where_nobody_says_how_many(sampled_points):
+    assert images(sampled_points("labels=[1]")).shape == (1000, 2)
+
+
+def test_an_animation_of_points_has_a_frame_for_every_step_and_changes(sampled_points):
+    folder = sampled_points("animate=true", "sampler.steps=4", "num_samples=50")
+    with Image.open(folder / "animation.gif") as gif:
+        assert gif.n_frames == 4
+        frames = []
+        for number in range(4):
+            gif.seek(number)
+            frames.append(np.asarray(gif.convert("RGB")).astype(int))
+    assert all(abs(one - other).max() > 100 for one, other in pairwise(frames))
+    assert len(imageio.imread(folder / "animation.mp4")) == 4 + 20
+    assert all((folder / f"animation.{suffix}").stat().st_size < 2e6 for suffix in ("gif", "mp4"))

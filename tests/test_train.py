@@ -219,6 +219,40 @@ def test_what_the_last_line_says_can_be_typed_into_a_shell(minimal, tmp_path):
         assert arrays["labels"].tolist() == [label for label in range(10) for _ in range(8)]
 
 
+# Points
+
+
+def test_a_run_on_points_leaves_the_same_files_with_distances_instead_of_accuracy(points_run):
+    expected = {name.replace("accuracy", "distance") for name in FILES}
+    assert files(points_run) == expected
+    table = rows(points_run / "distance_by_scale.csv")
+    assert list(table[0]) == ["scale", "distance_mean", "distance_p95", "off_curve", "num_samples", "off_curve_floor"]
+    assert [(row["scale"], row["num_samples"]) for row in table] == [("0", "9"), ("1", "9"), ("3", "9")]
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["network=unet_8"], "guided_diffusion.networks.UNet is not for points"),
+        (["callbacks=default"], "the data are points: add callbacks=patterns"),
+        (["data.patterns=[helix]"], "patterns must be among spiral"),
+        (["data.noise=3"], "noise must be in [0, 0.1], got 3"),
+    ],
+)
+def test_what_does_not_suit_points_is_refused_on_one_line(overrides, message, call, tmp_path):
+    called = call("train", "+experiment=cfg_patterns", "trainer.max_steps=1", *overrides, "hydra.run.dir=here")
+    assert called.status == 1
+    line = called.err.splitlines()[-1]
+    assert line.startswith("error: ")
+    assert message in line
+
+
+def test_a_classifier_of_points_guides(points_run, compose, tiny_points, tmp_path):
+    guide = f"callbacks.guide={points_run / 'checkpoints' / 'last.ckpt'}"
+    train(compose("+experiment=classifier_patterns", *tiny_points, guide, output_dir=tmp_path))
+    assert {"accuracy_by_noise.csv", "distance_by_scale.csv", "samples/step_000004.png"} <= files(tmp_path)
+
+
 # Classifiers
 
 

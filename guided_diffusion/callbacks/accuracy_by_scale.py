@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 from pytorch_lightning import Trainer
@@ -35,6 +36,8 @@ class AccuracyByScale(SamplingCallback):
         ValueError: if there are no samples.
     """
 
+    kind = "images"
+
     def __init__(
         self,
         recipe: Recipe,
@@ -52,7 +55,7 @@ class AccuracyByScale(SamplingCallback):
         self.judge_source = judge
         self.num_samples = num_samples
 
-    def sample(self, trainer: Trainer, sweep: Sweep, data: ImageDataModule) -> None:
+    def sample(self, trainer: Trainer, sweep: Sweep, data: Any) -> None:
         judge = self.judge_source(data)
         labels = torch.arange(self.num_samples) % data.num_classes
         images = sweep(labels)

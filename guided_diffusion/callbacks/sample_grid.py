@@ -9,7 +9,7 @@ from pytorch_lightning import Trainer
 
 from guided_diffusion.callbacks.loggers import log_image
 from guided_diffusion.callbacks.sampling import SamplingCallback, Sweep
-from guided_diffusion.data import ImageDataModule
+from guided_diffusion.data import LabelledDataModule
 from guided_diffusion.plots import save_labelled_grid
 from guided_diffusion.sampling import Recipe
 
@@ -24,6 +24,8 @@ class SampleGrid(SamplingCallback):
     Raises:
         ValueError: unless ``max_classes`` is at least 1.
     """
+
+    kind = "images"
 
     def __init__(
         self,
@@ -40,7 +42,7 @@ class SampleGrid(SamplingCallback):
             raise ValueError(f"max_classes must be at least 1, got {max_classes}")
         self.max_classes = max_classes
 
-    def sample(self, trainer: Trainer, sweep: Sweep, data: ImageDataModule) -> None:
+    def sample(self, trainer: Trainer, sweep: Sweep, data: LabelledDataModule) -> None:
         class_names = data.class_names[: self.max_classes]
         images = sweep(torch.arange(len(class_names)))
         path = self.output_dir / "samples" / f"step_{trainer.global_step:06d}.png"

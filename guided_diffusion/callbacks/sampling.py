@@ -6,7 +6,7 @@ from abc import abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import fields, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from pytorch_lightning import Callback, LightningModule, Trainer
@@ -14,7 +14,7 @@ from torch import Tensor
 
 from guided_diffusion.callbacks.ema import evaluation_weights
 from guided_diffusion.checkpoints import load
-from guided_diffusion.data import ImageDataModule
+from guided_diffusion.data import LabelledDataModule
 from guided_diffusion.denoisers import Denoiser
 from guided_diffusion.guidance import check_scale
 from guided_diffusion.memory import naming_memory
@@ -46,6 +46,10 @@ SUBJECTS: dict[str, Callable[[Any, Denoiser | None, Recipe], Subject | None]] = 
 """By the kind of the training."""
 
 
+OPTIONS = {"images": "default", "points": "patterns"}
+"""The callbacks for each kind of data, as the config calls them."""
+
+
 class SamplingCallback(Callback):
     """Samples every ``every_n_steps`` and when training has ended, on one process, with the averaged weights.
 
@@ -64,6 +68,9 @@ class SamplingCallback(Callback):
         FileNotFoundError: if there is no such checkpoint.
         ValueError: if ``every_n_steps`` is negative, or there are no scales or one that is not finite.
     """
+
+    kind: ClassVar[str]
+    """What the data must be, ``images`` or ``points``."""
 
     def __init__(
         self,
@@ -88,12 +95,18 @@ class SamplingCallback(Callback):
         self._sampled_step = 0
 
     @abstractmethod
-    def sample(self, trainer: Trainer, sweep: Sweep, data: ImageDataModule) -> None:
+    def sample(self, trainer: Trainer, sweep: Sweep, data: LabelledDataModule) -> None:
         """Call ``sweep(labels)`` for samples of shape (scales, labels, ...) and write what comes of them."""
 
     def setup(self, trainer: Trainer, pl_module: Any, stage: str) -> None:
         if self.guide is not None and "classifier" not in {field.name for field in fields(self.recipe.guidance)}:  # type: ignore[arg-type]
             raise ValueError("the guide is guided by the classifier in training: add guidance=classifier")
+        data = trainer.datamodule  # type: ignore[attr-defined]
+        if data.kind != self.kind:
+            raise ValueError(
+                f"{type(self).__name__} is for {self.kind}, and the data are {data.kind}: "
+                f"add callbacks={OPTIONS[data.kind]}"
+            )
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int

@@ -8,11 +8,10 @@ from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
-import torch
-from jaxtyping import Float32, UInt8
+from jaxtyping import UInt8
 
 from guided_diffusion.evaluation_plots import curves
-from guided_diffusion.plots import grid
+from guided_diffusion.exhibits import EXHIBITS
 from guided_diffusion.results import Result, Results
 
 
@@ -56,8 +55,8 @@ class Point:
 
     @property
     def pictures(self) -> dict[str, UInt8[np.ndarray, "height width 3"]]:
-        """What is shown at every scale, each as images side by side."""
-        return {"strip": side_by_side(self.row.pictures.strip), "means": side_by_side(self.row.pictures.means)}
+        """What is shown at every scale."""
+        return EXHIBITS[self.row.kind].drawings(self.row)
 
 
 def points(results: Results) -> list[Point]:
@@ -71,10 +70,6 @@ def points(results: Results) -> list[Point]:
 def by_scale(key: str, points: Mapping[float, float]) -> dict[str, float]:
     """One metric for each scale, for loggers with one axis only."""
     return {f"{key}_w{scale:g}": value for scale, value in points.items()}
-
-
-def side_by_side(images: Float32[np.ndarray, "n c h w"]) -> UInt8[np.ndarray, "height width 3"]:
-    return grid(torch.from_numpy(images), columns=len(images)).numpy()
 
 
 def dotless(name: str) -> str:

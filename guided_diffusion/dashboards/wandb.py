@@ -14,6 +14,8 @@ from guided_diffusion.dashboards.base import points
 from guided_diffusion.results import Results
 
 SCALE = "guidance/scale"
+SUMMARY = ("judge_ceiling",)
+"""What is known of the whole evaluation; of points there is no judge."""
 
 
 @dataclass(frozen=True)
@@ -35,9 +37,9 @@ class WandbDashboard:
         run, every, classes = self.logger.experiment, points(results), results.about["class_names"]
         for scale, of_scale in groupby(every, key=lambda point: point.row.scale):
             self._point(scale, {key: value for point in of_scale for key, value in media.drawn(point).items()})
-        run.log(media.charts(every) | media.confusions(every, classes) | media.tables(results.rows, classes))
+        run.log(media.charts(every) | media.tables(results.rows) | media.JUDGED[results.kind](every, classes))
         run.log_artifact(media.artifact(run.id, folder))
-        run.summary["evaluation/judge_ceiling"] = results.about["judge_ceiling"]
+        run.summary.update({f"evaluation/{name}": results.about[name] for name in SUMMARY if name in results.about})
         run.tags = tuple(dict.fromkeys([*(run.tags or ()), *(row.method for row in results.rows)]))
 
     def finish(self, status: int) -> None:

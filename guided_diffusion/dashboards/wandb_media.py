@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 import wandb
 
-from guided_diffusion.dashboards.base import Point, dotless, side_by_side
+from guided_diffusion.dashboards.base import Point, dotless
+from guided_diffusion.exhibits import side_by_side
 from guided_diffusion.results import Result
 
 FILES = ("report.html", "results.csv")
@@ -57,13 +58,23 @@ def _confusion(point: Point, classes: Sequence[str]) -> Any:
     )
 
 
-def tables(rows: Sequence[Result], classes: Sequence[str]) -> dict[str, wandb.Table]:
+def tables(rows: Sequence[Result]) -> dict[str, wandb.Table]:
     columns: list[str | int] = list(dict.fromkeys(name for row in rows for name in row.row))
-    uncertain = [line for row in rows for line in _uncertain(row, classes)]
-    return {
-        "evaluation/results": wandb.Table(columns, [[row.row.get(str(name)) for name in columns] for row in rows]),
-        "evaluation/uncertain": wandb.Table(list(UNCERTAIN), uncertain),
-    }
+    return {"evaluation/results": wandb.Table(columns, [[row.row.get(str(name)) for name in columns] for row in rows])}
+
+
+def judged(every: Sequence[Point], classes: Sequence[str]) -> dict[str, Any]:
+    """What a judge saw: confusion matrices, and the samples it is least certain of."""
+    uncertain = [line for point in every for line in _uncertain(point.row, classes)]
+    return confusions(every, classes) | {"evaluation/uncertain": wandb.Table(list(UNCERTAIN), uncertain)}
+
+
+def nothing_judged(every: Sequence[Point], classes: Sequence[str]) -> dict[str, Any]:
+    return {}
+
+
+JUDGED = {"images": judged, "points": nothing_judged}
+"""By the kind of the data."""
 
 
 def _uncertain(row: Result, classes: Sequence[str]) -> list[list[Any]]:

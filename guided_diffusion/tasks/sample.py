@@ -2,34 +2,45 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import shutil
+import sys
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 
 import numpy as np
 import torch
 from omegaconf import DictConfig, OmegaConf
+from pytorch_lightning import Trainer
 from torch import Tensor
+from tqdm import tqdm
 
 from guided_diffusion.checkpoints import TrainedDiffusion, check_guidance, load
 from guided_diffusion.checks import check_label_dropout, check_recipe, check_seed
 from guided_diffusion.config import SampleConfig, build, use_recipe_of_training
-from guided_diffusion.files import whole_file
+from guided_diffusion.evaluation import Chunks, EvaluationProgress, Plan, draw, sampling_fingerprint
+from guided_diffusion.files import cache_dir, whole_file
+from guided_diffusion.galleries import GALLERIES, Gallery
 from guided_diffusion.memory import naming_memory
-from guided_diffusion.plots import grid, save_animation, save_labelled_grid
+from guided_diffusion.plots import save_animation
 from guided_diffusion.record import write_record
+from guided_diffusion.samplers import Step
 from guided_diffusion.sampling import Recipe, evaluating
 from guided_diffusion.signatures import check_config
+from guided_diffusion.strategies import build_trainer, check_whole
 
-ANIMATED_COLUMNS = 10
+T = TypeVar("T")
+
+QUIET_SECONDS = 2
+"""Of waiting before a progress bar appears."""
 
 
 def sample(config: DictConfig, overrides: Sequence[str] = ()) -> Path:
     """Write ``samples.png`` and ``samples.npz``; return their folder.
 
     With ``compare`` also ``unguided.png`` and ``unguided.npz``, from the same labels and the same noise, and the
-    labels as text; with ``animate`` the way from noise to image.
+    labels as text; with ``animate`` the way from noise to sample.
 
     Args:
         config: what to sample, from which checkpoint.
@@ -40,12 +51,11 @@ def sample(config: DictConfig, overrides: Sequence[str] = ()) -> Path:
     """
     if config.checkpoint is None:
         raise ValueError("checkpoint is missing: add checkpoint=PATH, for instance outputs/.../checkpoints/last.ckpt")
-    if config.num_samples < 1:
-        raise ValueError(f"num_samples must be at least 1, got {config.num_samples}")
     check_seed(config.seed)
-    device = config.device if config.device != "auto" else "cuda" if torch.cuda.is_available() else "cpu"
-    model = load(config.checkpoint, device, config.weights)
+    model = load(config.checkpoint, weights=config.weights)
     classes = _classes(config.labels, model)
+    gallery = GALLERIES[model.kind](model)
+    num_samples = gallery.num_samples if config.num_samples is None else config.num_samples
     use_recipe_of_training(config, model.config, overrides)
     check_guidance(config.guidance, model.trait)
     check_config(cast(dict[str, Any], OmegaConf.to_container(config, resolve=True)), SampleConfig)
@@ -53,38 +63,53 @@ def sample(config: DictConfig, overrides: Sequence[str] = ()) -> Path:
     check_recipe(recipe, model.schedule)
     if not config.untaught_scales:
         check_label_dropout(model.label_dropout, recipe, [config.guidance.scale], model.schedule, "guidance.scale")
+    scales, size = [float(recipe.guidance.scale)], recipe.batch_size
+    plan = Plan(scales, num_samples, len(classes), model.shape, size, config.seed, classes)
+    trainer = build_trainer(config.trainer, [EvaluationProgress(QUIET_SECONDS)])
+    check_whole(trainer.strategy)
 
-    labels = torch.tensor(classes).repeat_interleave(config.num_samples)
     with naming_memory("recipe.batch_size"):
-        _sample(config, model, recipe, labels, [model.class_names[label] for label in classes])
-    OmegaConf.save(config, Path(config.output_dir) / "config.yaml", resolve=True)
-    write_record(Path(config.output_dir), config.seed, device)
+        _sample(config, trainer, model, recipe, plan, gallery)
+    if trainer.is_global_zero:
+        OmegaConf.save(config, Path(config.output_dir) / "config.yaml", resolve=True)
+        write_record(Path(config.output_dir), config.seed, trainer.strategy.root_device.type)
     return Path(config.output_dir)
 
 
-def _sample(config: DictConfig, model: TrainedDiffusion, recipe: Recipe, labels: Tensor, names: list[str]) -> None:
-    output_dir = Path(config.output_dir)
+def _sample(
+    config: DictConfig, trainer: Trainer, model: TrainedDiffusion, recipe: Recipe, plan: Plan, gallery: Gallery
+) -> None:
+    output_dir, names = Path(config.output_dir), [model.class_names[label] for label in plan.classes or ()]
     recipes = {"samples": recipe}
     if config.compare:
         recipes["unguided"] = replace(recipe, guidance=recipe.guidance.unguided())
     for name, one in recipes.items():
-        images = one.images(model.denoiser, labels, model.shape, seed=config.seed)
-        _write(output_dir / name, images, labels, names)
+        of_scale = replace(plan, scales=[float(one.guidance.scale)])
+        chunks = Chunks(model.denoiser, one, of_scale, cache_dir() / "samples" / sampling_fingerprint(config, of_scale))
+        draw(trainer, chunks)
+        if trainer.is_global_zero:
+            ((samples,), _) = chunks.collect([1.0])
+            _write(output_dir / name, samples.images, plan.labels, names, gallery)
+            shutil.rmtree(chunks.folder)
+        trainer.strategy.barrier()
+    if not trainer.is_global_zero:
+        return
+    shown = torch.arange(len(plan.labels)).unflatten(0, (len(names), -1))
     if config.compare:
-        rows = labels.unflatten(0, (len(names), -1)).tolist()
+        rows = plan.labels[shown].tolist()
         lines = (f"{name}: {' '.join(map(str, row))}\n" for name, row in zip(names, rows, strict=True))
         (output_dir / "labels.txt").write_text("".join(lines))
     if config.animate:
-        shown = torch.arange(len(labels)).unflatten(0, (len(names), -1))
-        rows = shown[:, : max(1, ANIMATED_COLUMNS // len(names))].flatten()
-        frames = _frames(recipe, model, labels[rows], rows.tolist(), config.seed)
+        animated = shown[:, : gallery.animated(len(names))].flatten()
+        model.denoiser.to(trainer.strategy.root_device)
+        steps = _steps(recipe, model, plan.labels[animated], animated.tolist(), config.seed)
+        frames = list(_shown(gallery.frames(steps, names), "rendering", len(steps)))
         save_animation(frames, output_dir / "animation")
 
 
-def _write(path: Path, images: Tensor, labels: Tensor, names: Sequence[str]) -> None:
-    """A picture with a row for each class, and the numbers."""
-    rows = images.unflatten(0, (len(names), -1))
-    save_labelled_grid(rows, path.with_suffix(".png"), rows=names, columns=[""] * rows.shape[1])
+def _write(path: Path, images: Tensor, labels: Tensor, names: Sequence[str], gallery: Gallery) -> None:
+    """A picture of each class, and the numbers."""
+    gallery.save(images.unflatten(0, (len(names), -1)), names, path.with_suffix(".png"))
     with whole_file(path.with_suffix(".npz")) as temporary:
         np.savez_compressed(temporary, images=images.numpy(), labels=labels.numpy())
 
@@ -100,10 +125,14 @@ def _classes(labels: Sequence[int] | None, model: TrainedDiffusion) -> list[int]
 
 
 @torch.no_grad()
-def _frames(recipe: Recipe, model: TrainedDiffusion, labels: Tensor, indices: list[int], seed: int) -> list[Tensor]:
-    """x_t above the estimate of the clean image, after every step."""
+def _steps(recipe: Recipe, model: TrainedDiffusion, labels: Tensor, indices: list[int], seed: int) -> list[Step]:
+    """Everything between noise and sample."""
+    steps = recipe.steps(model.denoiser, labels, model.shape, indices, seed)
     with evaluating(model.denoiser):
-        return [
-            grid(torch.cat([step.x, step.x0]).cpu(), columns=len(labels), min_size=56)
-            for step in recipe.steps(model.denoiser, labels, model.shape, indices, seed)
-        ]
+        return list(_shown(steps, "sampling", recipe.sampler.steps))
+
+
+def _shown(items: Iterable[T], what: str, total: int) -> Iterable[T]:
+    """The items, with a progress bar if they take long."""
+    interval = 0.5 if sys.stderr.isatty() else 10
+    return tqdm(items, what, total, leave=False, delay=QUIET_SECONDS, mininterval=interval, dynamic_ncols=True)
