@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import inspect
 import os
 import pickle
 from dataclasses import dataclass
@@ -10,12 +11,13 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 import torch
+from hydra.utils import get_object
 from omegaconf import DictConfig
 from torch import Tensor, nn
 
 from guided_diffusion.classifiers import Classifier
 from guided_diffusion.config import build
-from guided_diffusion.data import ImageDataModule
+from guided_diffusion.data import LabelledDataModule, kind_of
 from guided_diffusion.denoisers import Denoiser
 from guided_diffusion.guidance import ClassifierGuidance, Combined, Scale
 from guided_diffusion.schedules import Schedule
@@ -24,7 +26,10 @@ FORMAT = 1
 """Of the record in a checkpoint; raised when an older one can't be read as it is."""
 
 VALUE_RANGE = (-1.0, 1.0)
-"""Of the pixels that every model of this package sees."""
+"""Of the pixels, or the coordinates, that every model of this package sees."""
+
+SIZES = {"images": ("channels", "image_size"), "points": ("dimensions",)}
+"""What a network calls the sizes of its samples, in the order of their shape."""
 
 NAMES = {"diffusion": "diffusion model", "classifier": "time-aware classifier"}
 """Kinds of models, as messages call them."""
@@ -41,8 +46,8 @@ class Trait:
     source: str
     """Where the model is from, for messages."""
     schedule: Schedule
-    shape: tuple[int, int, int]
-    """Of one image: channels, height, width."""
+    shape: tuple[int, ...]
+    """Of one sample: channels, height, width of an image, coordinates of a point."""
     class_names: tuple[str, ...]
     value_range: tuple[float, float] = VALUE_RANGE
     """Of the pixels."""
@@ -86,9 +91,14 @@ class Trained:
     """The whole resolved config of the training."""
 
     @property
-    def shape(self) -> tuple[int, int, int]:
-        """Of one image: channels, height, width."""
+    def shape(self) -> tuple[int, ...]:
+        """Of one sample: channels, height, width of an image, coordinates of a point."""
         return self.trait.shape
+
+    @property
+    def kind(self) -> str:
+        """``images`` or ``points``."""
+        return kind_of(self.shape)
 
     @property
     def class_names(self) -> tuple[str, ...]:
@@ -102,13 +112,13 @@ class Trained:
     def schedule(self) -> Schedule:
         return self.trait.schedule
 
-    def data(self, trusted: tuple[str, ...] = TRUSTED) -> ImageDataModule:
+    def data(self, trusted: tuple[str, ...] = TRUSTED) -> LabelledDataModule:
         """The data of the training; in the folder ``GUIDED_DIFFUSION_DATA`` if that is set, else where it was."""
         node = dict(self.config["data"])
         _check_targets(node, trusted, Path(self.trait.source))
         if "root" in node:
             node["root"] = os.environ.get("GUIDED_DIFFUSION_DATA") or node["root"]
-        data: ImageDataModule = build(node)
+        data: LabelledDataModule = build(node)
         data.prepare_data()
         return data
 
@@ -130,7 +140,7 @@ class TrainedClassifier(Trained):
         return self.classifier.to(x_t.device)(x_t, t)
 
 
-def make_record(kind: str, config: dict[str, Any], data: ImageDataModule) -> dict[str, Any]:
+def make_record(kind: str, config: dict[str, Any], data: LabelledDataModule) -> dict[str, Any]:
     """What a checkpoint holds beside the weights: plain data, from which ``load`` rebuilds the model."""
     return {
         "format": FORMAT,
@@ -145,9 +155,19 @@ def make_record(kind: str, config: dict[str, Any], data: ImageDataModule) -> dic
     }
 
 
-def build_network(node: DictConfig | dict[str, Any], shape: tuple[int, int, int], num_classes: int) -> nn.Module:
-    """The network of a config node, for images of this shape and this many classes."""
-    return build(node, channels=shape[0], image_size=shape[1], num_classes=num_classes)
+def build_network(node: DictConfig | dict[str, Any], shape: tuple[int, ...], num_classes: int) -> nn.Module:
+    """The network of a config node, for samples of this shape and this many classes.
+
+    Raises:
+        ValueError: if it can't be made, for instance because it is for images and these are points.
+    """
+    kind = kind_of(shape)
+    sizes = dict(zip(SIZES[kind], shape, strict=False))  # images are square: their height says it
+    try:
+        inspect.signature(get_object(node["_target_"])).bind_partial(**sizes)
+    except TypeError as error:
+        raise ValueError(f"network: {node['_target_']} is not for {kind}: it {error}") from error
+    return build(node, **sizes, num_classes=num_classes)
 
 
 def load(

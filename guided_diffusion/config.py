@@ -53,7 +53,7 @@ class SampleConfig:
     checkpoint: str | None = None
     classifier: str | None = None
     labels: list[int] | None = None
-    num_samples: int = MISSING
+    num_samples: int | None = None
     seed: int = MISSING
     animate: bool = MISSING
     compare: bool = MISSING

@@ -12,22 +12,26 @@ import torch
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 from torch import Tensor
+from tqdm import tqdm
 
 from guided_diffusion.checkpoints import TrainedDiffusion, check_guidance, load
 from guided_diffusion.config import build, use_recipe_of_training
 from guided_diffusion.files import whole_file
-from guided_diffusion.plots import grid, save_animation, save_labelled_grid
+from guided_diffusion.galleries import GALLERIES, Gallery
+from guided_diffusion.plots import save_animation
 from guided_diffusion.programs import program
+from guided_diffusion.samplers import Step
 from guided_diffusion.sampling import Recipe, evaluating
 
-ANIMATED_COLUMNS = 10
+QUIET_SECONDS = 2
+"""Of waiting before a progress bar appears."""
 
 
 def sample(config: DictConfig, overrides: Sequence[str] = ()) -> Path:
     """Write ``samples.png`` and ``samples.npz``; return their folder.
 
     With ``compare`` also ``unguided.png`` and ``unguided.npz``, from the same labels and the same noise, and the
-    labels as text; with ``animate`` the way from noise to image.
+    labels as text; with ``animate`` the way from noise to sample.
 
     Args:
         config: what to sample, from which checkpoint.
@@ -38,7 +42,7 @@ def sample(config: DictConfig, overrides: Sequence[str] = ()) -> Path:
     """
     if config.checkpoint is None:
         raise ValueError("checkpoint is missing: add checkpoint=PATH, for instance outputs/.../checkpoints/last.ckpt")
-    if config.num_samples < 1:
+    if config.num_samples is not None and config.num_samples < 1:
         raise ValueError(f"num_samples must be at least 1, got {config.num_samples}")
     device = config.device if config.device != "auto" else "cuda" if torch.cuda.is_available() else "cpu"
     model = load(config.checkpoint, device, config.weights)
@@ -47,7 +51,9 @@ def sample(config: DictConfig, overrides: Sequence[str] = ()) -> Path:
     check_guidance(config.guidance, model.trait)
     recipe: Recipe = build(config.recipe)
 
-    labels = torch.tensor(classes).repeat_interleave(config.num_samples)
+    gallery = GALLERIES[model.kind](model)
+    num_samples = gallery.num_samples if config.num_samples is None else config.num_samples
+    labels = torch.tensor(classes).repeat_interleave(num_samples)
     names = [model.class_names[label] for label in classes]
     output_dir = Path(config.output_dir)
     recipes = {"samples": recipe}
@@ -55,24 +61,24 @@ def sample(config: DictConfig, overrides: Sequence[str] = ()) -> Path:
         recipes["unguided"] = replace(recipe, guidance=recipe.guidance.unguided())
     for name, one in recipes.items():
         images = one.images(model.denoiser, labels, model.shape, seed=config.seed)
-        _write(output_dir / name, images, labels, names)
+        _write(output_dir / name, images, labels, names, gallery)
     if config.compare:
         rows = labels.unflatten(0, (len(classes), -1)).tolist()
         lines = (f"{name}: {' '.join(map(str, row))}\n" for name, row in zip(names, rows, strict=True))
         (output_dir / "labels.txt").write_text("".join(lines))
     if config.animate:
         shown = torch.arange(len(labels)).unflatten(0, (len(classes), -1))
-        rows = shown[:, : max(1, ANIMATED_COLUMNS // len(classes))].flatten()
-        frames = _frames(recipe, model, labels[rows], rows.tolist(), config.seed)
-        save_animation(frames, output_dir / "animation")
+        rows = shown[:, : gallery.animated(len(classes))].flatten()
+        steps = _steps(recipe, model, labels[rows], rows.tolist(), config.seed)
+        frames = tqdm(gallery.frames(steps, names), "rendering", len(steps), leave=False, delay=QUIET_SECONDS)
+        save_animation(list(frames), output_dir / "animation")
     OmegaConf.save(config, output_dir / "config.yaml", resolve=True)
     return output_dir
 
 
-def _write(path: Path, images: Tensor, labels: Tensor, names: Sequence[str]) -> None:
-    """A picture with a row for each class, and the numbers."""
-    rows = images.unflatten(0, (len(names), -1))
-    save_labelled_grid(rows, path.with_suffix(".png"), rows=names, columns=[""] * rows.shape[1])
+def _write(path: Path, images: Tensor, labels: Tensor, names: Sequence[str], gallery: Gallery) -> None:
+    """A picture of each class, and the numbers."""
+    gallery.save(images.unflatten(0, (len(names), -1)), names, path.with_suffix(".png"))
     with whole_file(path.with_suffix(".npz")) as temporary:
         np.savez_compressed(temporary, images=images.numpy(), labels=labels.numpy())
 
@@ -88,13 +94,11 @@ def _classes(labels: Sequence[int] | None, model: TrainedDiffusion) -> list[int]
 
 
 @torch.no_grad()
-def _frames(recipe: Recipe, model: TrainedDiffusion, labels: Tensor, indices: list[int], seed: int) -> list[Tensor]:
-    """x_t above the estimate of the clean image, after every step."""
+def _steps(recipe: Recipe, model: TrainedDiffusion, labels: Tensor, indices: list[int], seed: int) -> list[Step]:
+    """Everything between noise and sample."""
+    steps = recipe.steps(model.denoiser, labels, model.shape, indices, seed)
     with evaluating(model.denoiser):
-        return [
-            grid(torch.cat([step.x, step.x0]).cpu(), columns=len(labels), min_size=56)
-            for step in recipe.steps(model.denoiser, labels, model.shape, indices, seed)
-        ]
+        return list(tqdm(steps, "sampling", recipe.sampler.steps, leave=False, delay=QUIET_SECONDS))
 
 
 def run(config: DictConfig) -> None:

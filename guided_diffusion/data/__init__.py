@@ -1,8 +1,23 @@
-"""Datasets as LightningDataModules that share one interface, ``ImageDataModule``."""
+"""Datasets as LightningDataModules that share one interface, ``LabelledDataModule``."""
 
-from guided_diffusion.data.base import Batch, ImageDataModule, denormalise, normalise
+from guided_diffusion.data.base import Batch, ImageDataModule, LabelledDataModule, denormalise, kind_of, normalise
 from guided_diffusion.data.digits import Digits
 from guided_diffusion.data.fake import Fake
+from guided_diffusion.data.patterns import Pattern, Patterns
 from guided_diffusion.data.torchvision import CIFAR10, MNIST, FashionMNIST
 
-__all__ = ["CIFAR10", "MNIST", "Batch", "Digits", "Fake", "FashionMNIST", "ImageDataModule", "denormalise", "normalise"]
+__all__ = [
+    "CIFAR10",
+    "MNIST",
+    "Batch",
+    "Digits",
+    "Fake",
+    "FashionMNIST",
+    "ImageDataModule",
+    "LabelledDataModule",
+    "Pattern",
+    "Patterns",
+    "denormalise",
+    "kind_of",
+    "normalise",
+]

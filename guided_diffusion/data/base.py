@@ -1,4 +1,4 @@
-"""One DataModule for images, whatever the dataset."""
+"""What every labelled dataset shares, and one DataModule for images, whatever the dataset."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any, Literal, NamedTuple
 
 import torch
-from jaxtyping import Float, Int, UInt8
+from jaxtyping import Float, Int, Shaped, UInt8
 from pytorch_lightning import LightningDataModule
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
@@ -17,9 +17,17 @@ from guided_diffusion.randomness import generator_for
 
 Split = Literal["train", "val", "test"]
 
+KINDS = {3: "images", 1: "points"}
+"""What samples are, by the number of axes of one of them: channels, height and width, or coordinates."""
+
+
+def kind_of(shape: Sequence[int]) -> str:
+    """``images`` or ``points``: what has samples of this shape."""
+    return KINDS[len(shape)]
+
 
 class Batch(NamedTuple):
-    """Images and their classes; uint8 from the loader, float in [-1, 1] once on the device."""
+    """Samples and their classes; images are uint8 from the loader, all are float in [-1, 1] once on the device."""
 
     images: Tensor
     labels: Int[Tensor, " b"]
@@ -35,7 +43,22 @@ def denormalise(images: Float[Tensor, "*shape"]) -> UInt8[Tensor, "*shape"]:
     return ((images.clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8)
 
 
-class ImageDataset(Dataset[Batch]):
+class Rows(Dataset[Batch]):
+    """Samples held once, whatever their shape; a batch is one indexing operation."""
+
+    def __init__(self, samples: Shaped[Tensor, "n *shape"], labels: Int[Tensor, " n"]) -> None:
+        self.samples = samples
+        self.labels = labels
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def __getitems__(self, indices: Sequence[int]) -> Batch:
+        rows = torch.as_tensor(indices)
+        return Batch(self.samples[rows], self.labels[rows])
+
+
+class ImageDataset(Rows):
     """Images held once as uint8; a batch is one indexing operation.
 
     Args:
@@ -48,48 +71,38 @@ class ImageDataset(Dataset[Batch]):
     def __init__(
         self, images: UInt8[Tensor, "n c h w"], labels: Int[Tensor, " n"], flip: bool = False, seed: int = 0
     ) -> None:
-        self.images = images
-        self.labels = labels
+        super().__init__(images, labels)
         self.flip = flip
         self.seed = seed
 
-    def __len__(self) -> int:
-        return len(self.labels)
-
     def __getitems__(self, indices: Sequence[int]) -> Batch:
-        rows = torch.as_tensor(indices)
-        images = self.images[rows]
+        images, labels = super().__getitems__(indices)
         if self.flip:
-            mirrored = torch.rand(len(rows), generator=generator_for("cpu", self.seed, *indices)) < 0.5
+            mirrored = torch.rand(len(labels), generator=generator_for("cpu", self.seed, *indices)) < 0.5
             images[mirrored] = images[mirrored].flip(-1)
-        return Batch(images, self.labels[rows])
+        return Batch(images, labels)
 
 
-class ImageDataModule(LightningDataModule, ABC):
-    """Images and labels for every training and judgement: split, batched, in [-1, 1] on the device.
+class LabelledDataModule(LightningDataModule, ABC):
+    """Samples and labels for every training and judgement: split, batched, in [-1, 1] on the device.
 
-    A dataset is a subclass that states ``name``, ``channels``, ``image_size`` and ``class_names``, and
-    implements ``load``. The test split is for the judge's ceiling and for distances, nothing else.
+    A subclass states ``name``, ``class_names`` and ``shape``, and implements ``load`` and ``dataset``. The test
+    split is for ceilings and distances, nothing else.
 
     Args:
-        batch_size: images per step and device.
-        validation_size: how many training images are held out.
-        flip: mirror images in training. It belongs to the dataset: a mirrored digit is none.
-        seed: of the order and the flips.
-        split_seed: of the choice of the held-out images.
+        batch_size: samples per step and device.
+        validation_size: how many training samples are held out.
+        seed: of the order.
+        split_seed: of the choice of the held-out samples.
 
     Raises:
         ValueError: from ``setup``, if a split would be empty.
     """
 
     name: str
-    channels: int
-    image_size: int
     class_names: tuple[str, ...]
 
-    def __init__(
-        self, batch_size: int, validation_size: int, flip: bool = False, seed: int = 0, split_seed: int = 0
-    ) -> None:
+    def __init__(self, batch_size: int, validation_size: int, seed: int = 0, split_seed: int = 0) -> None:
         super().__init__()
         if batch_size < 1:
             raise ValueError(f"batch_size must be at least 1, got {batch_size}")
@@ -97,26 +110,34 @@ class ImageDataModule(LightningDataModule, ABC):
             raise ValueError(f"validation_size must be at least 0, got {validation_size}")
         self.batch_size = batch_size
         self.validation_size = validation_size
-        self.flip = flip
         self.seed = seed
         self.split_seed = split_seed
         self._splits: dict[Split, Batch] = {}
 
+    @property
+    @abstractmethod
+    def shape(self) -> tuple[int, ...]:
+        """Of one sample."""
+
     @abstractmethod
     def load(self, train: bool) -> Batch:
-        """All training images, or all test images: uint8 of shape (n, c, h, w), and labels."""
+        """All samples for training, or all for testing, with their labels."""
+
+    @abstractmethod
+    def dataset(self, split: Split) -> Rows:
+        """A split as the loader takes it."""
+
+    @property
+    def kind(self) -> str:
+        """``images`` or ``points``: what measures, pictures and callbacks are chosen by."""
+        return kind_of(self.shape)
 
     @property
     def num_classes(self) -> int:
         return len(self.class_names)
 
-    @property
-    def shape(self) -> tuple[int, int, int]:
-        """Of one image: channels, height, width."""
-        return self.channels, self.image_size, self.image_size
-
     def split(self, name: Split) -> Batch:
-        """A whole split, as uint8; read and divided on first use."""
+        """A whole split, as it was loaded; read and divided on first use."""
         if name not in self._splits:
             if name == "test":
                 self._splits["test"] = self.load(train=False)
@@ -129,7 +150,7 @@ class ImageDataModule(LightningDataModule, ABC):
         remaining = len(order) - self.validation_size
         if remaining < self.batch_size:
             raise ValueError(
-                f"{self.name} has {len(order)} training images: with validation_size {self.validation_size} "
+                f"{self.name} has {len(order)} training {self.kind}: with validation_size {self.validation_size} "
                 f"that is less than one batch of {self.batch_size}; lower data.batch_size or data.validation_size"
             )
         train, val = order[:remaining].sort().values, order[remaining:].sort().values
@@ -152,12 +173,46 @@ class ImageDataModule(LightningDataModule, ABC):
 
     def _loader(self, split: Split, shuffle: bool) -> DataLoader[Batch]:
         """Workers would only copy: a batch is one indexing operation. The order follows from (seed, epoch)."""
-        dataset = ImageDataset(*self.split(split), flip=self.flip and split == "train", seed=self.seed)
+        dataset = self.dataset(split)
         replicas, rank = (self.trainer.world_size, self.trainer.global_rank) if self.trainer else (1, 0)
         sampler: DistributedSampler[Batch] = DistributedSampler(
             dataset, replicas, rank, shuffle=shuffle, seed=self.seed, drop_last=shuffle
         )
         return DataLoader(dataset, self.batch_size, sampler=sampler, drop_last=shuffle, collate_fn=_as_it_is)
+
+
+class ImageDataModule(LabelledDataModule):
+    """Images and labels. A dataset is a subclass that states ``name``, ``channels``, ``image_size``, ``class_names``.
+
+    It implements ``load``: uint8 of shape (n, c, h, w), and labels.
+
+    Args:
+        batch_size: images per step and device.
+        validation_size: how many training images are held out.
+        flip: mirror images in training. It belongs to the dataset: a mirrored digit is none.
+        seed: of the order and the flips.
+        split_seed: of the choice of the held-out images.
+
+    Raises:
+        ValueError: from ``setup``, if a split would be empty.
+    """
+
+    channels: int
+    image_size: int
+
+    def __init__(
+        self, batch_size: int, validation_size: int, flip: bool = False, seed: int = 0, split_seed: int = 0
+    ) -> None:
+        super().__init__(batch_size, validation_size, seed, split_seed)
+        self.flip = flip
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Of one image: channels, height, width."""
+        return self.channels, self.image_size, self.image_size
+
+    def dataset(self, split: Split) -> ImageDataset:
+        return ImageDataset(*self.split(split), flip=self.flip and split == "train", seed=self.seed)
 
     def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
         return Batch(normalise(batch.images), batch.labels)

@@ -46,14 +46,14 @@ FRECHET_RESAMPLES = 50
 
 
 class Samples(NamedTuple):
-    """Generated images, on the CPU."""
+    """Generated samples, on the CPU."""
 
-    images: Float[Tensor, "n c h w"]
+    images: Float[Tensor, "n *shape"]
     """In [-1, 1]."""
     labels: Int[Tensor, " n"]
     """The classes that were asked for."""
     saturation: Float[Tensor, " n"]
-    """The share of each sample's pixels with |x| > 1, before they were clamped."""
+    """The share of each sample's numbers with |x| > 1, before they were clamped."""
 
 
 class Scores(NamedTuple):

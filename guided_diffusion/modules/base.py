@@ -1,4 +1,4 @@
-"""What the trainings on noisy images have in common."""
+"""What the trainings on noisy samples have in common."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ DROPOUT, VALIDATION = 1, 2
 class Noisy(NamedTuple):
     """What a noisy batch is made of."""
 
-    x0: Float[Tensor, "b c h w"]
-    eps: Float[Tensor, "b c h w"]
+    x0: Float[Tensor, "b *shape"]
+    eps: Float[Tensor, "b *shape"]
     t: Float[Tensor, " b"]
 
 
 class NoisyTraining(LightningModule):
-    """Optimizer, record and random numbers of a training on noisy images.
+    """Optimizer, record and random numbers of a training on noisy samples, images or points.
 
     All that is random in a training step, dropout included, follows from (seed, epoch, batch, rank), so
     neither callbacks nor an interruption can change it. Validation has the same noise and times every time.
@@ -78,8 +78,8 @@ class NoisyTraining(LightningModule):
         """Of a validation step: the same in every validation."""
         return generator_for(self.device, self.seed, 0, batch_idx, self.global_rank, VALIDATION)
 
-    def noisy(self, images: Float[Tensor, "b c h w"], generator: torch.Generator) -> Noisy:
-        """Times, stratified over the batch, and noise for these images."""
+    def noisy(self, images: Float[Tensor, "b *shape"], generator: torch.Generator) -> Noisy:
+        """Times, stratified over the batch, and noise for these samples."""
         x0 = images.contiguous(memory_format=self.memory_format)
         times = stratified_times(len(x0), generator)
         return Noisy(x0, torch.randn(x0.shape, generator=generator, device=self.device), times)

@@ -1,7 +1,8 @@
 """Networks: torch only."""
 
 from guided_diffusion.networks.judge import JudgeNet, LeNet
+from guided_diffusion.networks.mlp import MLP, NoisyMLPClassifier
 from guided_diffusion.networks.noisy_classifier import NoisyClassifier
 from guided_diffusion.networks.unet import UNet
 
-__all__ = ["JudgeNet", "LeNet", "NoisyClassifier", "UNet"]
+__all__ = ["MLP", "JudgeNet", "LeNet", "NoisyClassifier", "NoisyMLPClassifier", "UNet"]

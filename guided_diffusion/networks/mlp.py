@@ -1,0 +1,92 @@
+"""Networks for points in the plane, or in any space of few dimensions."""
+
+from __future__ import annotations
+
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from guided_diffusion.denoisers import Labels
+from guided_diffusion.networks.layers import Conditioning, noise_embedding, zero_init
+
+
+class MLPBlock(nn.Module):
+    """A layer, moved and scaled by the condition: ``SiLU((1 + scale) (W h + b) + shift)``."""
+
+    def __init__(self, in_features: int, width: int, condition_features: int) -> None:
+        super().__init__()
+        self.linear = nn.Linear(in_features, width)
+        self.scale_shift = nn.Linear(condition_features, 2 * width)
+
+    def forward(self, h: Float[Tensor, "b i"], condition: Float[Tensor, "b c"]) -> Float[Tensor, "b o"]:
+        scale, shift = self.scale_shift(condition).chunk(2, dim=1)
+        return F.silu(self.linear(h) * (1 + scale) + shift)
+
+
+class MLP(nn.Module):
+    """``mlp(x_t, log_snr, y) -> F``, of the shape of ``x_t``: noise level and label reach every layer.
+
+    Args:
+        dimensions: of a point.
+        num_classes: labels are 0 to ``num_classes - 1``, or below 0 for none.
+        width: of the hidden layers.
+        layers: how many of them.
+        embedding: size of the vector for noise level and label.
+        combine: how noise level and label are combined: ``add``, ``multiply`` or ``concat``.
+    """
+
+    def __init__(
+        self,
+        dimensions: int,
+        num_classes: int,
+        width: int = 128,
+        layers: int = 3,
+        embedding: int = 64,
+        combine: str = "add",
+    ) -> None:
+        super().__init__()
+        self.condition = Conditioning(num_classes, embedding, combine)
+        self.hidden = _hidden(dimensions, width, layers, embedding)
+        self.output = zero_init(nn.Linear(width, dimensions))
+
+    def forward(
+        self, x_t: Float[Tensor, "b d"], log_snr: Float[Tensor, " b"], y: Labels = None
+    ) -> Float[Tensor, "b d"]:
+        condition, h = self.condition(log_snr, y), x_t
+        for layer in self.hidden:
+            h = layer(h, condition)
+        return self.output(h)
+
+
+class NoisyMLPClassifier(nn.Module):
+    """``network(x_t, log_snr) -> logits``: a time-aware classifier of points.
+
+    Args:
+        dimensions: of a point.
+        num_classes: number of logits.
+        width: of the hidden layers.
+        layers: how many of them.
+        embedding: size of the vector for the noise level.
+    """
+
+    def __init__(
+        self, dimensions: int, num_classes: int, width: int = 128, layers: int = 3, embedding: int = 64
+    ) -> None:
+        super().__init__()
+        self.num_classes = num_classes
+        self.condition = noise_embedding(embedding)
+        self.hidden = _hidden(dimensions, width, layers, embedding)
+        self.output = nn.Linear(width, num_classes)
+
+    def forward(self, x_t: Float[Tensor, "b d"], log_snr: Float[Tensor, " b"]) -> Float[Tensor, "b classes"]:
+        condition, h = self.condition(log_snr), x_t
+        for layer in self.hidden:
+            h = layer(h, condition)
+        return self.output(h)
+
+
+def _hidden(dimensions: int, width: int, layers: int, embedding: int) -> nn.ModuleList:
+    if layers < 1:
+        raise ValueError(f"layers must be at least 1, got {layers}")
+    sizes = [dimensions, *[width] * (layers - 1)]
+    return nn.ModuleList(MLPBlock(size, width, embedding) for size in sizes)
