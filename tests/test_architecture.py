@@ -17,6 +17,7 @@ CORE = {  # what each part may import of the package, besides itself
     "denoisers": {"schedules"},
     "losses": {"schedules", "denoisers", "classifiers"},
     "oracles": {"schedules", "denoisers"},
+    "targets": {"schedules", "denoisers", "oracles"},
     "classifiers": {"schedules"},
     "guidance": {"schedules", "denoisers", "classifiers"},
     "samplers": {"schedules", "denoisers"},
