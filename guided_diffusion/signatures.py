@@ -34,7 +34,8 @@ def check_config(config: Plain, schema: type) -> None:
     for key in config:
         if key not in keys:
             raise ValueError(f"there is no {key} to set{did_you_mean(key, keys)}")
-    check_node(config, "")
+    for key in sorted(config, key=lambda key: key != "trainer"):  # first what others take their values from
+        check_node(config[key], key)
 
 
 def check_node(node: Any, path: str) -> None:

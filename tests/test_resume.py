@@ -15,7 +15,7 @@ from omegaconf import OmegaConf
 
 import guided_diffusion
 from guided_diffusion.resume import finished_run, restore
-from guided_diffusion.train import assemble
+from guided_diffusion.tasks.train import assemble
 
 SHORT = (
     "data=fake",

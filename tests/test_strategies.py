@@ -184,7 +184,7 @@ def test_joblib_can_not_spawn_and_says_so(call, tiny, tmp_path):
     called = call("train", *tiny, *launcher, "strategy=ddp_spawn", "trainer.devices=2", "-m", "seed=0")
     assert called.status == 1
     assert "job 0: error: a process of joblib can't spawn others: add strategy=ddp" in called.out
-    assert [path.name for path in (tmp_path / "swept").iterdir()] == ["multirun.yaml"]
+    assert not (tmp_path / "swept").exists()
 
 
 @pytest.mark.parametrize("launcher", ["joblib", "submitit_local", "submitit_slurm"])
@@ -280,7 +280,7 @@ def images(folder):
 
 def test_the_size_of_a_batch_changes_rounding_and_nothing_else(call, run_dir, tmp_path):
     """oneDNN has another convolution for small batches, whose sums round otherwise."""
-    common = [f"checkpoint={run_dir / 'checkpoints' / 'last.ckpt'}", "num_samples=7", "device=cpu"]
+    common = [f"checkpoint={run_dir / 'checkpoints' / 'last.ckpt'}", "num_samples=7", "trainer.accelerator=cpu"]
     for folder, size in (("seven", 7), ("many", 64), ("again", 64)):
         assert call("sample", *common, f"recipe.batch_size={size}", f"hydra.run.dir={folder}").status == 0
     np.testing.assert_allclose(images(tmp_path / "seven"), images(tmp_path / "many"), rtol=0, atol=1e-5)

@@ -28,7 +28,7 @@ from guided_diffusion.checks import (
 )
 from guided_diffusion.config import TrainConfig, build
 from guided_diffusion.dashboards import finishing
-from guided_diffusion.data import ImageDataModule
+from guided_diffusion.data import LabelledDataModule
 from guided_diffusion.interruption import STATUS, preemptible
 from guided_diffusion.loggers import CSVLogger
 from guided_diffusion.loops import ResumableFitLoop
@@ -79,10 +79,10 @@ def train(config: DictConfig, search: Sequence[Path] = ()) -> Path:
     return start.folder
 
 
-def assemble(config: DictConfig, plain: dict[str, Any]) -> tuple[NoisyTraining, ImageDataModule, Trainer]:
+def assemble(config: DictConfig, plain: dict[str, Any]) -> tuple[NoisyTraining, LabelledDataModule, Trainer]:
     """What trains, on what, and how; nothing is written yet."""
     seed_everything(config.seed, workers=True, verbose=False)
-    data: ImageDataModule = build(config.data)
+    data: LabelledDataModule = build(config.data)
     data.prepare_data()
     data.setup("fit")
     network = build_network(config.network, data.shape, data.num_classes)
@@ -131,7 +131,7 @@ def _prepare(loggers: Sequence[Logger], start: Start) -> None:
             logger.keep(start.rows)
 
 
-def _fit(trainer: Trainer, module: NoisyTraining, data: ImageDataModule, checkpoint: Path | None) -> None:
+def _fit(trainer: Trainer, module: NoisyTraining, data: LabelledDataModule, checkpoint: Path | None) -> None:
     try:
         with preemptible(), naming_memory("data.batch_size"):
             trainer.fit(module, datamodule=data, ckpt_path=checkpoint, weights_only=True)

@@ -15,6 +15,8 @@ from guided_diffusion.sampling import Recipe
 class Noted(SamplingCallback):
     """Notes at which steps it is asked to sample, and with which weights."""
 
+    kind = "images"
+
     def __init__(self, every_n_steps=0):
         super().__init__(Recipe(), [1], "unused", every_n_steps)
         self.steps, self.weights = [], []
