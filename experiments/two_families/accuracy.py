@@ -92,6 +92,7 @@ def plot(rows: list[dict[str, str]], path: Path) -> None:
     ceiling = float(rows[0]["judge_ceiling"])
     axes.axhline(ceiling, linestyle="--", color="grey", label=f"real test images: {ceiling:.1%}")
     axes.set_xscale("symlog", linthresh=2)
+    axes.set_xlim(left=-0.1)
     scales = sorted({float(row["scale"]) for row in rows})
     axes.set_xticks(scales, [f"{scale:g}" for scale in scales])
     axes.set(xlabel="guidance scale w: exponent of p(y|x)", ylabel="judge accuracy", ylim=(0, 1.02))
