@@ -127,7 +127,7 @@ class JobLauncher(_SubprocessScriptLauncher):
         try:
             yield
         except BaseException:
-            self._end(seconds=0)
+            self._end(SECONDS_TO_END / 4)  # what made this process fail may be an error that a child is about to tell
             raise
         self._end(SECONDS_TO_END)
 

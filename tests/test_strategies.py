@@ -212,7 +212,9 @@ def shell(program, *arguments, folder):
 
 
 def jobs(folder):
-    return sorted(path.name for path in folder.iterdir() if not path.name.startswith("."))
+    return sorted(
+        path.name for path in folder.iterdir() if path.is_dir() and path.name[0] != "." and path.name != "plots"
+    )
 
 
 def results(folder):
@@ -226,7 +228,7 @@ def test_a_sweep_with_two_processes_is_three_jobs_and_no_more(tiny, tmp_path):
     called = shell("train", *tiny, *TWO, "hydra.sweep.dir=swept", "-m", "guidance.scale=1,2,4", folder=tmp_path)
     assert called.returncode == 0, called.stderr
     assert jobs(tmp_path) == ["swept"]
-    assert jobs(tmp_path / "swept") == ["0", "1", "2", "multirun.yaml"]
+    assert jobs(tmp_path / "swept") == ["0", "1", "2"]
     for job, scale in (("0", 1), ("1", 2), ("2", 4)):
         assert OmegaConf.load(tmp_path / "swept" / job / "config.yaml").guidance.scale == scale
         assert (tmp_path / "swept" / job / "accuracy_by_scale.csv").is_file()
@@ -243,10 +245,21 @@ def test_an_evaluation_is_the_same_with_two_processes_and_in_a_sweep(run_dir, tm
     two = shell("evaluate", *common, *TWO, "hydra.sweep.dir=two", "-m", "seed=0,1", folder=tmp_path)
     assert two.returncode == 0, two.stderr
     assert jobs(tmp_path) == ["one", "two"]
-    assert jobs(tmp_path / "two") == ["0", "1", "multirun.yaml"]
+    assert jobs(tmp_path / "two") == ["0", "1"]
     assert results(tmp_path / "two" / "0") == results(tmp_path / "one")
     assert results(tmp_path / "two" / "1") != results(tmp_path / "one")
     assert two.stdout.count("The evaluation is in") == 2
+
+
+@pytest.mark.slow
+def test_samples_of_two_processes_are_those_of_one(run_dir, tmp_path):
+    common = [f"checkpoint={run_dir / 'checkpoints' / 'last.ckpt'}", "num_samples=5", "recipe.batch_size=16"]
+    for folder, processes in (("one", ["trainer.accelerator=cpu"]), ("two", TWO)):
+        sampled = shell("sample", *common, *processes, f"hydra.run.dir={folder}", folder=tmp_path)
+        assert sampled.returncode == 0, sampled.stderr
+        assert sampled.stdout.count("Samples are in") == 1
+    assert np.array_equal(images(tmp_path / "one"), images(tmp_path / "two"))
+    assert (tmp_path / "two" / "config.yaml").is_file()
 
 
 @pytest.mark.slow
@@ -263,7 +276,7 @@ def test_jobs_side_by_side_have_a_folder_and_a_wandb_run_each(launcher, tiny, tm
     called = shell("train", *tiny, *launcher, *sweep, folder=tmp_path)
     assert called.returncode == 0, called.stderr
     assert jobs(tmp_path) == ["swept"]
-    assert jobs(tmp_path / "swept") == ["0", "1", "multirun.yaml"]
+    assert jobs(tmp_path / "swept") == ["0", "1"]
     for job in ("0", "1"):
         assert (tmp_path / "swept" / job / "checkpoints" / "last.ckpt").is_file()
         assert OmegaConf.load(tmp_path / "swept" / job / "config.yaml").seed == int(job)

@@ -102,4 +102,5 @@ def _tables(trainer: Trainer) -> list[CSVLogger]:
 
 
 def _rows(trainer: Trainer) -> int:
-    return sum(logger.rows for logger in _tables(trainer)[:1])
+    """Of the table; only the first process has one."""
+    return sum(logger.rows for logger in _tables(trainer)[:1]) if trainer.is_global_zero else 0
