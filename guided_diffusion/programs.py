@@ -50,7 +50,7 @@ def program(task: Callable[[DictConfig], object], config_name: str) -> Callable[
 
     @functools.wraps(task)
     def job(config: DictConfig) -> None:
-        _quiet()
+        quiet()
         register()  # in a process of joblib or submitit nothing else does
         folder = Path(HydraConfig.get().runtime.output_dir)
         try:
@@ -66,7 +66,7 @@ def program(task: Callable[[DictConfig], object], config_name: str) -> Callable[
             _remove_if_empty(folder)
 
     def main() -> None:
-        _quiet()
+        quiet()
         register()
         _failed_sweeps.clear()
         _folders.clear()
@@ -186,7 +186,7 @@ def _check_writable(folder: Path) -> None:
         raise PermissionError(f"output_dir {folder} can't be written")
 
 
-def _quiet() -> None:
+def quiet() -> None:
     """Leave out what Lightning and torch say of things that are as they should be."""
     for name in ("pytorch_lightning", "lightning_fabric"):
         logging.getLogger(name).setLevel(logging.WARNING)

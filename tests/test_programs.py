@@ -90,7 +90,7 @@ def test_hydra_writes_nothing_of_its_own_into_the_folder(toy, tmp_path):
 def test_warnings_of_what_is_as_it_should_be_are_left_out_and_others_not():
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        programs._quiet()
+        programs.quiet()
         warnings.warn("The 'train_dataloader' does not have many workers which may be a bottleneck", stacklevel=1)
         warnings.warn("something else", stacklevel=1)
     assert [str(warning.message) for warning in caught] == ["something else"]

@@ -208,6 +208,7 @@ def test_what_the_last_line_says_can_be_typed_into_a_shell(minimal, tmp_path):
     trained = shell(*python, *minimal, folder=tmp_path)
     assert trained.returncode == 0
     assert "Traceback" not in trained.stderr
+    assert "Trainer.fit" not in trained.stderr  # Lightning tells of things that are as they should be
     following = shlex.split(trained.stdout.splitlines()[-1].removeprefix("Next: "))
     assert following[0] == "python"
     sampled = shell(sys.executable, *following[1:], folder=tmp_path)

@@ -1,1 +1,7 @@
-"""What the programs do, once it is clear that they have something to do: importing a task takes seconds."""
+"""What the programs do: apart from them, because all that this imports takes seconds."""
+
+import pytorch_lightning  # noqa: F401  (sets the level of its log when it is imported)
+
+from guided_diffusion.programs import quiet
+
+quiet()
