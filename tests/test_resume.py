@@ -108,6 +108,7 @@ def assert_same(run, other):
     assert table(run) == table(other)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("point", "step", "number"),
     [

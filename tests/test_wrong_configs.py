@@ -191,6 +191,7 @@ def start(program, tiny, run_dir):
     ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("program", "examples"), [("train", 120), ("sample", 45), ("evaluate", 45)])
 def test_a_wrong_config_ends_in_one_line_that_names_the_key(
     program, examples, call, tiny, run_dir, tmp_path, monkeypatch
