@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,7 +9,7 @@ from pathlib import Path
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
-from guided_diffusion.programs import program
+from guided_diffusion.programs import program, say
 
 
 def evaluate(config: DictConfig, overrides: Sequence[str] = ()) -> Path:
@@ -27,8 +26,7 @@ def evaluate(config: DictConfig, overrides: Sequence[str] = ()) -> Path:
 def run(config: DictConfig) -> None:
     config.output_dir = HydraConfig.get().runtime.output_dir
     output_dir = evaluate(config, HydraConfig.get().overrides.task)
-    if not os.environ.get("LOCAL_RANK", "0").strip("0"):  # of several processes, the first
-        print(f"\nThe evaluation is in {output_dir}: open report.html")
+    say(f"\nThe evaluation is in {output_dir}: open report.html")
 
 
 main = program(run, "evaluate")

@@ -54,9 +54,10 @@ def train(config: DictConfig, search: Sequence[Path] = ()) -> Path:
         SystemExit: with status 143 when told to stop by SIGTERM or SIGUSR1; a checkpoint is saved.
     """
     output_dir = Path(config.output_dir)
-    _check_values(_plain(config))
+    wanted = _plain(config)
+    _check_values(wanted)
     runs = [run for run in (output_dir, *search) if (run / "config.yaml").is_file()]
-    start = find_start(_plain(config), output_dir, runs)
+    start = find_start(wanted, output_dir, runs)
     if start.folder != output_dir:
         with suppress(OSError):
             output_dir.rmdir()  # empty: Hydra has made it
