@@ -33,7 +33,8 @@ class TorchvisionImages(ImageDataModule):
 
     files: ClassVar[dict[str, int]]
     """The files below ``root``, and the size of each in bytes."""
-    dataset: Callable[..., Any]
+    source: Callable[..., Any]
+    """torchvision's class."""
 
     def __init__(
         self,
@@ -57,7 +58,7 @@ class TorchvisionImages(ImageDataModule):
             if (self.root / file).stat().st_size != size:
                 raise self._damaged(file, f"it has {(self.root / file).stat().st_size:,} bytes instead of {size:,}")
         try:
-            return self._read(self.dataset(str(self.root), train=train, download=False))
+            return self._read(self.source(str(self.root), train=train, download=False))
         except (RuntimeError, AssertionError, ValueError) as error:
             raise self._damaged(next(iter(self.files)).rpartition("/")[0], str(error)) from error
 
@@ -74,7 +75,7 @@ class TorchvisionImages(ImageDataModule):
         try:
             self.root.mkdir(parents=True, exist_ok=True)
             with tempfile.TemporaryDirectory(dir=self.root, prefix=".download-") as folder:
-                self.dataset(folder, train=True, download=True)
+                self.source(folder, train=True, download=True)
                 for file in self._missing():
                     (self.root / file).parent.mkdir(parents=True, exist_ok=True)
                     (Path(folder) / file).replace(self.root / file)
@@ -105,7 +106,7 @@ class MNIST(TorchvisionImages):
     channels = 1
     image_size = 28
     class_names = tuple("0123456789")
-    dataset = datasets.MNIST
+    source = datasets.MNIST
     files = _idx_files("MNIST")
 
     def _read(self, dataset: Any) -> Batch:
@@ -119,7 +120,7 @@ class FashionMNIST(MNIST):
     class_names = (
         "T-shirt", "trouser", "pullover", "dress", "coat", "sandal", "shirt", "sneaker", "bag", "ankle boot",
     )  # fmt: skip
-    dataset = datasets.FashionMNIST
+    source = datasets.FashionMNIST
     files = _idx_files("FashionMNIST")
 
 
@@ -130,7 +131,7 @@ class CIFAR10(TorchvisionImages):
     channels = 3
     image_size = 32
     class_names = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
-    dataset = datasets.CIFAR10
+    source = datasets.CIFAR10
     files: ClassVar = {
         "cifar-10-batches-py/data_batch_1": 31_035_704,
         "cifar-10-batches-py/data_batch_2": 31_035_320,

@@ -95,6 +95,17 @@ def test_pixels_and_labels_are_read_as_they_are_in_the_file(dataset, name, tmp_p
         assert labels.dtype == torch.int64
 
 
+@pytest.mark.parametrize("of_disk", ["mnist", "cifar"])
+def test_every_split_is_loaded_in_batches(of_disk, root, tmp_path):
+    data = small_mnist(root) if of_disk == "mnist" else small_cifar(tmp_path)
+    data.setup()
+    for loader in (data.train_dataloader(), data.val_dataloader(), data.test_dataloader()):
+        images, labels = next(iter(loader))
+        assert images.shape == (data.batch_size, *data.shape)
+        assert images.dtype == torch.uint8
+        assert len(labels) == data.batch_size
+
+
 def test_mnist_and_fashion_mnist_in_one_folder_are_not_confused(root):
     write_idx(root / "FashionMNIST" / "raw", fill=3)
     assert small_mnist(root).load(train=True).labels[0] == 0
@@ -125,7 +136,7 @@ def small_cifar(root):
         meta: ClassVar = {"filename": "batches.meta", "key": "label_names", "md5": listed("batches.meta")[0][1]}
 
     class SmallCIFAR10(CIFAR10):
-        dataset = SmallSet
+        source = SmallSet
         files: ClassVar = {f"{folder.name}/{name}": (folder / name).stat().st_size for name in contents}
 
     return SmallCIFAR10(root, batch_size=4, validation_size=4)
