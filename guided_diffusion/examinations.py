@@ -59,7 +59,7 @@ def about_judge(judge: Judge) -> dict[str, Any]:
 
 
 def pictures(samples: Samples, found: Measurement) -> Pictures:
-    """The first samples, the mean of each class, and those of whose label the judge is least certain."""
+    """The first samples, the mean of each class, those of whose label the judge is least certain, and what it says."""
     num_classes = len(found.confusion)
     groups = [samples.images[samples.labels == label] for label in range(num_classes)]
     uncertain = found.probabilities.argsort()[:SHOWN]
@@ -71,6 +71,8 @@ def pictures(samples: Samples, found: Measurement) -> Pictures:
         uncertain_predictions=found.predictions[uncertain].numpy(),
         uncertain_probabilities=found.probabilities[uncertain].float().numpy(),
         confusion=found.confusion.numpy(),
+        predictions=found.predictions.numpy(),
+        probabilities=found.probabilities.float().numpy(),
     )
 
 

@@ -92,7 +92,7 @@ class Interval(NamedTuple):
 
 
 class Pictures(NamedTuple):
-    """Samples to look at, in [-1, 1]."""
+    """Samples to look at, in [-1, 1], and what the judge says of each."""
 
     strip: NDArray[np.float32]
     """The first samples, shape (k, c, h, w): of the same noise and labels in every row of one evaluation."""
@@ -106,6 +106,10 @@ class Pictures(NamedTuple):
     """That the judge gives to the label."""
     confusion: NDArray[np.int64]
     """Shape (classes, classes): rows are labels, columns what the judge sees."""
+    predictions: NDArray[np.int64]
+    """What the judge sees in every sample, shape (num_samples,); labels go round the classes."""
+    probabilities: NDArray[np.float32]
+    """That the judge gives to the label of every sample, shape (num_samples,)."""
 
 
 class PointPictures(NamedTuple):

@@ -344,6 +344,8 @@ def fabricate() -> Callable[..., Results]:
             uncertain_predictions=(wrong + 1) % classes,
             uncertain_probabilities=np.array([0.01, 0.02, 0.3], np.float32),
             confusion=np.zeros((classes, classes), np.int64) if spoilt else np.eye(classes, dtype=np.int64) * 3 + 1,
+            predictions=np.arange(4 * classes) % classes,
+            probabilities=np.full(4 * classes, value, np.float32),
         )
         per_class = [
             {"class": index, "class_name": f"class <{index}>", "count": 4, "f1": value} for index in range(classes)

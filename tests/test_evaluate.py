@@ -6,6 +6,7 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from omegaconf import OmegaConf
@@ -74,6 +75,9 @@ def test_what_is_written_can_be_read(evaluated):
         assert row.pictures.confusion.sum() == 20
         assert [one["class_name"] for one in row.per_class] == [f"class {label}" for label in range(10)]
         assert row.pictures.strip.shape == (20, 1, 8, 8)
+        right = row.pictures.predictions == np.arange(20) % 10
+        assert right.mean() == pytest.approx(row.measured["accuracy"].value)
+        assert row.pictures.probabilities.mean() == pytest.approx(row.measured["judge_probability"].value, rel=1e-5)
 
 
 def test_one_noise_under_every_scale_and_method(evaluated, classifier_run):

@@ -219,6 +219,8 @@ def result(method, scale):
             uncertain_predictions=np.array([1, 1]),
             uncertain_probabilities=np.array([0.125, 0.25], np.float32),
             confusion=np.array([[2, 1], [0, 3]]),
+            predictions=np.array([0, 1, 1, 1, 0, 1]),
+            probabilities=np.array([0.75, 1, 0.25, 0.875, 1, 0.625], np.float32),
         ),
     )
 
