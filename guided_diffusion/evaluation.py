@@ -7,8 +7,6 @@ neither on the number of devices nor on what was there before.
 
 from __future__ import annotations
 
-import hashlib
-import json
 import math
 import pickle
 import sys
@@ -30,7 +28,7 @@ from torch.utils.data import DataLoader
 from tqdm import tqdm
 
 from guided_diffusion.denoisers import Denoise, Denoiser, Labels, Prediction
-from guided_diffusion.files import whole_file
+from guided_diffusion.files import fingerprint, whole_file
 from guided_diffusion.guidance import Wrapper
 from guided_diffusion.metrics.measure import Samples
 from guided_diffusion.sampling import Recipe
@@ -307,11 +305,3 @@ def described(setting: Any) -> str:
 
 def _with_settings(name: str, settings: dict[str, Any]) -> str:
     return f"{name}({', '.join(f'{key}={value}' for key, value in settings.items())})" if settings else name
-
-
-def fingerprint(*parts: Any) -> str:
-    """Sixteen characters that differ where plain data, or the contents of files, differ."""
-    content = hashlib.sha256()
-    for part in parts:
-        content.update(part.read_bytes() if isinstance(part, Path) else json.dumps(part, sort_keys=True).encode())
-    return content.hexdigest()[:16]

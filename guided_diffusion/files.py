@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from platformdirs import user_cache_path
 
@@ -35,3 +38,11 @@ def synchronise(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def fingerprint(*parts: Any) -> str:
+    """Sixteen characters that differ where plain data, or the contents of files, differ."""
+    content = hashlib.sha256()
+    for part in parts:
+        content.update(part.read_bytes() if isinstance(part, Path) else json.dumps(part, sort_keys=True).encode())
+    return content.hexdigest()[:16]

@@ -1,4 +1,4 @@
-"""The page of an evaluation or a sweep: one HTML file that holds its pictures, and needs neither network nor server."""
+"""The page of an evaluation or a sweep: one HTML file that holds its pictures and needs neither network nor server."""
 
 from __future__ import annotations
 
@@ -120,12 +120,59 @@ def write_report(results: Results, folder: Path, config_yaml: str, command: str)
     return folder / "report.html"
 
 
+def write_training_report(
+    rows: Sequence[Mapping[str, str]],
+    plot: Path,
+    caption: str,
+    grids: Mapping[str, Path],
+    failed: Sequence[str],
+    folder: Path,
+    config_yaml: str,
+    command: str,
+) -> Path:
+    """Write ``folder/report.html`` of a sweep of trainings.
+
+    Args:
+        rows: of its table, which have the same columns.
+        plot: of the table.
+        caption: of the plot.
+        grids: pictures of samples, by the name of the job.
+        failed: jobs that left nothing.
+        folder: of the sweep.
+        config_yaml: the resolved config of the first job.
+        command: that made the sweep.
+
+    Returns:
+        The path of the page.
+    """
+    heads = [HEADINGS.get(name, name.replace("_", " ")) for name in rows[0]]
+    first, *others = rows[0]
+    body = ""
+    for row in rows:
+        cells = "".join(f"<td>{escape(row[name])}</td>" for name in others)
+        body += f'<tr><th scope="row">{escape(row[first])}</th>{cells}</tr>'
+    samples = "".join(
+        f"<details><summary>{escape(name)}</summary>{_plot(path, name)}</details>" for name, path in grids.items()
+    )
+    sections = [
+        "<h1>A sweep of trainings</h1>",
+        _failures(failed),
+        f'<div class="plots">{_plot(plot, caption)}</div>',
+        f"<h2>Measured</h2>{_scrolling(_table(heads, body), 'everything measured')}",
+        f"<h2>Samples</h2>{samples}" if samples else "",
+        _origin(config_yaml, command),
+    ]
+    with whole_file(folder / "report.html") as path:
+        path.write_text(_document("A sweep of trainings", "\n".join(sections), script=""), encoding="utf-8")
+    return folder / "report.html"
+
+
 def page(results: Results, plots: Mapping[str, Path], config_yaml: str, command: str) -> str:
     """The HTML, with the plots of ``save_plots``."""
     lines, exhibit = curves(results), EXHIBITS[results.kind]
     sections = [
         _head(results, lines),
-        _failures(results),
+        _failures(results.about.get("failed") or []),
         "<h2>Against the scale</h2>",
         f'<div class="plots">{"".join(_plot(plots[name], text) for name, text in exhibit.captions.items())}</div>',
         _viewer(lines, exhibit, results.about["class_names"]),
@@ -141,7 +188,7 @@ def reading(results: Results) -> str:
     return EXHIBITS[results.kind].reading(results)
 
 
-def _document(title: str, body: str) -> str:
+def _document(title: str, body: str, script: str = SCRIPT) -> str:
     policy = "default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'unsafe-inline'"
     return f"""<!doctype html>
 <html lang="en">
@@ -156,7 +203,7 @@ def _document(title: str, body: str) -> str:
 <main>
 {body}
 </main>
-<script>{SCRIPT}</script>
+<script>{script}</script>
 </body>
 </html>
 """
@@ -174,8 +221,7 @@ def _head(results: Results, lines: Sequence[Curve]) -> str:
 <p>{_prose(reading(results))}</p>"""
 
 
-def _failures(results: Results) -> str:
-    failed = results.about.get("failed") or []
+def _failures(failed: Sequence[str]) -> str:
     items = "".join(f"<li>{escape(str(job))}</li>" for job in failed)
     return f"<h2>Failed jobs</h2><p>These left nothing to show:</p><ul>{items}</ul>" if items else ""
 

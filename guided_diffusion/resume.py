@@ -1,4 +1,4 @@
-"""Going on with a training that was interrupted: which run, from which checkpoint, in which folder."""
+"""Going on with a training that was interrupted, or taking the weights of one that is done: from which checkpoint."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import json
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -15,17 +15,48 @@ from typing import Any
 from omegaconf import OmegaConf
 from pytorch_lightning.utilities import rank_zero_only
 
-from guided_diffusion.files import whole_file
+from guided_diffusion.files import fingerprint, whole_file
 from guided_diffusion.model_files import read_model_file
-from guided_diffusion.modules import NoisyTraining
+from guided_diffusion.programs import LOCKS
 
 FINISHED = "finished.txt"
 """In the folder of a run: it has done all that it was started for."""
+
+WEIGHTS_FROM = "weights_from.txt"
+"""In the folder of a job of a sweep that had nothing to train: the checkpoint of the job that had trained the same."""
 
 DECIDING = ("seed", "label_dropout", "data", "network", "schedule", "weighting", "module", "trainer", "callbacks.ema")
 """What decides the weights, save for what is in ``WATCHING``."""
 
 WATCHING = (
+    "name",
+    "output_dir",
+    "resume",
+    "classifier",
+    "scales",
+    "untaught_scales",
+    "guidance",
+    "threshold",
+    "sampler",
+    "recipe",
+    "judge",
+    "logger",
+    *(
+        f"callbacks.{name}"
+        for name in (
+            "last",
+            "best",
+            "finite",
+            "throughput",
+            "progress",
+            "learning_rate",
+            "sample_grid",
+            "accuracy",
+            "distance",
+            "noise",
+            "guide",
+        )
+    ),
     "data.root",
     *(
         f"trainer.{name}"
@@ -41,6 +72,7 @@ WATCHING = (
         )
     ),
 )
+"""What changes nothing of the weights. A key that is in neither is one that a user has added: it may decide them."""
 
 _STARTED = "GUIDED_DIFFUSION_START"
 """In the environment of the processes that the first one starts: what it has decided."""
@@ -60,6 +92,8 @@ class Start:
     """Of ``metrics.csv`` that were written before the checkpoint."""
     finished: bool = False
     """There is nothing left to do."""
+    taken: bool = False
+    """The checkpoint is that of another run, with nothing left to train."""
 
 
 def find_start(config: dict[str, Any], folder: Path, search: Sequence[Path]) -> Start:
@@ -77,13 +111,12 @@ def find_start(config: dict[str, Any], folder: Path, search: Sequence[Path]) -> 
         FileNotFoundError, ValueError: if ``resume`` is a path and there is no checkpoint that this training can
             go on from.
     """
-    resume = config.get("resume")
-    if resume and rank() and _STARTED in os.environ:
+    if rank() and _STARTED in os.environ:
         return _unpacked(os.environ[_STARTED])
-    start = Start(folder)
+    start, resume = Start(folder), config.get("resume")
     if resume:
         start = _newest(config, folder, search) if resume == "auto" else _given(config, folder, Path(resume))
-        os.environ[_STARTED] = _packed(start)
+    os.environ[_STARTED] = _packed(start)
     return start
 
 
@@ -92,20 +125,49 @@ def rank() -> int:
     return rank_zero_only.rank  # type: ignore[attr-defined]
 
 
-def finished_run(config: dict[str, Any], search: Iterable[Path]) -> Path | None:
-    """The newest of these runs that has finished the training of this resolved config."""
-    found = [run for run in search if (run / FINISHED).is_file() and same_training(config, _config_of(run))]
-    return max(found, key=_touched, default=None)
+@contextmanager
+def trained_once(config: dict[str, Any], start: Start, sweep: Path | None, search: Sequence[Path]) -> Iterator[Start]:
+    """Where the training of this resolved config starts if it is a job of a sweep.
 
+    Of jobs that differ only in what changes nothing of the weights, one trains, and the others start from its last
+    checkpoint, with nothing left to train; a job that comes while it trains waits. Says on one line what it is.
 
-def restore(module: NoisyTraining, checkpoint: Path) -> None:
-    """Give a module the averaged weights of a checkpoint, with which training would have left it.
-
-    Raises:
-        ValueError: if the file is damaged or no checkpoint of this package.
-        RuntimeError: if its weights are of another network.
+    Args:
+        config: of the training.
+        start: what ``find_start`` has found.
+        sweep: the folder of the sweep, ``None`` if there is none.
+        search: folders of other runs that may have trained the same, if ``resume`` is ``auto``.
     """
-    module.load_state_dict(read_model_file(checkpoint)["state_dict"])
+    decided = start.finished or start.checkpoint or rank()
+    if sweep is None or decided or int(os.environ.get("SLURM_NTASKS", "1")) > 1:  # these tasks can't be told of it
+        yield start
+        return
+    with _turn(sweep / LOCKS.replace("*", training_fingerprint(config))):
+        runs = [path.parent for path in sweep.rglob(FINISHED)]
+        runs += search if config.get("resume") == "auto" else []
+        if checkpoint := last_of_same_weights(config, runs):
+            start = replace(start, checkpoint=checkpoint, taken=True)
+            _say(f"nothing to train: {checkpoint} is of the same training")
+            os.environ[_STARTED] = _packed(start)
+        yield start
+
+
+def last_of_same_weights(config: dict[str, Any], runs: Iterable[Path]) -> Path | None:
+    """The last checkpoint of the newest of these runs that has trained what this resolved config would."""
+    fingerprint = training_fingerprint(config)
+    found = [
+        run / "checkpoints" / "last.ckpt"
+        for run in runs
+        if (run / FINISHED).is_file()
+        and (run / "checkpoints" / "last.ckpt").is_file()
+        and training_fingerprint(_config_of(run)) == fingerprint
+    ]
+    return max(found, key=lambda path: path.stat().st_mtime, default=None)
+
+
+def training_fingerprint(config: dict[str, Any]) -> str:
+    """Of all of a resolved config that may decide the weights."""
+    return fingerprint({key: value for key, value in _flat(config).items() if not _within(key, WATCHING)})
 
 
 def mark_finished(folder: Path) -> None:
@@ -128,6 +190,17 @@ def alone(folder: Path) -> Iterator[None]:
         yield
     finally:
         os.close(descriptor)
+
+
+@contextmanager
+def _turn(path: Path) -> Iterator[None]:
+    """One process at a time; the system gives the turn to the next when one dies."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("w") as file:
+        if not _lock(file.fileno()):
+            _say("waiting: another job of this sweep does the same training")
+            fcntl.flock(file, fcntl.LOCK_EX)
+        yield
 
 
 def same_training(one: dict[str, Any], other: dict[str, Any]) -> bool:
@@ -236,10 +309,11 @@ def _flat(node: Any, prefix: str = "") -> dict[str, Any]:
 
 
 def _decides(key: str) -> bool:
-    def within(part: str) -> bool:
-        return f"{key}.".startswith(f"{part}.")
+    return _within(key, DECIDING) and not _within(key, WATCHING)
 
-    return any(map(within, DECIDING)) and not any(map(within, WATCHING))
+
+def _within(key: str, parts: Iterable[str]) -> bool:
+    return any(f"{key}.".startswith(f"{part}.") for part in parts)
 
 
 def _is_running(run: Path) -> bool:
@@ -263,12 +337,13 @@ def _lock(descriptor: int) -> bool:
 
 
 def _packed(start: Start) -> str:
-    return json.dumps([str(start.folder), str(start.checkpoint or ""), start.step, start.rows, start.finished])
+    return json.dumps(asdict(start), default=str)
 
 
 def _unpacked(text: str) -> Start:
-    folder, checkpoint, step, rows, finished = json.loads(text)
-    return Start(Path(folder), Path(checkpoint) if checkpoint else None, step, rows, finished)
+    start = json.loads(text)
+    checkpoint = start["checkpoint"] and Path(start["checkpoint"])
+    return Start(**start | {"folder": Path(start["folder"]), "checkpoint": checkpoint})
 
 
 @rank_zero_only

@@ -13,6 +13,8 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf
 
+from guided_diffusion.programs import LOCKS
+
 log = logging.getLogger(__name__)
 
 IN_THE_TABLE = frozenset(
@@ -56,13 +58,15 @@ class GatherResults(Callback):
     """Gathers what the jobs of a sweep left, when it ends, and says which left nothing.
 
     Evaluations are gathered into ``results.csv``, ``per_class.csv``, ``plots/`` and ``report.html``; trainings into
-    ``accuracy_by_scale.csv`` or, of points, ``distance_by_scale.csv``, and its plot. Columns for what the sweep
-    varied follow the usual ones.
+    ``accuracy_by_scale.csv`` or, of points, ``distance_by_scale.csv``, its plot and ``report.html``. Columns for what
+    the sweep varied follow the usual ones.
     """
 
     def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
-        jobs = jobs_of(config)
-        gather(jobs, Path(config.hydra.sweep.dir).absolute(), command_of(config))
+        folder = Path(config.hydra.sweep.dir).absolute()
+        gather(jobs_of(config), folder, command_of(config))
+        for lock in folder.glob(LOCKS):
+            lock.unlink()
 
 
 def jobs_of(config: DictConfig) -> list[Job]:
@@ -99,7 +103,7 @@ def gather(jobs: Sequence[Job], folder: Path, command: str) -> None:
     else:
         for curve, of_curve in trained.items():
             if of_curve:
-                _gather_trainings(of_curve, curve, folder)
+                _gather_trainings(of_curve, curve, folder, command, failed)
 
 
 def _gather_evaluations(jobs: Sequence[Job], folder: Path, command: str, failed: Sequence[str]) -> None:
@@ -121,11 +125,14 @@ def _gather_evaluations(jobs: Sequence[Job], folder: Path, command: str, failed:
     print(f"\n{len(rows)} rows of {len(jobs)} jobs are in {folder / 'results.csv'}: open {page}")
 
 
-def _gather_trainings(jobs: Sequence[Job], curve: TrainingCurve, folder: Path) -> None:
+def _gather_trainings(
+    jobs: Sequence[Job], curve: TrainingCurve, folder: Path, command: str, failed: Sequence[str]
+) -> None:
     import csv
 
     from guided_diffusion.files import whole_file
     from guided_diffusion.plots import save_share_plot
+    from guided_diffusion.report import write_training_report
 
     keys, rows = varied(jobs), []
     for job in jobs:
@@ -142,4 +149,13 @@ def _gather_trainings(jobs: Sequence[Job], curve: TrainingCurve, folder: Path) -
     ordered = {name: sorted(set(points)) for name, points in lines.items()}
     picture = (folder / curve.file).with_suffix(".png")
     save_share_plot(ordered, float(rows[0][curve.level]), picture, curve.quantity, curve.real)
-    print(f"\n{len(rows)} rows of {len(jobs)} jobs are in {folder / curve.file}")
+    grids = {" ".join(job.overrides): grid for job in jobs if (grid := _last_grid(job.folder))}
+    caption = f"{curve.quantity.capitalize()} against guidance scale. Dashed: {curve.real}."
+    config = OmegaConf.to_yaml(OmegaConf.load(jobs[0].folder / "config.yaml"))
+    page = write_training_report(rows, picture, caption, grids, failed, folder, config, command)
+    print(f"\n{len(rows)} rows of {len(jobs)} jobs are in {folder / curve.file}: open {page}")
+
+
+def _last_grid(run: Path) -> Path | None:
+    """The last picture of samples that a training has left."""
+    return max(run.glob("samples/step_*.png"), default=None)

@@ -14,12 +14,13 @@ from guided_diffusion.config import chosen
 from guided_diffusion.programs import program
 
 
-def train(config: DictConfig, search: Sequence[Path] = ()) -> Path:
+def train(config: DictConfig, search: Sequence[Path] = (), sweep: Path | None = None) -> Path:
     """Train as ``config`` says and return the run's folder: another than ``output_dir`` where ``resume`` finds one.
 
     Args:
         config: of the training.
         search: folders of runs that ``resume=auto`` may go on with, beside ``output_dir``.
+        sweep: the folder of the sweep that this is a job of. Its jobs share a training where they can.
 
     Raises:
         ValueError, FileNotFoundError: for a wrong config or missing data, before anything is written.
@@ -27,13 +28,17 @@ def train(config: DictConfig, search: Sequence[Path] = ()) -> Path:
     """
     from guided_diffusion.tasks.train import train  # here, so that --help need not wait for it
 
-    return train(config, search)
+    return train(config, search, sweep)
 
 
 def run(config: DictConfig) -> None:
     hydra = HydraConfig.get()
     config.output_dir = hydra.runtime.output_dir
-    train(config, _earlier_runs(Path(config.output_dir)))
+    said = hydra.overrides.task
+    if chosen(said, "guidance.scale") and not chosen(said, "scales"):
+        config.scales = [config.guidance.scale]
+    sweep = Path(hydra.sweep.dir).absolute() if hydra.mode == RunMode.MULTIRUN else None
+    train(config, _earlier_runs(Path(config.output_dir)), sweep)
 
 
 def _earlier_runs(output_dir: Path) -> list[Path]:

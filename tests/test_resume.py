@@ -11,11 +11,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from omegaconf import OmegaConf
 
 import guided_diffusion
-from guided_diffusion.resume import finished_run, restore
-from guided_diffusion.tasks.train import assemble
 
 SHORT = (
     "data=fake",
@@ -194,18 +191,6 @@ def test_a_finished_run_is_not_trained_again(server, uninterrupted):
     assert trained["printed"] == f"resume=auto: {uninterrupted} has finished: there is nothing left to train\n"
     assert {path: path.stat().st_mtime_ns for path in uninterrupted.rglob("*")} == before
     assert only_run(folder) == uninterrupted
-
-
-def test_a_finished_run_is_found_by_its_config_and_its_weights_restored(compose, uninterrupted, tmp_path):
-    config = compose(*SHORT, output_dir=tmp_path)
-    plain_config = OmegaConf.to_container(config, resolve=True)
-    assert finished_run(plain_config, [uninterrupted, tmp_path]) == uninterrupted
-    assert finished_run({**plain_config, "seed": 1}, [uninterrupted, tmp_path]) is None
-    module = assemble(config, plain_config)[0]
-    restore(module, uninterrupted / "checkpoints" / "last.ckpt")
-    average = torch.load(uninterrupted / "checkpoints" / "last.ckpt", weights_only=True)["state_dict"]
-    assert all(torch.equal(value, average[key]) for key, value in module.state_dict().items())
-    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize("path", ["earlier", "earlier/checkpoints/last.ckpt"])

@@ -36,18 +36,19 @@ from guided_diffusion.memory import naming_memory
 from guided_diffusion.modules import NoisyTraining
 from guided_diffusion.programs import command
 from guided_diffusion.record import write_record
-from guided_diffusion.resume import Start, alone, find_start, mark_finished
+from guided_diffusion.resume import WEIGHTS_FROM, Start, alone, find_start, mark_finished, trained_once
 from guided_diffusion.sampling import Recipe
 from guided_diffusion.signatures import check_config
 from guided_diffusion.strategies import build_trainer
 
 
-def train(config: DictConfig, search: Sequence[Path] = ()) -> Path:
+def train(config: DictConfig, search: Sequence[Path] = (), sweep: Path | None = None) -> Path:
     """Train as ``config`` says and return the run's folder: another than ``output_dir`` where ``resume`` finds one.
 
     Args:
         config: of the training.
         search: folders of runs that ``resume=auto`` may go on with, beside ``output_dir``.
+        sweep: the folder of the sweep that this is a job of. Its jobs share a training where they can.
 
     Raises:
         ValueError, FileNotFoundError: for a wrong config or missing data, before anything is written.
@@ -61,8 +62,14 @@ def train(config: DictConfig, search: Sequence[Path] = ()) -> Path:
     if start.folder != output_dir:
         with suppress(OSError):
             output_dir.rmdir()  # empty: Hydra has made it
-    if start.finished:
-        return start.folder
+    if not start.finished:
+        with trained_once(wanted, start, sweep, runs) as start:
+            _run(config, start)
+    return start.folder
+
+
+def _run(config: DictConfig, start: Start) -> None:
+    """Train from there, and sample."""
     config.output_dir, config.resume = str(start.folder), None
     plain = _plain(config)
     module, data, trainer = assemble(config, plain)
@@ -77,7 +84,6 @@ def train(config: DictConfig, search: Sequence[Path] = ()) -> Path:
         if trainer.is_global_zero:
             mark_finished(start.folder)
     _announce(start.folder, module.kind)
-    return start.folder
 
 
 def assemble(config: DictConfig, plain: dict[str, Any]) -> tuple[NoisyTraining, LabelledDataModule, Trainer]:
@@ -119,7 +125,9 @@ def _check_samples(plain: dict[str, Any], recipe: Recipe, module: NoisyTraining)
 
 
 def _describe(start: Start, plain: dict[str, Any], device: str) -> None:
-    if not start.checkpoint:
+    if start.taken:
+        (start.folder / WEIGHTS_FROM).write_text(f"{start.checkpoint}\n")
+    if start.taken or not start.checkpoint:
         OmegaConf.save(OmegaConf.create(plain), start.folder / "config.yaml")
         (start.folder / "command.txt").write_text(command() + "\n")
         write_record(start.folder, plain["seed"], device)

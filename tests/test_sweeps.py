@@ -1,0 +1,232 @@
+"""Jobs of a sweep that differ only in what changes nothing of the weights train once."""
+
+import csv
+import threading
+from pathlib import Path
+
+import pytest
+import torch
+from omegaconf import OmegaConf
+
+from guided_diffusion.config import CONFIG_PATH
+from guided_diffusion.resume import (
+    DECIDING,
+    FINISHED,
+    WATCHING,
+    WEIGHTS_FROM,
+    Start,
+    _flat,
+    _within,
+    trained_once,
+    training_fingerprint,
+)
+
+GROUPS = {
+    "callbacks": ("default", "minimal", "classifier", "patterns", "patterns_classifier", "sharded"),
+    "strategy": ("auto", "ddp", "ddp_spawn", "fsdp", "deepspeed"),
+    "logger": ("csv", "tensorboard", "wandb"),
+    "guidance": ("cfg", "classifier", "cfg_classifier"),
+    "judge": ("cnn", "lenet", "both"),
+}
+"""Options that bring keys of their own."""
+EXPERIMENTS = sorted(path.stem for path in Path(CONFIG_PATH, "experiment").glob("*.yaml"))
+
+
+@pytest.fixture
+def unscaled(tiny):
+    """The tiny training without a word about scales."""
+    return [override for override in tiny if not override.startswith("scales")]
+
+
+@pytest.fixture
+def minimal(tiny):
+    """The tiny training without what samples."""
+    return [*(override for override in tiny if not override.startswith("callbacks.")), "callbacks=minimal"]
+
+
+def plain(config):
+    return OmegaConf.to_container(config, resolve=True)
+
+
+def weights(run):
+    saved = torch.load(run / "checkpoints" / "last.ckpt", weights_only=True)
+    return {**saved["state_dict"], **{f"raw.{name}": value for name, value in saved["current_model_state"].items()}}
+
+
+def same(one, other):
+    return one.keys() == other.keys() and all(torch.equal(value, other[name]) for name, value in one.items())
+
+
+def rows(path):
+    with path.open() as file:
+        return list(csv.DictReader(file))
+
+
+# Every key
+
+
+def test_the_options_above_are_all_there_are():
+    for group, options in GROUPS.items():
+        assert set(options) == {path.stem for path in Path(CONFIG_PATH, group).glob("*.yaml")}
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [[f"+experiment={name}"] for name in EXPERIMENTS]
+    + [[f"{group}={option}"] for group, options in GROUPS.items() for option in options],
+    ids=" ".join,
+)
+def test_every_key_either_may_decide_the_weights_or_does_not(overrides, compose):
+    keys = [key for key in _flat(plain(compose(*overrides, "classifier=a.ckpt"))) if not _within(key, WATCHING)]
+    assert [key for key in keys if not _within(key, DECIDING)] == []
+    for key in ("seed", "label_dropout", "trainer.max_steps", "module.optimizer.lr", "network._target_"):
+        assert key in keys
+
+
+@pytest.mark.parametrize(
+    ("override", "same"),
+    [
+        ("guidance.scale=7", True),
+        ("guidance=classifier", True),
+        ("sampler=heun", True),
+        ("scales=[1]", True),
+        ("threshold=dynamic", True),
+        ("judge.steps=9", True),
+        ("logger=wandb", True),
+        ("callbacks.accuracy.num_samples=7", True),
+        ("callbacks=minimal", True),
+        ("trainer.val_check_interval=7", True),
+        ("output_dir=elsewhere", True),
+        ("seed=1", False),
+        ("label_dropout=0.3", False),
+        ("callbacks.ema.decay=0.9", False),
+        ("trainer.max_steps=7", False),
+        ("trainer.precision=64-true", False),
+        ("schedule=linear_beta", False),
+        ("weighting=min_snr", False),
+        ("data.batch_size=7", False),
+        ("module.optimizer.lr=1", False),
+        ("+callbacks.stop._target_=pytorch_lightning.callbacks.EarlyStopping", False),  # unknown, so it may
+    ],
+)
+def test_what_decides_the_weights_is_in_the_fingerprint(override, same, compose):
+    one = compose("classifier=a.ckpt", "trainer.precision=32-true")
+    other = compose("classifier=a.ckpt", "trainer.precision=32-true", override)
+    assert (training_fingerprint(plain(one)) == training_fingerprint(plain(other))) is same
+
+
+# A sweep
+
+
+def test_jobs_of_the_same_training_train_once_and_sample_each(call, unscaled, tmp_path):
+    called = call("train", *unscaled, "hydra.sweep.dir=swept", "-m", "guidance.scale=0,3", "sampler=ddim,ddpm")
+    assert called.status == 0
+    jobs = [tmp_path / "swept" / str(number) for number in range(4)]
+    assert called.out.count("nothing to train: ") == 3
+    for job in jobs[1:]:
+        source = Path((job / WEIGHTS_FROM).read_text().strip())
+        assert f"nothing to train: {source} is of the same training\n" in called.out
+        assert source.parent.parent in jobs
+        assert same(weights(job), weights(jobs[0]))
+    assert not (jobs[0] / WEIGHTS_FROM).exists()
+    assert [[row["scale"] for row in rows(job / "accuracy_by_scale.csv")] for job in jobs] == [
+        ["0"],
+        ["0"],
+        ["3"],
+        ["3"],
+    ]
+    for job, sampler in zip(jobs, ("ddim", "ddpm") * 2, strict=True):
+        assert OmegaConf.load(job / "config.yaml").sampler.method._target_.endswith(f".{sampler}")
+        saved = torch.load(job / "checkpoints" / "last.ckpt", weights_only=True)
+        assert saved["guided_diffusion"]["config"]["output_dir"] == str(job)
+        assert (job / FINISHED).is_file()
+        assert len(list(job.glob("samples/*.png"))) == 1
+    assert not list((tmp_path / "swept").glob(".*"))
+
+
+def test_other_trainings_are_not_shared(call, minimal, tmp_path):
+    called = call("train", *minimal, "hydra.sweep.dir=swept", "-m", "seed=0,1", "guidance.scale=1,2")
+    assert called.status == 0
+    trained = [not (tmp_path / "swept" / job / WEIGHTS_FROM).exists() for job in "0123"]
+    assert trained == [True, False, True, False]
+    assert not same(weights(tmp_path / "swept" / "1"), weights(tmp_path / "swept" / "3"))
+
+
+def test_a_job_goes_on_from_its_own_folder_afterwards(call, tiny, tmp_path):
+    """What a job leaves that trained nothing is a run like any other."""
+    assert call("train", *tiny, "hydra.sweep.dir=swept", "-m", "guidance.scale=0,3").status == 0
+    called = call("train", *tiny, "scales=[3]", "guidance.scale=3", "resume=swept/1")
+    assert called.status == 0
+    assert f"resume: {tmp_path / 'swept' / '1'} has finished: there is nothing left to train" in called.out
+
+
+def test_a_sweep_that_goes_on_shares_with_runs_that_have_finished(call, tiny, tmp_path):
+    assert call("train", *tiny, "name=swept", "-m", "guidance.scale=0").status == 0
+    called = call("train", *tiny, "name=swept", "resume=auto", "-m", "guidance.scale=0,3")
+    assert called.status == 0
+    assert "0 has finished: there is nothing left to train" in called.out
+    assert called.out.count("nothing to train: ") == 1
+    assert "Training" not in called.err
+
+
+def test_one_run_alone_shares_with_none(call, minimal, tmp_path):
+    for scale in (0, 3):
+        assert call("train", *minimal, "name=alone", f"guidance.scale={scale}").status == 0
+    assert not list(tmp_path.rglob(WEIGHTS_FROM))
+
+
+def test_of_two_jobs_that_start_together_one_waits_and_takes_what_the_other_has_trained(compose, tmp_path, capsys):
+    config = plain(compose(output_dir=tmp_path / "0"))
+    taken, waiting = [], threading.Event()
+
+    def second():
+        waiting.set()
+        with trained_once({**config, "scales": [4.0]}, Start(tmp_path / "1"), tmp_path, []) as start:
+            taken.append(start)
+
+    with trained_once(config, Start(tmp_path / "0"), tmp_path, []) as start:
+        assert not start.taken
+        job = threading.Thread(target=second)
+        job.start()
+        waiting.wait()
+        job.join(0.5)
+        assert job.is_alive()
+        (tmp_path / "0" / "checkpoints").mkdir(parents=True)
+        checkpoint = tmp_path / "0" / "checkpoints" / "last.ckpt"
+        checkpoint.touch()
+        OmegaConf.save(config, tmp_path / "0" / "config.yaml")
+        (tmp_path / "0" / FINISHED).touch()
+    job.join()
+    assert taken == [Start(tmp_path / "1", checkpoint, taken=True)]
+    assert "waiting: another job of this sweep does the same training\n" in capsys.readouterr().out
+
+
+def test_if_the_job_that_trains_fails_the_next_one_trains(call, tiny, tmp_path):
+    called = call("train", *tiny, "hydra.sweep.dir=swept", "-m", "guidance.scale=nan,3,2")
+    assert called.status == 1
+    assert not (tmp_path / "swept" / "1" / WEIGHTS_FROM).exists()
+    assert (tmp_path / "swept" / "2" / WEIGHTS_FROM).exists()
+    page = (tmp_path / "swept" / "report.html").read_text()
+    assert "<h2>Failed jobs</h2>" in page
+    assert "guidance.scale=nan" in page
+
+
+# The page
+
+
+def test_a_sweep_of_trainings_ends_in_a_page(call, tiny, tmp_path):
+    called = call("train", *tiny, "hydra.sweep.dir=swept", "-m", "label_dropout=0.1,0.5")
+    assert called.out.splitlines()[-1].endswith(f": open {tmp_path / 'swept' / 'report.html'}")
+    page = (tmp_path / "swept" / "report.html").read_text()
+    assert page.count("data:image/") == 3  # the plot, and the samples of each job
+    assert page.count("<tr>") == 7  # two jobs at three scales, below the heads
+    assert "label dropout</th>" in page
+    assert "guided_diffusion.train -m" in page
+    assert "http" not in page.replace("http-equiv", "")
+
+
+def test_the_scale_on_the_command_line_is_the_one_that_is_sampled(call, unscaled, tmp_path):
+    assert call("train", *unscaled, "output_dir=one", "guidance.scale=4").status == 0
+    assert [row["scale"] for row in rows(tmp_path / "one" / "accuracy_by_scale.csv")] == ["4"]
+    assert call("train", *unscaled, "output_dir=both", "guidance.scale=4", "scales=[0,2]").status == 0
+    assert [row["scale"] for row in rows(tmp_path / "both" / "accuracy_by_scale.csv")] == ["0", "2"]
