@@ -1,13 +1,12 @@
-"""Going on with a training that was interrupted, or taking the weights of one that is done: from which checkpoint."""
+"""Going on with a training that was interrupted: which run, from which checkpoint, in which folder."""
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -15,64 +14,13 @@ from typing import Any
 from omegaconf import OmegaConf
 from pytorch_lightning.utilities import rank_zero_only
 
-from guided_diffusion.files import fingerprint, whole_file
+from guided_diffusion.files import whole_file
+from guided_diffusion.identity import differences, same_training
+from guided_diffusion.locks import try_lock
 from guided_diffusion.model_files import read_model_file
-from guided_diffusion.programs import LOCKS
 
 FINISHED = "finished.txt"
 """In the folder of a run: it has done all that it was started for."""
-
-WEIGHTS_FROM = "weights_from.txt"
-"""In the folder of a job of a sweep that had nothing to train: the checkpoint of the job that had trained the same."""
-
-DECIDING = ("seed", "label_dropout", "data", "network", "schedule", "weighting", "module", "trainer", "callbacks.ema")
-"""What decides the weights, save for what is in ``WATCHING``."""
-
-WATCHING = (
-    "name",
-    "output_dir",
-    "resume",
-    "classifier",
-    "scales",
-    "untaught_scales",
-    "guidance",
-    "threshold",
-    "sampler",
-    "recipe",
-    "judge",
-    "logger",
-    *(
-        f"callbacks.{name}"
-        for name in (
-            "last",
-            "best",
-            "finite",
-            "throughput",
-            "progress",
-            "learning_rate",
-            "sample_grid",
-            "accuracy",
-            "distance",
-            "noise",
-            "guide",
-        )
-    ),
-    "data.root",
-    *(
-        f"trainer.{name}"
-        for name in (
-            "default_root_dir",
-            "log_every_n_steps",
-            "val_check_interval",
-            "check_val_every_n_epoch",
-            "limit_val_batches",
-            "num_sanity_val_steps",
-            "enable_model_summary",
-            "enable_progress_bar",
-        )
-    ),
-)
-"""What changes nothing of the weights. A key that is in neither is one that a user has added: it may decide them."""
 
 _STARTED = "GUIDED_DIFFUSION_START"
 """In the environment of the processes that the first one starts: what it has decided."""
@@ -116,8 +64,13 @@ def find_start(config: dict[str, Any], folder: Path, search: Sequence[Path]) -> 
     start, resume = Start(folder), config.get("resume")
     if resume:
         start = _newest(config, folder, search) if resume == "auto" else _given(config, folder, Path(resume))
-    os.environ[_STARTED] = _packed(start)
+    decide(start)
     return start
+
+
+def decide(start: Start) -> None:
+    """Let the processes that this one starts know."""
+    os.environ[_STARTED] = json.dumps(asdict(start), default=str)
 
 
 def rank() -> int:
@@ -125,49 +78,18 @@ def rank() -> int:
     return rank_zero_only.rank  # type: ignore[attr-defined]
 
 
-@contextmanager
-def trained_once(config: dict[str, Any], start: Start, sweep: Path | None, search: Sequence[Path]) -> Iterator[Start]:
-    """Where the training of this resolved config starts if it is a job of a sweep.
-
-    Of jobs that differ only in what changes nothing of the weights, one trains, and the others start from its last
-    checkpoint, with nothing left to train; a job that comes while it trains waits. Says on one line what it is.
-
-    Args:
-        config: of the training.
-        start: what ``find_start`` has found.
-        sweep: the folder of the sweep, ``None`` if there is none.
-        search: folders of other runs that may have trained the same, if ``resume`` is ``auto``.
-    """
-    decided = start.finished or start.checkpoint or rank()
-    if sweep is None or decided or int(os.environ.get("SLURM_NTASKS", "1")) > 1:  # these tasks can't be told of it
-        yield start
-        return
-    with _turn(sweep / LOCKS.replace("*", training_fingerprint(config))):
-        runs = [path.parent for path in sweep.rglob(FINISHED)]
-        runs += search if config.get("resume") == "auto" else []
-        if checkpoint := last_of_same_weights(config, runs):
-            start = replace(start, checkpoint=checkpoint, taken=True)
-            _say(f"nothing to train: {checkpoint} is of the same training")
-            os.environ[_STARTED] = _packed(start)
-        yield start
+def config_of(run: Path) -> dict[str, Any]:
+    """The resolved config of a run, empty where there is none that can be read."""
+    try:
+        config = OmegaConf.to_container(OmegaConf.load(run / "config.yaml"))
+    except Exception:  # cut off in the middle, or another file of this name: in any case no run of this training
+        return {}
+    return config if isinstance(config, dict) else {}  # type: ignore[return-value]
 
 
-def last_of_same_weights(config: dict[str, Any], runs: Iterable[Path]) -> Path | None:
-    """The last checkpoint of the newest of these runs that has trained what this resolved config would."""
-    fingerprint = training_fingerprint(config)
-    found = [
-        run / "checkpoints" / "last.ckpt"
-        for run in runs
-        if (run / FINISHED).is_file()
-        and (run / "checkpoints" / "last.ckpt").is_file()
-        and training_fingerprint(_config_of(run)) == fingerprint
-    ]
-    return max(found, key=lambda path: path.stat().st_mtime, default=None)
-
-
-def training_fingerprint(config: dict[str, Any]) -> str:
-    """Of all of a resolved config that may decide the weights."""
-    return fingerprint({key: value for key, value in _flat(config).items() if not _within(key, WATCHING)})
+@rank_zero_only
+def say(line: str) -> None:
+    print(line, flush=True)
 
 
 def mark_finished(folder: Path) -> None:
@@ -185,52 +107,30 @@ def alone(folder: Path) -> Iterator[None]:
     folder.mkdir(parents=True, exist_ok=True)
     descriptor = os.open(folder, os.O_RDONLY)
     try:
-        if rank() == 0 and not _lock(descriptor):
+        if rank() == 0 and not try_lock(descriptor):
             raise ValueError(f"another process is training in {folder}")
         yield
     finally:
         os.close(descriptor)
 
 
-@contextmanager
-def _turn(path: Path) -> Iterator[None]:
-    """One process at a time; the system gives the turn to the next when one dies."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("w") as file:
-        if not _lock(file.fileno()):
-            _say("waiting: another job of this sweep does the same training")
-            fcntl.flock(file, fcntl.LOCK_EX)
-        yield
-
-
-def same_training(one: dict[str, Any], other: dict[str, Any]) -> bool:
-    """Whether two resolved configs are equal in all but where the outputs are."""
-    return _placeless(one) == _placeless(other)
-
-
-def differences(config: dict[str, Any], other: dict[str, Any]) -> list[str]:
-    """The keys in which two resolved configs differ, of those that decide the weights."""
-    one, two = _flat(config), _flat(other)
-    return sorted(key for key in one.keys() | two.keys() if _decides(key) and one.get(key) != two.get(key))
-
-
 def _newest(config: dict[str, Any], folder: Path, search: Sequence[Path]) -> Start:
     anew = Start(folder)
     for run in sorted(search, key=_touched, reverse=True):
-        if not same_training(config, _config_of(run)):
+        if not same_training(config, config_of(run)):
             continue
         if _is_running(run):
-            _say(f"resume=auto: {run} is left alone: another process is training there")
+            say(f"resume=auto: {run} is left alone: another process is training there")
         elif (run / FINISHED).is_file():
-            _say(f"resume=auto: {run} has finished: there is nothing left to train")
+            say(f"resume=auto: {run} has finished: there is nothing left to train")
             return Start(run, finished=True)
         elif start := _last_whole(run):
-            _say(f"resume=auto: going on from step {start.step} in {run}")
+            say(f"resume=auto: going on from step {start.step} in {run}")
             return start
         elif anew.folder == folder:
             anew = Start(run)
     where = f" in {anew.folder}, which has no checkpoint yet" if anew.folder != folder else ""
-    _say(f"resume=auto: no interrupted run with a checkpoint: starting anew{where}")
+    say(f"resume=auto: no interrupted run with a checkpoint: starting anew{where}")
     return anew
 
 
@@ -249,9 +149,9 @@ def _given(config: dict[str, Any], folder: Path, path: Path) -> Start:
     if keys:
         raise ValueError(f"resume: {start.checkpoint} is of another training, which differs in {', '.join(keys)}")
     if (start.folder / FINISHED).is_file():
-        _say(f"resume: {start.folder} has finished: there is nothing left to train")
+        say(f"resume: {start.folder} has finished: there is nothing left to train")
         return Start(start.folder, finished=True)
-    _say(f"resume: going on from step {start.step} in {start.folder}")
+    say(f"resume: going on from step {start.step} in {start.folder}")
     return start
 
 
@@ -262,7 +162,7 @@ def _last_whole(run: Path) -> Start | None:
         try:
             return _start_from(path, run)
         except ValueError as error:
-            _say(f"skipped: {error}")
+            say(f"skipped: {error}")
     return None
 
 
@@ -273,47 +173,9 @@ def _start_from(path: Path, folder: Path) -> Start:
     return Start(folder, path, saved["global_step"], saved.get("metrics_rows", 0))
 
 
-def _config_of(run: Path) -> dict[str, Any]:
-    try:
-        config = OmegaConf.to_container(OmegaConf.load(run / "config.yaml"))
-    except Exception:  # cut off in the middle, or another file of this name: in any case no run of this training
-        return {}
-    return config if isinstance(config, dict) else {}  # type: ignore[return-value]
-
-
 def _touched(run: Path) -> float:
     """When the run last got further."""
     return max(path.stat().st_mtime for path in [run / "config.yaml", *(run / "checkpoints").glob("*.ckpt")])
-
-
-def _placeless(config: dict[str, Any]) -> dict[str, Any]:
-    place = str(config.get("output_dir"))
-    return {
-        key: value.replace(place, "") if isinstance(value, str) else value
-        for key, value in _flat(config).items()
-        if key not in ("resume", "output_dir")
-    }
-
-
-def _flat(node: Any, prefix: str = "") -> dict[str, Any]:
-    """Nested dicts and lists as one, by dotted keys."""
-    if not isinstance(node, dict | list):
-        return {prefix: node}
-    items: Iterable[tuple[Any, Any]] = node.items() if isinstance(node, dict) else enumerate(node)
-    empty = {} if node else {prefix: type(node)()}
-    return empty | {
-        key: value
-        for name, child in items
-        for key, value in _flat(child, f"{prefix}.{name}" if prefix else str(name)).items()
-    }
-
-
-def _decides(key: str) -> bool:
-    return _within(key, DECIDING) and not _within(key, WATCHING)
-
-
-def _within(key: str, parts: Iterable[str]) -> bool:
-    return any(f"{key}.".startswith(f"{part}.") for part in parts)
 
 
 def _is_running(run: Path) -> bool:
@@ -321,31 +183,12 @@ def _is_running(run: Path) -> bool:
         return False  # what runs there may be the first process of this very training
     descriptor = os.open(run, os.O_RDONLY)
     try:
-        return not _lock(descriptor)
+        return not try_lock(descriptor)
     finally:
         os.close(descriptor)
-
-
-def _lock(descriptor: int) -> bool:
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    except OSError:  # a file system without locks
-        return True
-    return True
-
-
-def _packed(start: Start) -> str:
-    return json.dumps(asdict(start), default=str)
 
 
 def _unpacked(text: str) -> Start:
     start = json.loads(text)
     checkpoint = start["checkpoint"] and Path(start["checkpoint"])
     return Start(**start | {"folder": Path(start["folder"]), "checkpoint": checkpoint})
-
-
-@rank_zero_only
-def _say(line: str) -> None:
-    print(line, flush=True)

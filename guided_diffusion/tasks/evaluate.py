@@ -5,13 +5,13 @@ from __future__ import annotations
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from guided_diffusion.checkpoints import TrainedDiffusion, check_guidance, load
-from guided_diffusion.checks import check_label_dropout, check_recipe, check_scales, check_seed
-from guided_diffusion.config import EvaluateConfig, build, chosen, use_recipe_of_training
+from guided_diffusion.checkpoints import TrainedDiffusion
+from guided_diffusion.checks import check_label_dropout, check_scales
+from guided_diffusion.config import EvaluateConfig, build, chosen
 from guided_diffusion.dashboards import finishing, log_results
 from guided_diffusion.data import LabelledDataModule
 from guided_diffusion.evaluation import (
@@ -32,8 +32,8 @@ from guided_diffusion.record import write_record
 from guided_diffusion.report import write_report
 from guided_diffusion.results import Result, Results, save
 from guided_diffusion.sampling import Recipe
-from guided_diffusion.signatures import check_config
 from guided_diffusion.strategies import build_trainer, check_whole
+from guided_diffusion.tasks.prepare import prepare
 
 
 def evaluate(config: DictConfig, overrides: Sequence[str] = ()) -> Path:
@@ -46,15 +46,7 @@ def evaluate(config: DictConfig, overrides: Sequence[str] = ()) -> Path:
     Raises:
         ValueError, FileNotFoundError: for a wrong config, checkpoint or data, before anything is sampled.
     """
-    if config.checkpoint is None:
-        raise ValueError("checkpoint is missing: add checkpoint=PATH, for instance outputs/.../checkpoints/last.ckpt")
-    model = load(config.checkpoint, weights=config.weights)
-    use_recipe_of_training(config, model.config, overrides)
-    check_config(cast(dict[str, Any], OmegaConf.to_container(config, resolve=True)), EvaluateConfig)
-    check_seed(config.seed)
-    check_guidance(config.guidance, model.trait)
-    recipe: Recipe = build(config.recipe)
-    check_recipe(recipe, model.schedule)
+    model, recipe = prepare(config, overrides, EvaluateConfig)
     scales = chosen_scales(config, overrides, model.config)
     check_scales(scales)
     if not config.untaught_scales:

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, TypeVar, cast
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -16,9 +16,9 @@ from pytorch_lightning import Trainer
 from torch import Tensor
 from tqdm import tqdm
 
-from guided_diffusion.checkpoints import TrainedDiffusion, check_guidance, load
-from guided_diffusion.checks import check_label_dropout, check_recipe, check_seed
-from guided_diffusion.config import SampleConfig, build, use_recipe_of_training
+from guided_diffusion.checkpoints import TrainedDiffusion
+from guided_diffusion.checks import check_label_dropout
+from guided_diffusion.config import SampleConfig
 from guided_diffusion.evaluation import Chunks, EvaluationProgress, Plan, draw, sampling_fingerprint
 from guided_diffusion.files import cache_dir, whole_file
 from guided_diffusion.galleries import GALLERIES, Gallery
@@ -27,8 +27,8 @@ from guided_diffusion.plots import save_animation
 from guided_diffusion.record import write_record
 from guided_diffusion.samplers import Step
 from guided_diffusion.sampling import Recipe, evaluating
-from guided_diffusion.signatures import check_config
 from guided_diffusion.strategies import build_trainer, check_whole
+from guided_diffusion.tasks.prepare import prepare
 
 T = TypeVar("T")
 
@@ -49,18 +49,10 @@ def sample(config: DictConfig, overrides: Sequence[str] = ()) -> Path:
     Raises:
         ValueError, FileNotFoundError: for a wrong config or checkpoint, before anything is written.
     """
-    if config.checkpoint is None:
-        raise ValueError("checkpoint is missing: add checkpoint=PATH, for instance outputs/.../checkpoints/last.ckpt")
-    check_seed(config.seed)
-    model = load(config.checkpoint, weights=config.weights)
+    model, recipe = prepare(config, overrides, SampleConfig)
     classes = _classes(config.labels, model)
     gallery = GALLERIES[model.kind](model)
     num_samples = gallery.num_samples if config.num_samples is None else config.num_samples
-    use_recipe_of_training(config, model.config, overrides)
-    check_guidance(config.guidance, model.trait)
-    check_config(cast(dict[str, Any], OmegaConf.to_container(config, resolve=True)), SampleConfig)
-    recipe: Recipe = build(config.recipe)
-    check_recipe(recipe, model.schedule)
     if not config.untaught_scales:
         check_label_dropout(model.label_dropout, recipe, [config.guidance.scale], model.schedule, "guidance.scale")
     scales, size = [float(recipe.guidance.scale)], recipe.batch_size

@@ -36,8 +36,9 @@ from guided_diffusion.memory import naming_memory
 from guided_diffusion.modules import NoisyTraining
 from guided_diffusion.programs import command
 from guided_diffusion.record import write_record
-from guided_diffusion.resume import WEIGHTS_FROM, Start, alone, find_start, mark_finished, trained_once
+from guided_diffusion.resume import Start, alone, find_start, mark_finished
 from guided_diffusion.sampling import Recipe
+from guided_diffusion.sharing import WEIGHTS_FROM, trained_once
 from guided_diffusion.signatures import check_config
 from guided_diffusion.strategies import build_trainer
 

@@ -1,0 +1,37 @@
+"""What sampling and evaluating begin with: the trained model, and how samples are made."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, cast
+
+from omegaconf import DictConfig, OmegaConf
+
+from guided_diffusion.checkpoints import TrainedDiffusion, check_guidance, load
+from guided_diffusion.checks import check_recipe, check_seed
+from guided_diffusion.config import build, use_recipe_of_training
+from guided_diffusion.sampling import Recipe
+from guided_diffusion.signatures import check_config
+
+
+def prepare(config: DictConfig, overrides: Sequence[str], schema: type) -> tuple[TrainedDiffusion, Recipe]:
+    """The model of ``checkpoint`` and a recipe for it; in ``config`` the recipe of the training takes its place.
+
+    Args:
+        config: of the program.
+        overrides: what the command line says; where it is silent, samples are made as in the training.
+        schema: what the program reads.
+
+    Raises:
+        ValueError, FileNotFoundError: for a wrong config or checkpoint.
+    """
+    if config.checkpoint is None:
+        raise ValueError("checkpoint is missing: add checkpoint=PATH, for instance outputs/.../checkpoints/last.ckpt")
+    check_seed(config.seed)
+    model = load(config.checkpoint, weights=config.weights)
+    use_recipe_of_training(config, model.config, overrides)
+    check_config(cast(dict[str, Any], OmegaConf.to_container(config, resolve=True)), schema)
+    check_guidance(config.guidance, model.trait)
+    recipe: Recipe = build(config.recipe)
+    check_recipe(recipe, model.schedule)
+    return model, recipe
