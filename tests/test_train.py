@@ -185,10 +185,11 @@ def test_a_sweep_gives_every_job_a_folder_of_its_own(call, tiny, tmp_path):
     called = call("train", "-m", *tiny, "name=swept", "guidance.scale=0,3")
     assert called.status == 0
     (sweep,) = (tmp_path / "outputs" / "swept").iterdir()
-    gathered = ["accuracy_by_scale.csv", "accuracy_by_scale.png"]
-    assert sorted(path.name for path in sweep.iterdir()) == ["0", "1", *gathered, "multirun.yaml"]
+    gathered = ["accuracy_by_scale.csv", "accuracy_by_scale.png", "multirun.yaml", "report.html"]
+    assert sorted(path.name for path in sweep.iterdir()) == ["0", "1", *gathered]
+    assert files(sweep / "0") == FILES
+    assert files(sweep / "1") == FILES - {"checkpoints/best.ckpt"} | {"weights_from.txt"}
     for job, scale in (("0", 0), ("1", 3)):
-        assert files(sweep / job) == FILES
         assert OmegaConf.load(sweep / job / "config.yaml").callbacks.accuracy.recipe.guidance.scale == scale
         assert str(sweep / job) in called.out
 
