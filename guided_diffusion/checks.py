@@ -62,7 +62,7 @@ def check_recipe(recipe: Recipe, schedule: Schedule) -> None:
 
 
 def labels_asked_for(recipe: Recipe, schedule: Schedule) -> set[bool]:
-    """Whether the first step asks the model for predictions with the label (True), without it (False), or both."""
+    """Whether the model is asked for predictions with the label (True), without it (False), or both."""
     asked: set[bool] = set()
 
     def nothing(x_t: Tensor, t: Tensor, y: Labels) -> Prediction:
@@ -73,7 +73,8 @@ def labels_asked_for(recipe: Recipe, schedule: Schedule) -> set[bool]:
     denoise = recipe.threshold(guidance(nothing, schedule), schedule)
     noise, label = torch.zeros(1, 1, 1, 1), torch.zeros(1, dtype=torch.long)
     with torch.no_grad():
-        next(iter(recipe.sampler(denoise, schedule, noise, label, torch.zeros)))
+        for _ in recipe.sampler(denoise, schedule, noise, label, torch.zeros):
+            pass
     return asked
 
 

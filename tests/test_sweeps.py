@@ -17,7 +17,7 @@ GROUPS = {
     "callbacks": ("default", "minimal", "classifier", "patterns", "patterns_classifier", "sharded"),
     "strategy": ("auto", "ddp", "ddp_spawn", "fsdp", "deepspeed"),
     "logger": ("csv", "tensorboard", "wandb"),
-    "guidance": ("cfg", "classifier", "cfg_classifier"),
+    "guidance": ("cfg", "classifier", "cfg_classifier", "interval"),
     "judge": ("cnn", "lenet", "both"),
 }
 """Options that bring keys of their own."""

@@ -8,6 +8,7 @@ from guided_diffusion.guidance.base import Guidance, Scale, Wrapper, check_scale
 from guided_diffusion.guidance.classifier import ClassifierGuidance
 from guided_diffusion.guidance.classifier_free import ClassifierFree
 from guided_diffusion.guidance.combined import Combined
+from guided_diffusion.guidance.limited_interval import LimitedInterval
 from guided_diffusion.guidance.thresholding import Clip, DynamicThreshold, NoThreshold
 
 __all__ = [
@@ -17,6 +18,7 @@ __all__ = [
     "Combined",
     "DynamicThreshold",
     "Guidance",
+    "LimitedInterval",
     "NoThreshold",
     "Scale",
     "Wrapper",
