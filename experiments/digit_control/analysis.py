@@ -24,7 +24,7 @@ from guided_diffusion.metrics import JudgeSource
 from guided_diffusion.plots import grid
 from guided_diffusion.results import Result, read, write_csv
 
-GREYS = 16
+GREYS = 8
 """Shades of grey in the picture of all samples, which keep the file small."""
 MEASURES = ("precision", "recall", "f1")
 
@@ -74,6 +74,7 @@ def plot_counts(confusion: Tensor, names: list[str], path: Path) -> None:
     for place, count in zip(places, seen.tolist(), strict=True):
         axes.annotate(str(count), (place + 0.2, count), ha="center", va="bottom", fontsize=8)
     axes.set_xticks(places, names)
+    axes.margins(y=0.1)
     axes.set(xlabel="digit", ylabel="samples")
     figure.legend(loc="outside lower center", ncols=3, frameon=False, fontsize=8)
     figure.savefig(path)

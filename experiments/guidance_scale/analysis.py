@@ -87,7 +87,7 @@ def main() -> None:
 
 
 def sample(model: TrainedDiffusion, threshold: Wrapper, labels: Tensor, scale: float) -> tuple[Tensor, float]:
-    """Images as they are shown, and the share of the pixels of the last estimate that lie outside [-1, 1] before any threshold."""
+    """Images as they are shown, and the share of pixels outside [-1, 1] in the last estimate, before any threshold."""
     seen: list[Tensor] = []
     watched = Watched(threshold, lambda prediction: seen.append(saturation(prediction.x0)))
     recipe = replace(Recipe(threshold=watched, sampler=Sampler(steps=STEPS)), batch_size=len(labels))
