@@ -213,6 +213,12 @@ def _save_rows(curve: Curve, images: NDArray[np.float32], columns: Sequence[str]
 
 def against_scale(lines: Sequence[Curve], measure: str) -> tuple[Figure, Axes]:
     figure, axes = empty()
+    draw_against_scale(axes, lines, measure)
+    return figure, axes
+
+
+def draw_against_scale(axes: Axes, lines: Sequence[Curve], measure: str) -> None:
+    """A line with its intervals for every curve."""
     for curve, colour in zip(lines, _colours(len(lines)), strict=True):
         value, low, high = curve.measured(measure)
         scales, known = np.array(curve.scales), np.isfinite(low + high)
@@ -220,7 +226,14 @@ def against_scale(lines: Sequence[Curve], measure: str) -> tuple[Figure, Axes]:
         axes.fill_between(scales, low, high, where=known, color=colour, alpha=0.2, linewidth=0)
         axes.vlines(scales[known], low[known], high[known], color=colour, alpha=0.5, linewidth=1)
     axes.set(xlabel="guidance scale w")
-    return figure, axes
+
+
+def spread_scales(axes: Axes, ticks: Sequence[float]) -> None:
+    """Let large scales leave room for small ones: the axis is linear up to 2 and logarithmic above."""
+    axes.set_xscale("symlog", linthresh=2)
+    axes.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
+    axes.minorticks_off()
+    axes.margins(x=0.03)
 
 
 def draw_floors(axes: Axes, lines: Sequence[Curve], measure: str, words: str) -> None:

@@ -200,8 +200,8 @@ class Results:
 
 def save(results: Results, folder: Path) -> None:
     """Write the files of the module's docstring."""
-    _write_csv(folder / "results.csv", [result.row for result in results.rows])
-    _write_csv(
+    write_csv(folder / "results.csv", [result.row for result in results.rows])
+    write_csv(
         folder / "intervals.csv",
         [
             _key(result) | {"measure": name} | interval._asdict()
@@ -209,7 +209,7 @@ def save(results: Results, folder: Path) -> None:
             for name, interval in result.measured.items()
         ],
     )
-    _write_csv(
+    write_csv(
         folder / "per_class.csv",
         [_key(result) | dict(of_class) for result in results.rows for of_class in result.per_class],
     )
@@ -274,7 +274,8 @@ def _key(result: Result) -> dict[str, Any]:
     return {name: getattr(result, name) for name in KEY} | dict(result.options)
 
 
-def _write_csv(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
+def write_csv(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
+    """A table with a column for every key that any row has."""
     names = list(dict.fromkeys(name for row in rows for name in row))
     with whole_file(path) as temporary, temporary.open("w", newline="") as file:
         table = csv.DictWriter(file, names, lineterminator="\n")

@@ -19,6 +19,7 @@ from torchmetrics.functional.classification import multiclass_accuracy
 
 from guided_diffusion.checkpoints import check_match, load, load_classifier
 from guided_diffusion.config import build, fast_precision
+from guided_diffusion.evaluation_plots import spread_scales
 from guided_diffusion.guidance import ClassifierFree, ClassifierGuidance
 from guided_diffusion.metrics import JudgeSource
 from guided_diffusion.samplers import Sampler
@@ -91,10 +92,7 @@ def plot(rows: list[dict[str, str]], path: Path) -> None:
         axes.plot(*zip(*sorted(points), strict=True), marker="o", markersize=4, label=method)
     ceiling = float(rows[0]["judge_ceiling"])
     axes.axhline(ceiling, linestyle="--", color="grey", label=f"real test images: {ceiling:.1%}")
-    axes.set_xscale("symlog", linthresh=2)
-    axes.set_xlim(left=-0.1)
-    scales = sorted({float(row["scale"]) for row in rows})
-    axes.set_xticks(scales, [f"{scale:g}" for scale in scales])
+    spread_scales(axes, sorted({float(row["scale"]) for row in rows}))
     axes.set(xlabel="guidance scale w: exponent of p(y|x)", ylabel="judge accuracy", ylim=(0, 1.02))
     axes.yaxis.set_major_formatter(lambda value, _: f"{value:.0%}")
     axes.grid(alpha=0.3)

@@ -1,0 +1,88 @@
+"""What does the accuracy of each family cost? Quality against the scale, and quality against accuracy.
+
+    python experiments/two_families/analysis.py METHODS CONDITIONAL [--output-dir FOLDER]
+
+METHODS is the folder of a sweep of evaluations over ``guidance=cfg,classifier``, CONDITIONAL that of an evaluation
+with ``guidance=classifier guidance.base=conditional``. Writes ``quality.csv`` and ``quality.png``.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from guided_diffusion.evaluation_plots import Curve, curves, draw_against_scale, draw_floors, spread_scales
+from guided_diffusion.results import read, write_csv
+
+NAMES = {
+    "ClassifierFree": "classifier-free",
+    "ClassifierGuidance(base=conditional)": "classifier, conditional base",
+    "ClassifierGuidance": "classifier, unconditional base",
+}
+"""Of the methods, as ``accuracy.csv`` has them."""
+COLUMNS = (
+    "accuracy",
+    "accuracy_low",
+    "accuracy_high",
+    "fld",
+    "fld_floor",
+    "improved_precision",
+    "improved_recall",
+    "density",
+    "coverage",
+    "diversity",
+    "saturation",
+    "num_samples",
+    "nfe",
+    "seconds",
+)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("methods", type=Path)
+    parser.add_argument("conditional", type=Path)
+    parser.add_argument("--output-dir", type=Path, default=Path("outputs/two_families"))
+    arguments = parser.parse_args()
+
+    found = [read(folder) for folder in (arguments.methods, arguments.conditional)]
+    by_method = {one.rows[0].method: one for results in found for one in curves(results)}
+    lines = [Curve(name, method, by_method[method].rows) for method, name in NAMES.items()]
+    table = [
+        {"method": line.name, "scale": row.scale} | {name: row.row[name] for name in COLUMNS}
+        for line in lines
+        for row in line.rows
+    ]
+    write_csv(arguments.output_dir / "quality.csv", table)
+    plot(lines, arguments.output_dir / "quality.png")
+
+
+def plot(lines: list[Curve], path: Path) -> None:
+    """Fréchet distance against the scale and against accuracy, precision against recall."""
+    figure = Figure(figsize=(13, 4.4), dpi=100, layout="constrained")
+    distance, trade, manifold = figure.subplots(1, 3)
+    draw_against_scale(distance, lines, "fld")
+    draw_floors(distance, lines, "fld", "real images against real images")
+    spread_scales(distance, lines[0].scales)
+    paths = ((trade, "accuracy", "fld"), (manifold, "improved_recall", "improved_precision"))
+    for axes, across, up in paths:
+        for line in lines:
+            x, y = line.measured(across)[0], line.measured(up)[0]
+            axes.plot(x, y, marker="o", markersize=4)
+            for scale in {line.scales[np.argmin(line.measured("fld")[0])], line.scales[-1]}:
+                index = line.scales.index(scale)
+                axes.annotate(f"{scale:g}", (x[index], y[index]), (4, 4), textcoords="offset points", fontsize=8)
+    distance.set(ylabel="Fréchet distance in the judge's features", ylim=(0, None))
+    trade.set(xlabel="judge accuracy", ylabel="Fréchet distance", ylim=(0, None))
+    manifold.set(xlabel="improved recall", ylabel="improved precision")
+    for axes in (distance, trade, manifold):
+        axes.grid(alpha=0.3)
+    figure.legend(*distance.get_legend_handles_labels(), loc="outside lower center", ncols=4, frameon=False)
+    figure.savefig(path)
+
+
+if __name__ == "__main__":
+    main()
