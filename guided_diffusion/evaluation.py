@@ -10,7 +10,8 @@ from __future__ import annotations
 import math
 import pickle
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, fields, is_dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -30,9 +31,11 @@ from tqdm import tqdm
 from guided_diffusion.denoisers import Denoise, Denoiser, Labels, Prediction
 from guided_diffusion.files import fingerprint, whole_file
 from guided_diffusion.guidance import Wrapper
+from guided_diffusion.locks import turn
 from guided_diffusion.metrics.measure import Samples
 from guided_diffusion.sampling import Recipe
 from guided_diffusion.schedules import Schedule
+from guided_diffusion.strategies import rank
 
 
 @dataclass(frozen=True)
@@ -249,6 +252,16 @@ def draw(trainer: Trainer, chunks: Chunks) -> None:
     if missing:
         trainer.predict(chunks, DataLoader(cast(Any, missing)), return_predictions=False)
     trainer.strategy.barrier()
+
+
+@contextmanager
+def drawn_by_one(folder: Path) -> Iterator[None]:
+    """Of evaluations of the very same samples one at a time draws them, in its first process."""
+    if rank():
+        yield
+        return
+    with turn(folder.with_suffix(".lock"), "another evaluation draws the same samples"):
+        yield
 
 
 def sampling_fingerprint(config: DictConfig, plan: Plan) -> str:

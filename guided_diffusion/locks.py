@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import fcntl
+import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import IO
 
 
 def try_lock(descriptor: int) -> bool:
@@ -21,10 +23,24 @@ def try_lock(descriptor: int) -> bool:
 
 @contextmanager
 def turn(path: Path, why: str) -> Iterator[None]:
-    """One process at a time holds this file; the others wait, and say why."""
+    """One process at a time holds this file, which is there as long as one does; the others wait, and say why."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("w") as file:
+    file = _held(path, why)
+    try:
+        yield
+    finally:
+        path.unlink(missing_ok=True)
+        file.close()
+
+
+def _held(path: Path, why: str) -> IO[str]:
+    """The file, locked; it may have been removed by the one before while this one waited."""
+    while True:
+        file = path.open("w")
         if not try_lock(file.fileno()):
             print(f"waiting: {why}", flush=True)
             fcntl.flock(file, fcntl.LOCK_EX)
-        yield
+        with suppress(FileNotFoundError):
+            if os.path.samestat(os.fstat(file.fileno()), path.stat()):
+                return file
+        file.close()

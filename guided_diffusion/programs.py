@@ -34,9 +34,6 @@ USER_ERRORS = (ValueError, OSError, OmegaConfBaseException, HydraException)
 FAILED = "failed.txt"
 """Of a sweep: a line for each job that failed."""
 
-LOCKS = ".training-*.lock"
-"""Of a sweep, while it runs: one for each training that its jobs share."""
-
 _failed_sweeps: list[Path] = []
 _folders: list[Path] = []
 """Of the run and those it is in, the innermost first; and which of them are new."""

@@ -18,6 +18,7 @@ from guided_diffusion.files import whole_file
 from guided_diffusion.identity import differences, same_training
 from guided_diffusion.locks import try_lock
 from guided_diffusion.model_files import read_model_file
+from guided_diffusion.strategies import rank
 
 FINISHED = "finished.txt"
 """In the folder of a run: it has done all that it was started for."""
@@ -71,11 +72,6 @@ def find_start(config: dict[str, Any], folder: Path, search: Sequence[Path]) -> 
 def decide(start: Start) -> None:
     """Let the processes that this one starts know."""
     os.environ[_STARTED] = json.dumps(asdict(start), default=str)
-
-
-def rank() -> int:
-    """Of this process, known before there is a trainer."""
-    return rank_zero_only.rank  # type: ignore[attr-defined]
 
 
 def config_of(run: Path) -> dict[str, Any]:

@@ -11,8 +11,8 @@ from typing import Any
 
 from guided_diffusion.identity import training_fingerprint
 from guided_diffusion.locks import turn
-from guided_diffusion.programs import LOCKS
-from guided_diffusion.resume import FINISHED, Start, config_of, decide, rank, say
+from guided_diffusion.resume import FINISHED, Start, config_of, decide, say
+from guided_diffusion.strategies import rank
 
 WEIGHTS_FROM = "weights_from.txt"
 """In the folder of a job of a sweep that had nothing to train: the checkpoint of the job that had trained the same."""
@@ -36,7 +36,7 @@ def trained_once(config: dict[str, Any], start: Start, sweep: Path | None, searc
     if sweep is None or decided or several_tasks:
         yield start
         return
-    path = sweep / LOCKS.replace("*", training_fingerprint(config))
+    path = sweep / f".training-{training_fingerprint(config)}.lock"
     with turn(path, "another job of this sweep does the same training"):
         runs = [path.parent for path in sweep.rglob(FINISHED)]
         runs += search if config.get("resume") == "auto" else []

@@ -24,6 +24,7 @@ from pytorch_lightning.callbacks import WeightAveraging
 from pytorch_lightning.strategies import DeepSpeedStrategy, FSDPStrategy, Strategy
 from pytorch_lightning.strategies.launchers import _MultiProcessingLauncher, _SubprocessScriptLauncher
 from pytorch_lightning.strategies.launchers.launcher import _Launcher
+from pytorch_lightning.utilities import rank_zero_only
 from torch import distributed
 
 from guided_diffusion.callbacks import LastCheckpoint
@@ -221,3 +222,8 @@ def _environment_of_a_job() -> Iterator[None]:
             os.environ.pop(name, None)
             if value is not None:
                 os.environ[name] = value
+
+
+def rank() -> int:
+    """Of this process, known before there is a trainer."""
+    return rank_zero_only.rank  # type: ignore[attr-defined]

@@ -13,8 +13,6 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf
 
-from guided_diffusion.programs import LOCKS
-
 log = logging.getLogger(__name__)
 
 IN_THE_TABLE = frozenset(
@@ -65,8 +63,6 @@ class GatherResults(Callback):
     def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
         folder = Path(config.hydra.sweep.dir).absolute()
         gather(jobs_of(config), folder, command_of(config))
-        for lock in folder.glob(LOCKS):
-            lock.unlink()
 
 
 def jobs_of(config: DictConfig) -> list[Job]:

@@ -1,4 +1,5 @@
 import math
+import threading
 from dataclasses import replace
 from functools import partial
 
@@ -7,7 +8,8 @@ import torch
 from pytorch_lightning import Trainer
 from torch.utils.data import DataLoader
 
-from guided_diffusion.evaluation import Chunks, Plan, described, evaluations_per_sample, fingerprint, saturation
+from guided_diffusion.evaluation import Chunks, Plan, described, drawn_by_one, evaluations_per_sample, saturation
+from guided_diffusion.files import fingerprint
 from guided_diffusion.guidance import ClassifierFree, ClassifierGuidance, Clip, Combined, NoThreshold
 from guided_diffusion.samplers import Sampler, ddim, ddpm, dpmpp_2m, heun
 from guided_diffusion.sampling import Recipe
@@ -50,6 +52,26 @@ def test_chunks_hold_every_sample_of_every_scale_once():
 def test_an_impossible_plan_is_refused(change, message):
     with pytest.raises(ValueError, match=message):
         replace(PLAN, **change)
+
+
+def test_of_two_that_draw_the_same_samples_one_waits(tmp_path, capsys):
+    order, began = [], threading.Event()
+
+    def second():
+        began.set()
+        with drawn_by_one(tmp_path / "samples" / "same"):
+            order.append("second")
+
+    with drawn_by_one(tmp_path / "samples" / "same"):
+        other = threading.Thread(target=second)
+        other.start()
+        began.wait()
+        other.join(0.3)
+        order.append("first")
+    other.join()
+    assert order == ["first", "second"]
+    assert capsys.readouterr().out == "waiting: another evaluation draws the same samples\n"
+    assert list((tmp_path / "samples").iterdir()) == []
 
 
 def test_samples_are_those_of_a_sweep_from_the_same_noise(chunks, exact):

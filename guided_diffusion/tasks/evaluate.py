@@ -20,6 +20,7 @@ from guided_diffusion.evaluation import (
     Plan,
     described,
     draw,
+    drawn_by_one,
     evaluations_per_sample,
     sampling_fingerprint,
 )
@@ -61,17 +62,18 @@ def evaluate(config: DictConfig, overrides: Sequence[str] = ()) -> Path:
     folder = cache_dir() / "samples" / sampling_fingerprint(config, plan)
     chunks = Chunks(model.denoiser, recipe, plan, folder)
     costs = [evaluations_per_sample(recipe.at(scale), model.schedule) for scale in plan.scales]
-    with naming_memory("recipe.batch_size"):
-        chunks.costs = costs
-        draw(trainer, chunks)
+    chunks.costs = costs
     output_dir = Path(config.output_dir)
-    if trainer.is_global_zero:
-        samples, seconds = chunks.collect(costs)
-        examination = EXAMINATIONS[data.kind](data, judge_source, samples, plan)
-        rows = _rows(examination, seconds, costs, recipe, plan, data.kind)
-        results = Results(rows, {**_about(config, model, data), **examination.about})
-        _write(config, results, output_dir, trainer.strategy.root_device.type)
-        shutil.rmtree(folder)
+    with drawn_by_one(folder):
+        with naming_memory("recipe.batch_size"):
+            draw(trainer, chunks)
+        if trainer.is_global_zero:
+            samples, seconds = chunks.collect(costs)
+            examination = EXAMINATIONS[data.kind](data, judge_source, samples, plan)
+            rows = _rows(examination, seconds, costs, recipe, plan, data.kind)
+            results = Results(rows, {**_about(config, model, data), **examination.about})
+            _write(config, results, output_dir, trainer.strategy.root_device.type)
+            shutil.rmtree(folder)
     return output_dir
 
 

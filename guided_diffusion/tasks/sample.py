@@ -19,7 +19,7 @@ from tqdm import tqdm
 from guided_diffusion.checkpoints import TrainedDiffusion
 from guided_diffusion.checks import check_label_dropout
 from guided_diffusion.config import SampleConfig
-from guided_diffusion.evaluation import Chunks, EvaluationProgress, Plan, draw, sampling_fingerprint
+from guided_diffusion.evaluation import Chunks, EvaluationProgress, Plan, draw, drawn_by_one, sampling_fingerprint
 from guided_diffusion.files import cache_dir, whole_file
 from guided_diffusion.galleries import GALLERIES, Gallery
 from guided_diffusion.memory import naming_memory
@@ -77,12 +77,14 @@ def _sample(
         recipes["unguided"] = replace(recipe, guidance=recipe.guidance.unguided())
     for name, one in recipes.items():
         of_scale = replace(plan, scales=[float(one.guidance.scale)])
-        chunks = Chunks(model.denoiser, one, of_scale, cache_dir() / "samples" / sampling_fingerprint(config, of_scale))
-        draw(trainer, chunks)
-        if trainer.is_global_zero:
-            ((samples,), _) = chunks.collect([1.0])
-            _write(output_dir / name, samples.images, plan.labels, names, gallery)
-            shutil.rmtree(chunks.folder)
+        folder = cache_dir() / "samples" / sampling_fingerprint(config, of_scale)
+        chunks = Chunks(model.denoiser, one, of_scale, folder)
+        with drawn_by_one(folder):
+            draw(trainer, chunks)
+            if trainer.is_global_zero:
+                ((samples,), _) = chunks.collect([1.0])
+                _write(output_dir / name, samples.images, plan.labels, names, gallery)
+                shutil.rmtree(folder)
         trainer.strategy.barrier()
     if not trainer.is_global_zero:
         return
