@@ -256,7 +256,7 @@ def draw(trainer: Trainer, chunks: Chunks) -> None:
 
 @contextmanager
 def drawn_by_one(folder: Path) -> Iterator[None]:
-    """Of evaluations of the very same samples one at a time draws them, in its first process."""
+    """Of evaluations of the very same samples one at a time draws them; its first process waits for the others."""
     if rank():
         yield
         return

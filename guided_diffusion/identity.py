@@ -1,4 +1,4 @@
-"""Which trainings are the same: all of them, or in what decides the weights."""
+"""Which trainings are the same: in all of their config, or in what decides the weights."""
 
 from __future__ import annotations
 
@@ -8,7 +8,16 @@ from typing import Any
 from guided_diffusion.files import fingerprint
 
 DECIDING = ("seed", "label_dropout", "data", "network", "schedule", "weighting", "module", "trainer", "callbacks.ema")
-"""What decides the weights, save for what is in ``WATCHING``."""
+"""What decides the weights, save for what is in ``OBSERVING`` and ``WATCHING``."""
+
+OBSERVING = (
+    "callbacks.noise",
+    *(
+        f"trainer.{name}"
+        for name in ("val_check_interval", "check_val_every_n_epoch", "limit_val_batches", "num_sanity_val_steps")
+    ),
+)
+"""What changes nothing of the weights, but what a training leaves beside them: its validations."""
 
 WATCHING = (
     "name",
@@ -35,7 +44,6 @@ WATCHING = (
             "sample_grid",
             "accuracy",
             "distance",
-            "noise",
             "guide",
         )
     ),
@@ -45,16 +53,12 @@ WATCHING = (
         for name in (
             "default_root_dir",
             "log_every_n_steps",
-            "val_check_interval",
-            "check_val_every_n_epoch",
-            "limit_val_batches",
-            "num_sanity_val_steps",
             "enable_model_summary",
             "enable_progress_bar",
         )
     ),
 )
-"""What changes nothing of the weights. A key that is in neither is one that a user has added: it may decide them."""
+"""What changes nothing of the weights. A key that is nowhere is one that a user has added: it may decide them."""
 
 
 def same_training(one: dict[str, Any], other: dict[str, Any]) -> bool:
@@ -64,30 +68,16 @@ def same_training(one: dict[str, Any], other: dict[str, Any]) -> bool:
 
 def differences(config: dict[str, Any], other: dict[str, Any]) -> list[str]:
     """The keys in which two resolved configs differ, of those that decide the weights."""
-    one, two = _flat(config), _flat(other)
+    one, two = flat(config), flat(other)
     return sorted(key for key in one.keys() | two.keys() if _decides(key) and one.get(key) != two.get(key))
 
 
 def training_fingerprint(config: dict[str, Any]) -> str:
-    """Of all of a resolved config that may decide the weights."""
-    return fingerprint({key: value for key, value in _flat(config).items() if not _within(key, WATCHING)})
+    """Of all of a resolved config that may decide the weights, or what a training leaves beside them."""
+    return fingerprint({key: value for key, value in _placeless(config).items() if not within(key, WATCHING)})
 
 
-def keys_on_neither_side(config: dict[str, Any]) -> list[str]:
-    """Keys of a resolved config of which nobody has said whether they decide the weights."""
-    return [key for key in _flat(config) if not _within(key, DECIDING) and not _within(key, WATCHING)]
-
-
-def _placeless(config: dict[str, Any]) -> dict[str, Any]:
-    place = str(config.get("output_dir"))
-    return {
-        key: value.replace(place, "") if isinstance(value, str) else value
-        for key, value in _flat(config).items()
-        if key not in ("resume", "output_dir")
-    }
-
-
-def _flat(node: Any, prefix: str = "") -> dict[str, Any]:
+def flat(node: Any, prefix: str = "") -> dict[str, Any]:
     """Nested dicts and lists as one, by dotted keys."""
     if not isinstance(node, dict | list):
         return {prefix: node}
@@ -96,13 +86,23 @@ def _flat(node: Any, prefix: str = "") -> dict[str, Any]:
     return empty | {
         key: value
         for name, child in items
-        for key, value in _flat(child, f"{prefix}.{name}" if prefix else str(name)).items()
+        for key, value in flat(child, f"{prefix}.{name}" if prefix else str(name)).items()
+    }
+
+
+def within(key: str, parts: Iterable[str]) -> bool:
+    """Whether a dotted key is one of these or below one."""
+    return any(f"{key}.".startswith(f"{part}.") for part in parts)
+
+
+def _placeless(config: dict[str, Any]) -> dict[str, Any]:
+    place = str(config.get("output_dir"))
+    return {
+        key: value.replace(place, "") if isinstance(value, str) else value
+        for key, value in flat(config).items()
+        if key not in ("resume", "output_dir")
     }
 
 
 def _decides(key: str) -> bool:
-    return _within(key, DECIDING) and not _within(key, WATCHING)
-
-
-def _within(key: str, parts: Iterable[str]) -> bool:
-    return any(f"{key}.".startswith(f"{part}.") for part in parts)
+    return within(key, DECIDING) and not within(key, (*OBSERVING, *WATCHING))

@@ -23,13 +23,14 @@ def try_lock(descriptor: int) -> bool:
 
 @contextmanager
 def turn(path: Path, why: str) -> Iterator[None]:
-    """One process at a time holds this file, which is there as long as one does; the others wait, and say why."""
+    """One process at a time holds this file; the others wait, and say why. One that a killed process left is free."""
     path.parent.mkdir(parents=True, exist_ok=True)
     file = _held(path, why)
     try:
         yield
     finally:
         path.unlink(missing_ok=True)
+        fcntl.flock(file, fcntl.LOCK_UN)  # a forked process may still have it open
         file.close()
 
 

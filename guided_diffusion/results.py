@@ -229,12 +229,16 @@ def read(folder: Path) -> Results:
 
     Raises:
         FileNotFoundError: if the folder holds no evaluation.
+        ValueError: if it holds one of an earlier version, with other pictures.
     """
     table = _read_csv(folder / "results.csv")
     intervals, per_class = _read_csv(folder / "intervals.csv"), _read_csv(folder / "per_class.csv")
     about = json.loads((folder / "about.json").read_text())
     kind = KINDS[about.get("kind", "images")]
     with np.load(folder / "pictures.npz") as arrays:
+        missing = {f"0.{name}" for name in kind.picture_fields} - set(arrays)
+        if missing:
+            raise ValueError(f"{folder} was written by an earlier version: evaluate again")
         pictures = [
             kind.pictures(*(arrays[f"{index}.{name}"] for name in kind.picture_fields)) for index in range(len(table))
         ]

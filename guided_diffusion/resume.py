@@ -70,8 +70,14 @@ def find_start(config: dict[str, Any], folder: Path, search: Sequence[Path]) -> 
 
 
 def decide(start: Start) -> None:
-    """Let the processes that this one starts know."""
-    os.environ[_STARTED] = json.dumps(asdict(start), default=str)
+    """Let the processes that the first one starts know."""
+    if not rank():
+        os.environ[_STARTED] = json.dumps(asdict(start), default=str)
+
+
+def forget() -> None:
+    """What was decided holds no longer."""
+    os.environ.pop(_STARTED, None)
 
 
 def config_of(run: Path) -> dict[str, Any]:

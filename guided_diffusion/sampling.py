@@ -32,7 +32,7 @@ class Recipe:
     guidance: Guidance = field(default_factory=ClassifierFree)
     threshold: Wrapper = field(default_factory=Clip)
     sampler: Sampler = field(default_factory=Sampler)
-    batch_size: int = 500
+    batch_size: int = 250
 
     def __post_init__(self) -> None:
         if self.batch_size < 1:

@@ -18,7 +18,10 @@ log = logging.getLogger(__name__)
 IN_THE_TABLE = frozenset(
     ("guidance", "guidance.scale", "guidance.base", "scales", "sampler", "sampler.steps", "num_samples", "classifier")
 )
-"""Keys whose values the table shows in columns of its own."""
+"""Keys whose values the table of evaluations shows in columns of its own."""
+
+IN_THE_CURVE = frozenset(("guidance.scale", "scales"))
+"""The same of the table of trainings."""
 
 
 @dataclass(frozen=True)
@@ -80,10 +83,10 @@ def command_of(config: DictConfig) -> str:
     return shlex.join(["python", "-m", f"guided_diffusion.{config.hydra.job.name}", "-m", *config.hydra.overrides.task])
 
 
-def varied(jobs: Sequence[Job]) -> list[str]:
-    """Keys of the command line that differ between jobs, and that the table has no column for."""
+def varied(jobs: Sequence[Job], shown: frozenset[str] = IN_THE_TABLE) -> list[str]:
+    """Keys of the command line that differ between jobs, save for those that the table shows anyway."""
     keys = dict.fromkeys(override.partition("=")[0] for job in jobs for override in job.overrides)
-    return [key for key in keys if key not in IN_THE_TABLE and len({job.option(key) for job in jobs}) > 1]
+    return [key for key in keys if key not in shown and len({job.option(key) for job in jobs}) > 1]
 
 
 def gather(jobs: Sequence[Job], folder: Path, command: str) -> None:
@@ -130,7 +133,7 @@ def _gather_trainings(
     from guided_diffusion.plots import save_share_plot
     from guided_diffusion.report import write_training_report
 
-    keys, rows = varied(jobs), []
+    keys, rows = varied(jobs, IN_THE_CURVE), []
     for job in jobs:
         with (job.folder / curve.file).open(newline="") as file:
             rows += [row | {key: job.option(key) for key in keys} for row in csv.DictReader(file)]

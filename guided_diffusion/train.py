@@ -35,8 +35,9 @@ def run(config: DictConfig) -> None:
     hydra = HydraConfig.get()
     config.output_dir = hydra.runtime.output_dir
     said = hydra.overrides.task
-    if chosen(said, "guidance.scale") and not chosen(said, "scales"):
-        config.scales = [config.guidance.scale]
+    scale = config.guidance.get("scale")
+    if chosen(said, "guidance.scale") and not chosen(said, "scales") and isinstance(scale, int | float):
+        config.scales = [scale]
     sweep = Path(hydra.sweep.dir).absolute() if hydra.mode == RunMode.MULTIRUN else None
     train(config, _earlier_runs(Path(config.output_dir)), sweep)
 

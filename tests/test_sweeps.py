@@ -1,6 +1,7 @@
 """Jobs of a sweep that differ only in what changes nothing of the weights train once."""
 
 import csv
+import shutil
 import threading
 from pathlib import Path
 
@@ -9,9 +10,9 @@ import torch
 from omegaconf import OmegaConf
 
 from guided_diffusion.config import CONFIG_PATH
-from guided_diffusion.identity import keys_on_neither_side, training_fingerprint
+from guided_diffusion.identity import DECIDING, OBSERVING, WATCHING, flat, training_fingerprint, within
 from guided_diffusion.resume import FINISHED, Start
-from guided_diffusion.sharing import WEIGHTS_FROM, trained_once
+from guided_diffusion.sharing import WEIGHTS_FROM, last_of_same_weights, trained_once
 
 GROUPS = {
     "callbacks": ("default", "minimal", "classifier", "patterns", "patterns_classifier", "sharded"),
@@ -34,6 +35,13 @@ def unscaled(tiny):
 def minimal(tiny):
     """The tiny training without what samples."""
     return [*(override for override in tiny if not override.startswith("callbacks.")), "callbacks=minimal"]
+
+
+@pytest.fixture
+def uninterrupted(run_dir, tmp_path):
+    """The config of a run, and a copy of it as the first job of a sweep."""
+    shutil.copytree(run_dir, tmp_path / "swept" / "0")
+    return plain(OmegaConf.load(run_dir / "config.yaml")), tmp_path / "swept"
 
 
 def plain(config):
@@ -69,11 +77,12 @@ def test_the_options_above_are_all_there_are():
     ids=" ".join,
 )
 def test_every_key_either_may_decide_the_weights_or_does_not(overrides, compose):
-    assert keys_on_neither_side(plain(compose(*overrides, "classifier=a.ckpt"))) == []
+    keys = flat(plain(compose(*overrides, "classifier=a.ckpt")))
+    assert [key for key in keys if not within(key, (*DECIDING, *OBSERVING, *WATCHING))] == []
 
 
 @pytest.mark.parametrize(
-    ("override", "same"),
+    ("override", "shared"),
     [
         ("guidance.scale=7", True),
         ("guidance=classifier", True),
@@ -84,8 +93,9 @@ def test_every_key_either_may_decide_the_weights_or_does_not(overrides, compose)
         ("logger=wandb", True),
         ("callbacks.accuracy.num_samples=7", True),
         ("callbacks=minimal", True),
-        ("trainer.val_check_interval=7", True),
+        ("callbacks.last.every_n_steps=7", True),
         ("output_dir=elsewhere", True),
+        ("trainer.val_check_interval=7", False),  # its validations are part of what a job leaves
         ("seed=1", False),
         ("label_dropout=0.3", False),
         ("callbacks.ema.decay=0.9", False),
@@ -98,10 +108,10 @@ def test_every_key_either_may_decide_the_weights_or_does_not(overrides, compose)
         ("+callbacks.stop._target_=pytorch_lightning.callbacks.EarlyStopping", False),  # unknown, so it may
     ],
 )
-def test_what_decides_the_weights_is_in_the_fingerprint(override, same, compose):
+def test_what_decides_the_weights_is_in_the_fingerprint(override, shared, compose):
     one = compose("classifier=a.ckpt", "trainer.precision=32-true")
     other = compose("classifier=a.ckpt", "trainer.precision=32-true", override)
-    assert (training_fingerprint(plain(one)) == training_fingerprint(plain(other))) is same
+    assert (training_fingerprint(plain(one)) == training_fingerprint(plain(other))) is shared
 
 
 # A sweep
@@ -131,6 +141,10 @@ def test_jobs_of_the_same_training_train_once_and_sample_each(call, unscaled, tm
         assert (job / FINISHED).is_file()
         assert len(list(job.glob("samples/*.png"))) == 1
     assert not list((tmp_path / "swept").glob(".*"))
+    gathered = rows(tmp_path / "swept" / "accuracy_by_scale.csv")
+    assert [(row["scale"], row["sampler"]) for row in gathered] == [
+        (scale, sampler) for scale in "03" for sampler in ("ddim", "ddpm")
+    ]
 
 
 def test_other_trainings_are_not_shared(call, minimal, tmp_path):
@@ -155,7 +169,9 @@ def test_a_sweep_that_goes_on_shares_with_runs_that_have_finished(call, tiny, tm
     assert called.status == 0
     assert "0 has finished: there is nothing left to train" in called.out
     assert called.out.count("nothing to train: ") == 1
-    assert "Training" not in called.err
+    second = next(path.parent for path in tmp_path.glob("outputs/swept/*/1/config.yaml"))
+    assert (second / WEIGHTS_FROM).is_file()
+    assert not any(row.get("train/loss") for row in rows(second / "metrics.csv"))
 
 
 def test_one_run_alone_shares_with_none(call, minimal, tmp_path):
@@ -164,12 +180,11 @@ def test_one_run_alone_shares_with_none(call, minimal, tmp_path):
     assert not list(tmp_path.rglob(WEIGHTS_FROM))
 
 
-def test_of_two_jobs_that_start_together_one_waits_and_takes_what_the_other_has_trained(compose, tmp_path, capsys):
-    config = plain(compose(output_dir=tmp_path / "0"))
-    taken, waiting = [], threading.Event()
+def test_of_two_jobs_that_start_together_one_waits_and_takes_what_the_other_has_trained(run_dir, tmp_path, capsys):
+    config = plain(OmegaConf.load(run_dir / "config.yaml"))
+    taken = []
 
     def second():
-        waiting.set()
         with trained_once({**config, "scales": [4.0]}, Start(tmp_path / "1"), tmp_path, []) as start:
             taken.append(start)
 
@@ -177,17 +192,62 @@ def test_of_two_jobs_that_start_together_one_waits_and_takes_what_the_other_has_
         assert not start.taken
         job = threading.Thread(target=second)
         job.start()
-        waiting.wait()
-        job.join(0.5)
-        assert job.is_alive()
-        (tmp_path / "0" / "checkpoints").mkdir(parents=True)
-        checkpoint = tmp_path / "0" / "checkpoints" / "last.ckpt"
-        checkpoint.touch()
-        OmegaConf.save(config, tmp_path / "0" / "config.yaml")
-        (tmp_path / "0" / FINISHED).touch()
+        printed = ""
+        while "waiting: another job of this sweep does the same training\n" not in printed:
+            printed += capsys.readouterr().out
+        assert taken == []
+        shutil.copytree(run_dir, tmp_path / "0")
     job.join()
-    assert taken == [Start(tmp_path / "1", checkpoint, taken=True)]
-    assert "waiting: another job of this sweep does the same training\n" in capsys.readouterr().out
+    assert taken == [Start(tmp_path / "1", tmp_path / "0" / "checkpoints" / "last.ckpt", taken=True)]
+
+
+def test_jobs_that_have_nothing_to_train_sample_at_the_same_time(uninterrupted, tmp_path):
+    config, sweep = uninterrupted
+    with (
+        trained_once(config, Start(tmp_path / "1"), sweep, []) as one,
+        trained_once(config, Start(tmp_path / "2"), sweep, []) as other,
+    ):
+        assert one.taken
+        assert other.taken
+
+
+def test_what_an_earlier_run_has_left_in_a_folder_is_not_taken_for_what_is_trained_now(call, minimal, tmp_path):
+    sweep = ["train", *minimal, "hydra.sweep.dir=swept", "-m", "guidance.scale=0,3"]
+    assert call(*sweep).status == 0
+    before = weights(tmp_path / "swept" / "0")
+    called = call(*sweep, "seed=1")
+    assert called.out.count("nothing to train: ") == 1
+    assert not (tmp_path / "swept" / "0" / WEIGHTS_FROM).exists()
+    assert not same(weights(tmp_path / "swept" / "0"), before)
+    assert same(weights(tmp_path / "swept" / "1"), weights(tmp_path / "swept" / "0"))
+    assert call(*sweep, "seed=1").out.count("nothing to train: ") == 1  # again, as its code may be another now
+
+
+def test_a_checkpoint_of_another_training_or_a_damaged_one_is_not_taken(uninterrupted):
+    config, sweep = uninterrupted
+    assert last_of_same_weights(config, [sweep / "0"]) == sweep / "0" / "checkpoints" / "last.ckpt"
+    assert last_of_same_weights({**config, "seed": 5}, [sweep / "0"]) is None
+    OmegaConf.save({**config, "seed": 5}, sweep / "0" / "config.yaml")  # killed before its first checkpoint
+    assert last_of_same_weights({**config, "seed": 5}, [sweep / "0"]) is None
+    OmegaConf.save(config, sweep / "0" / "config.yaml")
+    (sweep / "0" / "checkpoints" / "last.ckpt").write_bytes(b"half")
+    assert last_of_same_weights(config, [sweep / "0"]) is None
+
+
+def test_jobs_that_leave_no_last_checkpoint_share_nothing(uninterrupted, tmp_path):
+    config, sweep = uninterrupted
+    without = {**config, "callbacks": {"ema": config["callbacks"]["ema"]}}
+    with trained_once(without, Start(tmp_path / "1"), sweep, []) as start:
+        assert not start.taken
+
+
+@pytest.mark.parametrize("scale", ["abc", "null"])
+def test_a_scale_that_is_none_is_refused_by_its_name(scale, call, unscaled):
+    called = call("train", *unscaled, f"guidance.scale={scale}")
+    assert called.status == 1
+    (line,) = called.err.splitlines()
+    assert "guidance" in line
+    assert "scales[0]" not in line
 
 
 def test_if_the_job_that_trains_fails_the_next_one_trains(call, tiny, tmp_path):

@@ -34,9 +34,8 @@ class LastCheckpoint(Checkpoint):
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._saved_step = trainer.global_step
-        if trainer.global_step and not self.path.is_file():  # gone on from the checkpoint of another run
-            trainer.strategy.barrier()  # every process has looked
-            self._save(trainer)
+        if trainer.ckpt_path and Path(trainer.ckpt_path).resolve().parent != self.path.resolve().parent:
+            self._save(trainer)  # of what was another run's
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
         if trainer.global_step % self.every_n_steps == 0:

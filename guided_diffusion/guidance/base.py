@@ -13,7 +13,8 @@ from guided_diffusion.schedules import Schedule
 Scale = float | Tensor
 """``w``, the exponent of p(y|x) in the target p(x) p(y|x)^w: a number, or a tensor of shape (b,).
 
-0 is unconditional, 1 the plain conditional model, above 1 is guided, for every kind of guidance.
+0 is unconditional, 1 the plain conditional model, above 1 is guided, for every kind of guidance; for
+``LimitedInterval`` at the noise levels of its interval.
 """
 
 

@@ -22,9 +22,9 @@ class LimitedInterval:
     is not the unconditional model here.
 
     Args:
-        scale: w, a number or a tensor of shape (b,).
+        scale: w, a number or a tensor of shape (b,); at 1 there is no guidance.
         sigma_lo: where guidance ends: the standard deviation of the noise over the scale of the signal.
-        sigma_hi: where it begins.
+        sigma_hi: where it begins. The defaults are the authors', for ImageNet at 512 pixels.
 
     Raises:
         ValueError: for a scale that is not finite, or an empty interval.

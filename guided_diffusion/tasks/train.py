@@ -36,7 +36,7 @@ from guided_diffusion.memory import naming_memory
 from guided_diffusion.modules import NoisyTraining
 from guided_diffusion.programs import command
 from guided_diffusion.record import write_record
-from guided_diffusion.resume import Start, alone, find_start, mark_finished
+from guided_diffusion.resume import FINISHED, Start, alone, find_start, forget, mark_finished
 from guided_diffusion.sampling import Recipe
 from guided_diffusion.sharing import WEIGHTS_FROM, trained_once
 from guided_diffusion.signatures import check_config
@@ -63,9 +63,12 @@ def train(config: DictConfig, search: Sequence[Path] = (), sweep: Path | None = 
     if start.folder != output_dir:
         with suppress(OSError):
             output_dir.rmdir()  # empty: Hydra has made it
-    if not start.finished:
-        with trained_once(wanted, start, sweep, runs) as start:
-            _run(config, start)
+    try:
+        if not start.finished:
+            with trained_once(wanted, start, sweep, runs) as start:
+                _run(config, start)
+    finally:
+        forget()
     return start.folder
 
 
@@ -126,12 +129,14 @@ def _check_samples(plain: dict[str, Any], recipe: Recipe, module: NoisyTraining)
 
 
 def _describe(start: Start, plain: dict[str, Any], device: str) -> None:
-    if start.taken:
-        (start.folder / WEIGHTS_FROM).write_text(f"{start.checkpoint}\n")
     if start.taken or not start.checkpoint:
+        for of_an_earlier_run in (FINISHED, WEIGHTS_FROM):
+            (start.folder / of_an_earlier_run).unlink(missing_ok=True)
         OmegaConf.save(OmegaConf.create(plain), start.folder / "config.yaml")
         (start.folder / "command.txt").write_text(command() + "\n")
         write_record(start.folder, plain["seed"], device)
+    if start.taken:
+        (start.folder / WEIGHTS_FROM).write_text(f"{start.checkpoint}\n")
 
 
 def _prepare(loggers: Sequence[Logger], start: Start) -> None:
