@@ -3,12 +3,14 @@
     python experiments/digit_control/analysis.py EVALUATION SAMPLES [--output-dir FOLDER]
 
 EVALUATION is the folder of an evaluation; SAMPLES that of ``guided_diffusion.sample``, with the same number of every
-class. Writes ``per_digit.csv``, ``counts.csv`` and ``counts.png`` (what the judge sees in SAMPLES) and ``samples.png``.
+class. Writes ``per_digit.csv`` and ``confusion.csv`` of the first, ``counts.csv`` and ``counts.png`` (what the judge sees)
+and ``samples.png`` of the second.
 """
 
 from __future__ import annotations
 
 import argparse
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -43,13 +45,19 @@ def main() -> None:
     judge = JudgeSource()(load(results.about["checkpoint"]).data())
     names = results.about["class_names"]
     confusion = multiclass_confusion_matrix(judge.classify(images), labels, len(names))
-    rows = [
+    write_csv(arguments.output_dir / "counts.csv", seen(confusion, names))
+    pairs = [{"scale": row.scale} | line for row in results.rows for line in seen(row.pictures.confusion, names)]
+    write_csv(arguments.output_dir / "confusion.csv", pairs)
+    plot_counts(confusion, names, arguments.output_dir / "counts.png")
+    save_blocks(images, labels, arguments.output_dir / "samples.png")
+
+
+def seen(confusion: Iterable[Iterable[Any]], names: Sequence[str]) -> list[dict[str, Any]]:
+    """A row for every digit that was asked for."""
+    return [
         {"asked": name} | {f"seen_{other}": int(count) for other, count in zip(names, counts, strict=True)}
         for name, counts in zip(names, confusion, strict=True)
     ]
-    write_csv(arguments.output_dir / "counts.csv", rows)
-    plot_counts(confusion, names, arguments.output_dir / "counts.png")
-    save_blocks(images, labels, arguments.output_dir / "samples.png")
 
 
 def per_digit(result: Result) -> list[dict[str, Any]]:

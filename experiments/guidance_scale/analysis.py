@@ -39,7 +39,7 @@ OF_CLASS = 3
 """Images of every class at each scale of the lesson."""
 MEASURES = {
     "change": "RMS change of a pixel from w = 1",
-    "ink": "mean brightness",
+    "brightness": "mean brightness",
     "saturation": "share of |x0| > 1 before clipping",
     "variance": "variance of a pixel over the noises",
 }
@@ -99,7 +99,7 @@ def measured(images: Tensor, plain: Tensor, saturated: float, judge: Judge, labe
     """``MEASURES`` of images, which are compared with the ``plain`` ones of the same noise, and what the judge says."""
     return {
         "change": (images - plain).square().mean((1, 2, 3)).sqrt().mean().item(),
-        "ink": (images.mean().item() + 1) / 2,
+        "brightness": (images.mean().item() + 1) / 2,
         "saturation": saturated,
         "variance": images.var(0).mean().item(),
         "probability": judge.probabilities(images).gather(1, labels[:, None]).mean().item(),
