@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from html import escape
 from io import BytesIO
 from pathlib import Path
@@ -120,24 +121,26 @@ def write_report(results: Results, folder: Path, config_yaml: str, command: str)
     return folder / "report.html"
 
 
-def write_training_report(
-    rows: Sequence[Mapping[str, str]],
-    plot: Path,
-    caption: str,
-    grids: Mapping[str, Path],
-    failed: Sequence[str],
-    folder: Path,
-    config_yaml: str,
-    command: str,
-) -> Path:
+@dataclass(frozen=True)
+class Trainings:
+    """What a sweep of trainings left."""
+
+    rows: Sequence[Mapping[str, str]]
+    """Of its table, with the same columns."""
+    plot: Path
+    """Of the table."""
+    caption: str
+    grids: Mapping[str, Path]
+    """Pictures of samples, by the name of the job."""
+    failed: Sequence[str]
+    """Jobs that left nothing."""
+
+
+def write_training_report(trainings: Trainings, folder: Path, config_yaml: str, command: str) -> Path:
     """Write ``folder/report.html`` of a sweep of trainings.
 
     Args:
-        rows: of its table, which have the same columns.
-        plot: of the table.
-        caption: of the plot.
-        grids: pictures of samples, by the name of the job.
-        failed: jobs that left nothing.
+        trainings: what it left.
         folder: of the sweep.
         config_yaml: the resolved config of the first job.
         command: that made the sweep.
@@ -145,19 +148,20 @@ def write_training_report(
     Returns:
         The path of the page.
     """
-    heads = [HEADINGS.get(name, name.replace("_", " ")) for name in rows[0]]
-    first, *others = rows[0]
+    heads = [HEADINGS.get(name, name.replace("_", " ")) for name in trainings.rows[0]]
+    first, *others = trainings.rows[0]
     body = ""
-    for row in rows:
+    for row in trainings.rows:
         cells = "".join(f"<td>{escape(row[name])}</td>" for name in others)
         body += f'<tr><th scope="row">{escape(row[first])}</th>{cells}</tr>'
     samples = "".join(
-        f"<details><summary>{escape(name)}</summary>{_plot(path, name)}</details>" for name, path in grids.items()
+        f"<details><summary>{escape(name)}</summary>{_plot(path, name)}</details>"
+        for name, path in trainings.grids.items()
     )
     sections = [
         "<h1>A sweep of trainings</h1>",
-        _failures(failed),
-        f'<div class="plots">{_plot(plot, caption)}</div>',
+        _failures(trainings.failed),
+        f'<div class="plots">{_plot(trainings.plot, trainings.caption)}</div>',
         f"<h2>Measured</h2>{_scrolling(_table(heads, body), 'everything measured')}",
         f"<h2>Samples</h2>{samples}" if samples else "",
         _origin(config_yaml, command),

@@ -131,7 +131,7 @@ def _gather_trainings(
 
     from guided_diffusion.files import whole_file
     from guided_diffusion.plots import save_share_plot
-    from guided_diffusion.report import write_training_report
+    from guided_diffusion.report import Trainings, write_training_report
 
     keys, rows = varied(jobs, IN_THE_CURVE), []
     for job in jobs:
@@ -148,10 +148,12 @@ def _gather_trainings(
     ordered = {name: sorted(set(points)) for name, points in lines.items()}
     picture = (folder / curve.file).with_suffix(".png")
     save_share_plot(ordered, float(rows[0][curve.level]), picture, curve.quantity, curve.real)
-    grids = {" ".join(job.overrides): grid for job in jobs if (grid := _last_grid(job.folder))}
+    names = varied(jobs, frozenset())
+    found = {", ".join(f"{key} = {job.option(key)}" for key in names): _last_grid(job.folder) for job in jobs}
+    grids = {name: grid for name, grid in found.items() if grid}
     caption = f"{curve.quantity.capitalize()} against guidance scale. Dashed: {curve.real}."
     config = OmegaConf.to_yaml(OmegaConf.load(jobs[0].folder / "config.yaml"))
-    page = write_training_report(rows, picture, caption, grids, failed, folder, config, command)
+    page = write_training_report(Trainings(rows, picture, caption, grids, failed), folder, config, command)
     print(f"\n{len(rows)} rows of {len(jobs)} jobs are in {folder / curve.file}: open {page}")
 
 

@@ -3,7 +3,7 @@
     python experiments/digit_control/analysis.py EVALUATION SAMPLES [--output-dir FOLDER]
 
 EVALUATION is the folder of an evaluation; SAMPLES that of ``guided_diffusion.sample``, with the same number of every
-class. Writes ``per_digit.csv`` and ``confusion.csv`` of the first, ``counts.csv`` and ``counts.png`` (what the judge sees)
+class. Writes ``per_digit.csv`` and ``confusion.csv`` of the first, ``counts.csv``, ``counts.png`` (what the judge sees)
 and ``samples.png`` of the second.
 """
 
