@@ -1,9 +1,10 @@
 """Does accuracy collapse at high guidance scales? With x0 clipped and not, beside a published curve.
 
-    python experiments/classifier_accuracy/analysis.py SWEEP [--few 200] [--output-dir FOLDER]
+    python experiments/classifier_accuracy/analysis.py SWEEP [--noise SWEEP] [--few 200] [--output-dir FOLDER]
 
-SWEEP is the folder of a sweep of evaluations over ``threshold=clip,none``. Writes ``accuracy.csv``,
-``pixel_variance.csv``, and ``accuracy.png``, ``probability.png``, ``histograms.png`` and ``pixel_variance.png``.
+SWEEP is the folder of a sweep of evaluations over ``threshold=clip,none``; after ``--noise`` that of a network that
+predicts the noise. Writes ``accuracy.csv``, ``pixel_variance.csv``, and ``accuracy.png``, ``probability.png``,
+``histograms.png`` and ``pixel_variance.png``; of the other network ``noise.csv``.
 """
 
 from __future__ import annotations
@@ -38,6 +39,7 @@ HISTOGRAMS = (1.0, 2.0, 6.0, 21.0)
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("sweep", type=Path)
+    parser.add_argument("--noise", type=Path, help="sweep of a network that predicts the noise")
     parser.add_argument("--few", type=int, default=PUBLISHED_SAMPLES, help="samples of the smaller set: the first ones")
     parser.add_argument("--output-dir", type=Path, default=Path("outputs/classifier_accuracy"))
     arguments = parser.parse_args()
@@ -57,6 +59,21 @@ def main() -> None:
         for one in row.per_class
     ]
     write_csv(arguments.output_dir / "pixel_variance.csv", variances)
+
+    if arguments.noise:
+        columns = (
+            "scale",
+            "accuracy",
+            "accuracy_low",
+            "accuracy_high",
+            "fld",
+            "fld_floor",
+            "saturation",
+            "num_samples",
+        )
+        of_noise = [{"threshold": row.options["threshold"]} | row.row for row in read(arguments.noise).rows]
+        names = ("threshold", *columns)
+        write_csv(arguments.output_dir / "noise.csv", [{name: row[name] for name in names} for row in of_noise])
 
     def accuracies(axes: Axes, count: int) -> None:
         lines = [
