@@ -32,6 +32,9 @@ PUBLISHED_SAMPLES = 200
 THRESHOLDS = {"clip": "x0 clipped", "none": "x0 not clipped"}
 QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
 TICKS = (1, 1.5, 2, 3, 5, 8.5, 11, 16, 21)
+NOISE_COLUMNS = (
+    "threshold", "scale", "accuracy", "accuracy_low", "accuracy_high", "fld", "fld_floor", "saturation", "num_samples",
+)  # fmt: skip
 HISTOGRAMS = (1.0, 2.0, 6.0, 21.0)
 """Scales of which the judge's probabilities are drawn, as far as they were sampled."""
 
@@ -61,19 +64,8 @@ def main() -> None:
     write_csv(arguments.output_dir / "pixel_variance.csv", variances)
 
     if arguments.noise:
-        columns = (
-            "scale",
-            "accuracy",
-            "accuracy_low",
-            "accuracy_high",
-            "fld",
-            "fld_floor",
-            "saturation",
-            "num_samples",
-        )
-        of_noise = [{"threshold": row.options["threshold"]} | row.row for row in read(arguments.noise).rows]
-        names = ("threshold", *columns)
-        write_csv(arguments.output_dir / "noise.csv", [{name: row[name] for name in names} for row in of_noise])
+        found = [row.row for row in read(arguments.noise).rows]
+        write_csv(arguments.output_dir / "noise.csv", [{name: row[name] for name in NOISE_COLUMNS} for row in found])
 
     def accuracies(axes: Axes, count: int) -> None:
         lines = [
