@@ -63,10 +63,19 @@ def check_recipe(recipe: Recipe, schedule: Schedule) -> None:
 
 def labels_asked_for(recipe: Recipe, schedule: Schedule) -> set[bool]:
     """Whether the model is asked for predictions with the label (True), without it (False), or both."""
-    asked: set[bool] = set()
+    return set(predictions_asked_for(recipe, schedule))
+
+
+def predictions_asked_for(recipe: Recipe, schedule: Schedule) -> list[bool]:
+    """Every prediction that a sample asks the model for, with the label (True) or without it (False), in order.
+
+    They are counted on a model that estimates nothing, which is quick. What a classifier is asked for is not among
+    them.
+    """
+    asked: list[bool] = []
 
     def nothing(x_t: Tensor, t: Tensor, y: Labels) -> Prediction:
-        asked.update([False] if y is None else (y >= 0).tolist())
+        asked.extend([False] * len(x_t) if y is None else (y >= 0).tolist())
         return Prediction(torch.zeros_like(x_t), torch.zeros_like(x_t))
 
     guidance = _with_some_classifier(recipe.guidance)

@@ -28,6 +28,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
+from guided_diffusion.checks import predictions_asked_for
 from guided_diffusion.denoisers import Denoise, Denoiser, Labels, Prediction
 from guided_diffusion.files import fingerprint, whole_file
 from guided_diffusion.guidance import Wrapper
@@ -278,25 +279,8 @@ def saturation(x0: Float[Tensor, "b *shape"]) -> Float[Tensor, " b"]:
 
 
 def evaluations_per_sample(recipe: Recipe, schedule: Schedule) -> float:
-    """How often the denoiser is evaluated for a sample: counted on one that estimates nothing, which is quick.
-
-    Evaluations of a classifier are not among them.
-    """
-    count = 0
-
-    def nothing(x_t: Tensor, t: Tensor, y: Labels) -> Prediction:
-        nonlocal count
-        count += len(x_t)
-        return Prediction(torch.zeros_like(x_t), torch.zeros_like(x_t))
-
-    guidance = recipe.guidance
-    if "classifier" in {field.name for field in fields(guidance)}:  # type: ignore[arg-type]
-        guidance = replace(guidance, classifier=lambda x_t, t: x_t.flatten(1).sum(1, keepdim=True))  # type: ignore[type-var]
-    denoise = recipe.threshold(guidance(nothing, schedule), schedule)
-    with torch.no_grad():
-        for _ in recipe.sampler(denoise, schedule, torch.zeros(1, 1, 1, 1), torch.zeros(1, dtype=torch.long)):
-            pass
-    return float(count)
+    """How often the denoiser is evaluated for a sample; evaluations of a classifier are not among them."""
+    return float(len(predictions_asked_for(recipe, schedule)))
 
 
 def described(setting: Any) -> str:
