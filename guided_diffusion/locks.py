@@ -30,7 +30,8 @@ def turn(path: Path, why: str) -> Iterator[None]:
         yield
     finally:
         path.unlink(missing_ok=True)
-        fcntl.flock(file, fcntl.LOCK_UN)  # a forked process may still have it open
+        with suppress(OSError):  # a file system without locks
+            fcntl.flock(file, fcntl.LOCK_UN)  # a forked process may still have it open
         file.close()
 
 
