@@ -28,6 +28,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
+from guided_diffusion.arguments import check_positive
 from guided_diffusion.checks import predictions_asked_for
 from guided_diffusion.denoisers import Denoise, Denoiser, Labels, Prediction
 from guided_diffusion.files import fingerprint, whole_file
@@ -69,8 +70,7 @@ class Plan:
             raise ValueError("scales must hold at least one number")
         if len(set(self.scales)) < len(self.scales):
             raise ValueError(f"scales must differ, got {list(self.scales)}")
-        if self.num_samples < 1:
-            raise ValueError(f"num_samples must be at least 1, got {self.num_samples}")
+        check_positive(num_samples=self.num_samples)
 
     @property
     def per_scale(self) -> int:

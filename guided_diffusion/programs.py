@@ -106,12 +106,6 @@ def command() -> str:
     return shlex.join([*start, *(HydraConfig.get().overrides.task if in_sweep else sys.argv[1:])])
 
 
-def say(text: str) -> None:
-    """Print; of several processes, the first."""
-    if not os.environ.get("LOCAL_RANK", "0").strip("0"):
-        print(text)
-
-
 def _is_users(error: BaseException) -> bool:
     """Whether the user can mend it. Lightning's own error is known where Lightning was imported, which is slow."""
     lightning = sys.modules.get("lightning_fabric.utilities.exceptions")

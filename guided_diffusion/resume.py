@@ -12,13 +12,12 @@ from pathlib import Path
 from typing import Any
 
 from omegaconf import OmegaConf
-from pytorch_lightning.utilities import rank_zero_only
 
 from guided_diffusion.files import whole_file
 from guided_diffusion.identity import differences, same_training
 from guided_diffusion.locks import try_lock
 from guided_diffusion.model_files import read_model_file
-from guided_diffusion.strategies import rank
+from guided_diffusion.strategies import rank, say
 
 FINISHED = "finished.txt"
 """In the folder of a run: it has done all that it was started for."""
@@ -87,11 +86,6 @@ def config_of(run: Path) -> dict[str, Any]:
     except Exception:  # cut off in the middle, or another file of this name: in any case no run of this training
         return {}
     return config if isinstance(config, dict) else {}  # type: ignore[return-value]
-
-
-@rank_zero_only
-def say(line: str) -> None:
-    print(line, flush=True)
 
 
 def mark_finished(folder: Path) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
-from guided_diffusion.programs import program, say
+from guided_diffusion.programs import program
 
 
 def sample(config: DictConfig, overrides: Sequence[str] = ()) -> Path:
@@ -24,6 +24,8 @@ def sample(config: DictConfig, overrides: Sequence[str] = ()) -> Path:
 
 
 def run(config: DictConfig) -> None:
+    from guided_diffusion.strategies import say
+
     config.output_dir = HydraConfig.get().runtime.output_dir
     output_dir = sample(config, HydraConfig.get().overrides.task)
     say(f"Samples are in {output_dir}")

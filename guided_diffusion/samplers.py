@@ -23,6 +23,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from guided_diffusion.arguments import check_positive
 from guided_diffusion.denoisers import Denoise, Labels
 from guided_diffusion.schedules import Schedule
 
@@ -75,8 +76,7 @@ def karras_times(
 
 
 def _positive(steps: int) -> int:
-    if steps < 1:
-        raise ValueError(f"steps must be at least 1, got {steps}")
+    check_positive(steps=steps)
     return steps
 
 

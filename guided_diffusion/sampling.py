@@ -10,6 +10,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from guided_diffusion.arguments import check_positive
 from guided_diffusion.denoisers import Denoiser
 from guided_diffusion.guidance import ClassifierFree, Clip, Guidance, Scale, Wrapper
 from guided_diffusion.samplers import SampleNoise, Sampler, Step
@@ -35,8 +36,7 @@ class Recipe:
     batch_size: int = 250
 
     def __post_init__(self) -> None:
-        if self.batch_size < 1:
-            raise ValueError(f"batch_size must be at least 1, got {self.batch_size}")
+        check_positive(batch_size=self.batch_size)
 
     def at(self, scale: Scale) -> Recipe:
         """The same with another guidance scale."""

@@ -19,6 +19,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from guided_diffusion.arguments import check_positive
+
 
 class Schedule(ABC):
     """``schedule(t) -> (alpha, sigma)`` for times of any shape, with log-SNR and its inverse."""
@@ -77,8 +79,7 @@ class LinearBeta(Schedule):
     beta_end: float = 0.02
 
     def __post_init__(self) -> None:
-        if self.num_timesteps < 1:
-            raise ValueError(f"num_timesteps must be at least 1, got {self.num_timesteps}")
+        check_positive(num_timesteps=self.num_timesteps)
         if not 0 < self.beta_start <= self.beta_end < 1:
             raise ValueError(f"need 0 < beta_start <= beta_end < 1, got {self.beta_start} and {self.beta_end}")
 

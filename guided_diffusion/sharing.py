@@ -12,8 +12,8 @@ from typing import Any
 from guided_diffusion.identity import training_fingerprint
 from guided_diffusion.locks import turn
 from guided_diffusion.model_files import read_model_file
-from guided_diffusion.resume import FINISHED, Start, config_of, decide, say
-from guided_diffusion.strategies import rank
+from guided_diffusion.resume import FINISHED, Start, config_of, decide
+from guided_diffusion.strategies import rank, say
 
 WEIGHTS_FROM = "weights_from.txt"
 """In the folder of a job of a sweep that had nothing to train: the checkpoint of the job that had trained the same."""

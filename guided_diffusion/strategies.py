@@ -227,3 +227,9 @@ def _environment_of_a_job() -> Iterator[None]:
 def rank() -> int:
     """Of this process, known before there is a trainer."""
     return rank_zero_only.rank  # type: ignore[attr-defined]
+
+
+@rank_zero_only
+def say(line: str) -> None:
+    """Print; of several processes, the first."""
+    print(line, flush=True)

@@ -10,6 +10,7 @@ import torch
 from pytorch_lightning import Trainer
 from torchmetrics.functional.classification import multiclass_accuracy
 
+from guided_diffusion.arguments import check_positive
 from guided_diffusion.callbacks.loggers import log_curve, log_image
 from guided_diffusion.callbacks.sampling import SamplingCallback, Sweep
 from guided_diffusion.data import ImageDataModule
@@ -50,8 +51,7 @@ class AccuracyByScale(SamplingCallback):
         num_samples: int = 500,
     ) -> None:
         super().__init__(recipe, scales, output_dir, every_n_steps, seed, guide)
-        if num_samples < 1:
-            raise ValueError(f"num_samples must be at least 1, got {num_samples}")
+        check_positive(num_samples=num_samples)
         self.judge_source = judge
         self.num_samples = num_samples
 

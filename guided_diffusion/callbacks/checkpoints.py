@@ -9,6 +9,8 @@ from pytorch_lightning import LightningModule, Trainer
 from pytorch_lightning.callbacks import Checkpoint
 from pytorch_lightning.utilities.exceptions import SIGTERMException
 
+from guided_diffusion.arguments import check_positive
+
 
 class LastCheckpoint(Checkpoint):
     """Saves ``last.ckpt`` every ``every_n_steps``, after the last step, and when the process is told to end.
@@ -26,8 +28,7 @@ class LastCheckpoint(Checkpoint):
     """
 
     def __init__(self, dirpath: str, every_n_steps: int = 500) -> None:
-        if every_n_steps < 1:
-            raise ValueError(f"every_n_steps must be at least 1, got {every_n_steps}")
+        check_positive(every_n_steps=every_n_steps)
         self.path = Path(dirpath) / "last.ckpt"
         self.every_n_steps = every_n_steps
         self._saved_step = 0

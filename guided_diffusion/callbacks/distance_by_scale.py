@@ -10,6 +10,7 @@ import torch
 from pytorch_lightning import Trainer
 from torch import Tensor
 
+from guided_diffusion.arguments import check_positive
 from guided_diffusion.callbacks.loggers import log_curve, log_image
 from guided_diffusion.callbacks.sampling import SamplingCallback, Sweep
 from guided_diffusion.files import whole_file
@@ -48,8 +49,7 @@ class DistanceByScale(SamplingCallback):
         num_samples: int = 3000,
     ) -> None:
         super().__init__(recipe, scales, output_dir, every_n_steps, seed, guide)
-        if num_samples < 1:
-            raise ValueError(f"num_samples must be at least 1, got {num_samples}")
+        check_positive(num_samples=num_samples)
         self.num_samples = num_samples
 
     def sample(self, trainer: Trainer, sweep: Sweep, data: Any) -> None:

@@ -9,6 +9,8 @@ from pytorch_lightning import Callback, LightningModule, Trainer
 from torch import Tensor
 from torch.optim import Optimizer
 
+from guided_diffusion.arguments import check_positive
+
 
 class Observed(NamedTuple):
     """What is known of a step; the numbers stay on the device until they are looked at."""
@@ -35,8 +37,7 @@ class StopWhereNotFinite(Callback):
     """
 
     def __init__(self, every_n_steps: int = 50) -> None:
-        if every_n_steps < 1:
-            raise ValueError(f"every_n_steps must be at least 1, got {every_n_steps}")
+        check_positive(every_n_steps=every_n_steps)
         self.every_n_steps = every_n_steps
         self._gradient = torch.zeros(())
         self._observed: list[Observed] = []

@@ -9,6 +9,8 @@ from pytorch_lightning import LightningModule, Trainer
 from pytorch_lightning.callbacks import ProgressBar
 from tqdm import tqdm
 
+from guided_diffusion.arguments import check_positive
+
 
 class StepProgress(ProgressBar):
     """Steps done and to do, with what is logged for the progress bar: the loss and images per second.
@@ -23,8 +25,7 @@ class StepProgress(ProgressBar):
     """
 
     def __init__(self, every_n_steps: int = 10) -> None:
-        if every_n_steps < 1:
-            raise ValueError(f"every_n_steps must be at least 1, got {every_n_steps}")
+        check_positive(every_n_steps=every_n_steps)
         super().__init__()
         self.every_n_steps = every_n_steps
         self._enabled = True

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import torch
 from pytorch_lightning import Trainer
 
+from guided_diffusion.arguments import check_positive
 from guided_diffusion.callbacks.loggers import log_image
 from guided_diffusion.callbacks.sampling import SamplingCallback, Sweep
 from guided_diffusion.data import LabelledDataModule
@@ -38,8 +39,7 @@ class SampleGrid(SamplingCallback):
         max_classes: int = 20,
     ) -> None:
         super().__init__(recipe, scales, output_dir, every_n_steps, seed, guide)
-        if max_classes < 1:
-            raise ValueError(f"max_classes must be at least 1, got {max_classes}")
+        check_positive(max_classes=max_classes)
         self.max_classes = max_classes
 
     def sample(self, trainer: Trainer, sweep: Sweep, data: LabelledDataModule) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from pytorch_lightning import Trainer
 
+from guided_diffusion.arguments import check_positive
 from guided_diffusion.callbacks.loggers import log_image
 from guided_diffusion.callbacks.sampling import SamplingCallback, Sweep
 from guided_diffusion.point_plots import LIMIT, densities_of, save_scatter_grid
@@ -35,8 +36,7 @@ class ScatterGrid(SamplingCallback):
         num_samples: int = 500,
     ) -> None:
         super().__init__(recipe, scales, output_dir, every_n_steps, seed, guide)
-        if num_samples < 1:
-            raise ValueError(f"num_samples must be at least 1, got {num_samples}")
+        check_positive(num_samples=num_samples)
         self.num_samples = num_samples
 
     def sample(self, trainer: Trainer, sweep: Sweep, data: Any) -> None:

@@ -7,6 +7,7 @@ from typing import Any
 
 from pytorch_lightning import Callback, LightningModule, Trainer
 
+from guided_diffusion.arguments import check_positive
 from guided_diffusion.data import Batch
 
 
@@ -21,8 +22,7 @@ class ImagesPerSecond(Callback):
     """
 
     def __init__(self, every_n_steps: int = 20) -> None:
-        if every_n_steps < 1:
-            raise ValueError(f"every_n_steps must be at least 1, got {every_n_steps}")
+        check_positive(every_n_steps=every_n_steps)
         self.every_n_steps = every_n_steps
         self._seconds, self._images, self._start = 0.0, 0, 0.0
 

@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 from torch.utils.data.distributed import DistributedSampler
 
+from guided_diffusion.arguments import check_positive
 from guided_diffusion.randomness import generator_for
 
 Split = Literal["train", "val", "test"]
@@ -123,8 +124,7 @@ class LabelledDataModule(LightningDataModule, ABC):
 
     def __init__(self, batch_size: int, validation_size: int, seed: int = 0, split_seed: int = 0) -> None:
         super().__init__()
-        if batch_size < 1:
-            raise ValueError(f"batch_size must be at least 1, got {batch_size}")
+        check_positive(batch_size=batch_size)
         if validation_size < 0:
             raise ValueError(f"validation_size must be at least 0, got {validation_size}")
         self.batch_size = batch_size

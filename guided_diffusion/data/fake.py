@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 
+from guided_diffusion.arguments import check_positive
 from guided_diffusion.data.base import Batch, ImageDataModule
 
 
@@ -42,10 +43,8 @@ class Fake(ImageDataModule):
         split_seed: int = 0,
     ) -> None:
         super().__init__(batch_size, validation_size, flip, seed, split_seed)
-        sizes = {"channels": channels, "image_size": image_size, "num_classes": num_classes, "num_train": num_train}
-        for name, size in (sizes | {"num_test": num_test}).items():
-            if size < 1:
-                raise ValueError(f"{name} must be at least 1, got {size}")
+        check_positive(channels=channels, image_size=image_size, num_classes=num_classes)
+        check_positive(num_train=num_train, num_test=num_test)
         self.channels = channels
         self.image_size = image_size
         self.class_names = tuple(f"class {index}" for index in range(num_classes))

@@ -18,6 +18,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from guided_diffusion.arguments import check_positive
 from guided_diffusion.data.base import Batch, LabelledDataModule, Rows, Split
 from guided_diffusion.oracles import GaussianMixture
 from guided_diffusion.randomness import generator_for
@@ -170,9 +171,7 @@ class Patterns(LabelledDataModule):
         super().__init__(batch_size, validation_size, seed, split_seed)
         if not patterns or len(set(patterns)) < len(patterns):
             raise ValueError(f"patterns must be different names, at least one, got {list(patterns)}")
-        for size, value in (("num_train", num_train), ("num_test", num_test)):
-            if value < 1:
-                raise ValueError(f"{size} must be at least 1, got {value}")
+        check_positive(num_train=num_train, num_test=num_test)
         self.patterns = tuple(Pattern.named(name, noise) for name in patterns)
         self.class_names = tuple(patterns)
         self.num_train = num_train

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 
 from torch import Tensor, nn
 
+from guided_diffusion.arguments import check_positive
 from guided_diffusion.networks.layers import group_norm
 
 
@@ -20,9 +21,7 @@ def check_sizes(
     patch_size: int,
 ) -> None:
     """Raise ``ValueError`` unless images of this size can be halved from level to level, and the levels exist."""
-    for name, value in (("width", width), ("blocks", blocks), ("head_channels", head_channels)):
-        check_positive(name, value)
-    check_positive("patch_size", patch_size)
+    check_positive(width=width, blocks=blocks, head_channels=head_channels, patch_size=patch_size)
     if not multipliers or min(multipliers) < 1:
         raise ValueError(f"multipliers must hold numbers of at least 1, got {list(multipliers)}")
     if not 0 <= dropout < 1:
@@ -30,12 +29,6 @@ def check_sizes(
     for multiplier in multipliers:
         _check_channels(width, multiplier)
     _check_levels(image_size, patch_size, len(multipliers), attention_levels)
-
-
-def check_positive(name: str, value: int) -> None:
-    """Raise ``ValueError`` unless ``value`` is at least 1."""
-    if value < 1:
-        raise ValueError(f"{name} must be at least 1, got {value}")
 
 
 def _check_channels(width: int, multiplier: int) -> None:

@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from guided_diffusion.arguments import check_positive
 from guided_diffusion.denoisers import Labels
 from guided_diffusion.networks.layers import Conditioning, noise_embedding, zero_init
 
@@ -109,7 +110,6 @@ class NoisyMLPClassifier(nn.Module):
 
 
 def _hidden(features: int, width: int, layers: int, embedding: int) -> nn.ModuleList:
-    if layers < 1:
-        raise ValueError(f"layers must be at least 1, got {layers}")
+    check_positive(layers=layers)
     sizes = [features, *[width] * (layers - 1)]
     return nn.ModuleList(MLPBlock(size, width, embedding) for size in sizes)
