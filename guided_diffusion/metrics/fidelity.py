@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 import torch
@@ -90,10 +90,11 @@ def kernel_distance(
     subsets: int = 100,
     subset_size: int | None = None,
     seed: int = 0,
-) -> tuple[float, list[float]]:
+) -> float:
     """The squared maximum mean discrepancy under the kernel (x.y / d + 1)^3, by torchmetrics.
 
-    The unbiased estimate (Bińkowski et al. 2018, arXiv 1801.01401, eq. 4) on random subsets of both sets.
+    The mean of the unbiased estimate (Bińkowski et al. 2018, arXiv 1801.01401, eq. 4) over random subsets of both
+    sets; nan where a subset is a single sample.
 
     Args:
         real: their features.
@@ -101,29 +102,39 @@ def kernel_distance(
         subsets: how many.
         subset_size: samples of each set in a subset; None for all of the smaller set, but at most 1,000.
         seed: of the subsets; the global random state is left as it was.
-
-    Returns:
-        The mean over the subsets and the value of each. nan where a subset is a single sample.
     """
     size = min(1000, len(real), len(generated)) if subset_size is None else subset_size
     if size < 2:
-        return torch.nan, [torch.nan] * subsets
-    metric = _kernel_metric(real.shape[1], size)
+        return torch.nan
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Metric `Kernel Inception Distance` will save")
+        metric = KernelInceptionDistance(_Identity(real.shape[1]), subsets=subsets, subset_size=size)
     metric.update(real.double(), real=True)
     metric.update(generated.double(), real=False)
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)
-        values = [metric.compute()[0].item() for _ in range(subsets)]
-    return sum(values) / subsets, values
+        return metric.compute()[0].item()
 
 
-def _kernel_metric(num_features: int, subset_size: int) -> KernelInceptionDistance:
-    """Of one subset each time it is computed: of more it would tell no more than the mean."""
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "Metric `Kernel Inception Distance` will save")
-        return KernelInceptionDistance(
-            _Identity(num_features), subsets=1, subset_size=subset_size, compute_with_cache=False
-        )
+def kernel_discrepancies(
+    real: Float[Tensor, "m d"], generated: Float[Tensor, "n d"], weights: Float[Tensor, "r n"]
+) -> Float[Tensor, " r"]:
+    """What ``kernel_distance`` estimates, from all pairs of samples at once, for each row of weights.
+
+    With w_j how often y_j was drawn, and k the kernel:
+
+        mean_{i != j} k(x_i, x_j) + mean_{i != j} w_i w_j k(y_i, y_j) - 2 mean_{ij} w_j k(x_i, y_j)
+
+    where means are over the weights. nan where no pair is left.
+    """
+    real, generated, weights = real.double(), generated.double(), weights.double()
+    between = torch.cat([_kernel(generated[rows], real).mean(1) for rows in _chunks(len(generated))])
+    within_real = pair_mean(real, torch.ones(1, len(real)), _kernel)
+    return within_real + pair_mean(generated, weights, _kernel) - 2 * (weights @ between) / weights.sum(1)
+
+
+def _kernel(x: Float[Tensor, "n d"], y: Float[Tensor, "m d"]) -> Float[Tensor, "n m"]:
+    return (x @ y.T / x.shape[1] + 1) ** 3
 
 
 def manifold_scores(real: Float[Tensor, "n_real d"], generated: Float[Tensor, "n_gen d"], k: int = 5) -> ManifoldScores:
@@ -166,9 +177,12 @@ def _number(radii: Float[Tensor, " n"]) -> Float[Tensor, ""]:
 
 def _distances(rows: Float[Tensor, "n d"], columns: Float[Tensor, "m d"]) -> Iterator[tuple[slice, Tensor]]:
     """Euclidean distances: some rows at a time, and which."""
-    for start in range(0, len(rows), CHUNK):
-        chunk = slice(start, start + CHUNK)
+    for chunk in _chunks(len(rows)):
         yield chunk, torch.cdist(rows[chunk], columns)
+
+
+def _chunks(count: int) -> Iterator[slice]:
+    yield from (slice(start, start + CHUNK) for start in range(0, count, CHUNK))
 
 
 def within_class_diversity(
@@ -179,16 +193,27 @@ def within_class_diversity(
     return torch.cat([pair_mean(group, torch.ones(1, len(group))) for group in groups])
 
 
-def pair_mean(features: Float[Tensor, "n d"], weights: Float[Tensor, "r n"]) -> Float[Tensor, " r"]:
-    """sum_ij w_i w_j |x_i - x_j| / sum_ij w_i w_j over i != j: the mean distance, for each row of weights.
+def pair_mean(
+    features: Float[Tensor, "n d"],
+    weights: Float[Tensor, "r n"],
+    measure: Callable[[Tensor, Tensor], Tensor] = torch.cdist,
+) -> Float[Tensor, " r"]:
+    """sum_ij w_i w_j f(x_i, x_j) / sum_ij w_i w_j over i != j, for each row of weights: by default the mean distance.
 
     With w_i how often x_i was drawn, it is that of a resampled set, whose pairs of a sample and itself are left out.
     nan where no pair is left.
+
+    Args:
+        features: x.
+        weights: w.
+        measure: f of all pairs of two sets, n x d and m x d to n x m.
     """
     features, weights = features.double(), weights.double()
     total = torch.zeros(len(weights), dtype=torch.float64)
-    for rows, distances in _distances(features, features):
-        total += (weights[:, rows] * (weights @ distances.T)).sum(1)
+    for rows in _chunks(len(features)):
+        values = measure(features[rows], features)
+        values.diagonal(rows.start).zero_()
+        total += (weights[:, rows] * (weights @ values.T)).sum(1)
     return total / (weights.sum(1).square() - weights.square().sum(1))
 
 

@@ -39,7 +39,7 @@ def bootstrap(
     """
     value = statistic(torch.arange(count))
     resampled = torch.tensor([statistic(rows) for rows in resampled_rows(count, seed, resamples)], dtype=torch.float64)
-    return percentile_interval(value, resampled - (resampled.nanmean() - value if centred else 0), level)
+    return percentile_interval(value, resampled, level, centred)
 
 
 def bootstrap_mean(values: Float[Tensor, " n"], seed: int, resamples: int = RESAMPLES, level: float = 0.95) -> Interval:
@@ -54,8 +54,11 @@ def resampled_rows(count: int, seed: int, resamples: int = RESAMPLES) -> Int[Ten
     return torch.randint(count, (resamples, count), generator=generator_for("cpu", seed))
 
 
-def percentile_interval(value: float, resampled: Float[Tensor, " resamples"], level: float = 0.95) -> Interval:
-    """The value, with the quantiles of the resampled ones that are numbers."""
-    tail = (1 - level) / 2
-    low, high = resampled.double().nanquantile(torch.tensor([tail, 1 - tail], dtype=torch.float64)).tolist()
-    return Interval(value, low, high)
+def percentile_interval(
+    value: float, resampled: Float[Tensor, " resamples"], level: float = 0.95, centred: bool = False
+) -> Interval:
+    """The value, with the quantiles of the resampled ones that are numbers; centred as for ``bootstrap``."""
+    resampled, tail = resampled.double(), (1 - level) / 2
+    low, high = resampled.nanquantile(torch.tensor([tail, 1 - tail], dtype=torch.float64)).tolist()
+    offset = value - resampled.nanmean().item() if centred else 0.0
+    return Interval(value, low + offset, high + offset)

@@ -20,6 +20,7 @@ from guided_diffusion.metrics.fidelity import (
     frechet_distance,
     gaussian_distance,
     gaussian_of,
+    kernel_discrepancies,
     kernel_distance,
     manifold_scores,
     nearest_distances,
@@ -123,10 +124,10 @@ def measure(samples: Samples, reference: Reference, judge: Judge, seed: int = 0)
         nearest                          mean distance of samples, 2,000 at most, to the nearest training image, divided
                                          by that of test images: well below 1 for copies
 
-    Intervals come from resampled samples, but for these: ``kid``, the spread over its subsets, too narrow where
-    a subset is all there is; ``fld``, moved to the value, from which samples drawn twice push it up; ``diversity``,
-    resampled within each class; ``improved_recall`` and ``coverage``, means over test images, which are resampled
-    instead. What too few samples leave undefined is nan.
+    Intervals come from resampled samples, with these particulars: that of ``fld`` is moved to the value, from which
+    samples drawn twice push it up, that of ``kid`` to the mean over its subsets; ``diversity`` is resampled within
+    each class; ``improved_recall`` and ``coverage`` are means over test images, which are resampled instead. What too
+    few samples leave undefined is nan.
     """
     probabilities, features = judge.probabilities(samples.images), judge.features(samples.images)
     predictions = probabilities.argmax(1)
@@ -217,8 +218,11 @@ def _fld(real: Float[Tensor, "m d"], generated: Float[Tensor, "n d"], seed: int)
 
 
 def _kid(real: Float[Tensor, "m d"], generated: Float[Tensor, "n d"], seed: int) -> Interval:
-    mean, values = kernel_distance(real, generated, seed=seed)
-    return percentile_interval(mean, torch.tensor(values))
+    if min(len(real), len(generated)) < 2:
+        return _undefined()
+    weights = counts(resampled_rows(len(generated), seed), len(generated)).double()
+    resampled = kernel_discrepancies(real, generated, weights)
+    return percentile_interval(kernel_distance(real, generated, seed=seed), resampled, centred=True)
 
 
 def _manifold(real: Float[Tensor, "m d"], generated: Float[Tensor, "n d"], seed: int) -> dict[str, Interval]:

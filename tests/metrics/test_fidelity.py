@@ -11,6 +11,7 @@ from guided_diffusion.metrics.fidelity import (
     frechet_distance,
     gaussian_distance,
     gaussian_of,
+    kernel_discrepancies,
     kernel_distance,
     manifold_scores,
     nearest_distances,
@@ -65,9 +66,7 @@ def test_single_precision_does_not_cost_the_frechet_distance_its_digits():
 def test_one_sample_has_no_frechet_and_no_kernel_distance(counts):
     real, generated = (torch.randn(count, 3) for count in counts)
     assert np.isnan(frechet_distance(real, generated))
-    mean, values = kernel_distance(real, generated, subsets=4)
-    assert np.isnan([mean, *values]).all()
-    assert len(values) == 4
+    assert np.isnan(kernel_distance(real, generated, subsets=4))
 
 
 def test_features_reach_torchmetrics_as_they_are():
@@ -91,17 +90,40 @@ def squared_discrepancy(x, y):
 
 def test_the_kernel_distance_of_whole_sets_is_the_unbiased_discrepancy():
     real, generated = torch.randn(9, 3, dtype=F64), torch.randn(9, 3, dtype=F64) + 1
-    mean, values = kernel_distance(real, generated, subsets=3)
-    assert values == pytest.approx([squared_discrepancy(real, generated)] * 3)
-    assert mean == pytest.approx(values[0])
+    assert kernel_distance(real, generated, subsets=3) == pytest.approx(squared_discrepancy(real, generated))
 
 
 def test_the_kernel_distance_is_the_mean_over_subsets_of_the_size_asked_for():
     real, generated = torch.tensor([[0.0], [1.0], [2.0]]), torch.tensor([[5.0], [6.0]])
     possible = [squared_discrepancy(real[list(rows)], generated) for rows in ((0, 1), (0, 2), (1, 2))]
-    mean, values = kernel_distance(real, generated, subsets=40)
-    assert {round(value, 6) for value in values} == {round(value, 6) for value in possible}
-    assert mean == pytest.approx(np.mean(values))
+    single = {round(kernel_distance(real, generated, subsets=1, seed=seed), 3) for seed in range(40)}
+    assert single == {round(value, 3) for value in possible}
+    error = np.std(possible) / 20
+    assert kernel_distance(real, generated, subsets=400) == pytest.approx(np.mean(possible), abs=3 * error)
+
+
+def test_discrepancies_of_all_pairs_are_the_unbiased_one_for_each_row_of_weights(monkeypatch):
+    """A sample that was drawn three times makes a pair with every other one three times, and with itself never."""
+    monkeypatch.setattr("guided_diffusion.metrics.fidelity.CHUNK", 2)
+    real, generated = torch.randn(5, 3, dtype=F64), torch.randn(4, 3, dtype=F64) + 1
+    weights = torch.tensor([[1, 1, 1, 1], [1, 1, 0, 0], [3, 0, 2, 1]], dtype=F64)
+
+    def kernel(a, b):
+        return (a @ b / 3 + 1).item() ** 3
+
+    def weighted(w):
+        pairs = [(i, j) for i in range(4) for j in range(4) if i != j]
+        within = np.average(
+            [kernel(generated[i], generated[j]) for i, j in pairs], weights=[w[i] * w[j] for i, j in pairs]
+        )
+        return within - 2 * np.average([np.mean([kernel(x, y) for x in real]) for y in generated], weights=w)
+
+    within_real = np.mean([kernel(a, b) for i, a in enumerate(real) for j, b in enumerate(real) if i != j])
+    found = kernel_discrepancies(real, generated, weights)
+    assert found.tolist() == pytest.approx([within_real + weighted(row.numpy()) for row in weights])
+    expected = [squared_discrepancy(real, generated), squared_discrepancy(real, generated[:2])]
+    assert found[:2].tolist() == pytest.approx(expected)
+    assert kernel_discrepancies(real, generated, torch.tensor([[4.0, 0, 0, 0]])).isnan().all()
 
 
 def test_the_kernel_distance_follows_from_its_seed_and_draws_from_no_other():

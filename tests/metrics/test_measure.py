@@ -13,9 +13,15 @@ from torchmetrics.functional.classification import (
 
 from guided_diffusion.data import Fake, normalise
 from guided_diffusion.metrics import Judge
-from guided_diffusion.metrics.fidelity import frechet_distance, kernel_distance, manifold_scores, nearest_distances
+from guided_diffusion.metrics.fidelity import (
+    frechet_distance,
+    kernel_discrepancies,
+    kernel_distance,
+    manifold_scores,
+    nearest_distances,
+)
 from guided_diffusion.metrics.intervals import bootstrap, bootstrap_mean
-from guided_diffusion.metrics.measure import Reference, Samples, _classification, counts, macro, measure, scores
+from guided_diffusion.metrics.measure import Reference, Samples, _classification, _kid, counts, macro, measure, scores
 
 CLASSES = 4
 MEASURED = {
@@ -172,9 +178,20 @@ def test_distances_are_those_to_the_test_features(data):
     found, reference = measured(data, samples)
     features = judge().features(samples.images)
     assert found.measured["fld"].value == pytest.approx(frechet_distance(reference.features, features))
-    mean, values = kernel_distance(reference.features, features)
-    assert found.measured["kid"].value == mean
-    assert min(values) <= found.measured["kid"].low < found.measured["kid"].high <= max(values)
+    assert found.measured["kid"].value == kernel_distance(reference.features, features)
+
+
+@pytest.mark.parametrize("count", [300, 1500])  # all in each subset, and not
+def test_the_interval_of_the_kernel_distance_is_as_wide_as_samples_drawn_anew_make_it(count):
+    real = torch.randn(500, 4, dtype=torch.float64)
+
+    def draw():
+        return 1.1 * torch.randn(count, 4, dtype=torch.float64)
+
+    once = torch.ones(1, count)
+    drawn_anew = torch.cat([kernel_discrepancies(real, draw(), once) for _ in range(200)])
+    widths = [interval.high - interval.low for interval in (_kid(real, draw(), seed) for seed in range(5))]
+    assert sum(widths) / 5 == pytest.approx(2 * 1.96 * drawn_anew.std().item(), rel=0.25)
 
 
 def test_training_images_as_samples_are_at_the_floor_and_copies_of_themselves(data):
