@@ -2,6 +2,8 @@
 
 import pytorch_lightning  # noqa: F401  (sets the level of its log when it is imported)
 
+from guided_diffusion.allocator import keep_freed_memory
 from guided_diffusion.programs import quiet
 
 quiet()
+keep_freed_memory()
