@@ -116,25 +116,35 @@ def kernel_distance(
         return metric.compute()[0].item()
 
 
+def _cubic(x: Float[Tensor, "n d"], y: Float[Tensor, "m d"]) -> Float[Tensor, "n m"]:
+    return (x @ y.T / x.shape[1] + 1) ** 3
+
+
 def kernel_discrepancies(
-    real: Float[Tensor, "m d"], generated: Float[Tensor, "n d"], weights: Float[Tensor, "r n"]
+    real: Float[Tensor, "m d"],
+    generated: Float[Tensor, "n d"],
+    weights: Float[Tensor, "r n"],
+    kernel: Callable[[Tensor, Tensor], Tensor] = _cubic,
 ) -> Float[Tensor, " r"]:
-    """What ``kernel_distance`` estimates, from all pairs of samples at once, for each row of weights.
+    """The squared maximum mean discrepancy of all samples at once, for each row of weights.
 
-    With w_j how often y_j was drawn, and k the kernel:
+    With x real, y generated and w_j how often y_j was drawn:
 
-        mean_{i != j} k(x_i, x_j) + mean_{i != j} w_i w_j k(y_i, y_j) - 2 mean_{ij} w_j k(x_i, y_j)
+        sum_{i != j} k(x_i, x_j) / (m (m - 1)) + sum_{i != j} w_i w_j k(y_i, y_j) / sum_{i != j} w_i w_j
+            - 2 sum_{ij} w_j k(x_i, y_j) / (m sum_j w_j)
 
-    where means are over the weights. nan where no pair is left.
+    With w = 1 that is the unbiased estimate (Gretton et al. 2012, JMLR 13, eq. 3). nan where a set has no pair.
+
+    Args:
+        real: their features.
+        generated: theirs.
+        weights: w.
+        kernel: k of all pairs of two sets, n x d and m x d to n x m; by default that of ``kernel_distance``.
     """
     real, generated, weights = real.double(), generated.double(), weights.double()
-    between = torch.cat([_kernel(generated[rows], real).mean(1) for rows in _chunks(len(generated))])
-    within_real = pair_mean(real, torch.ones(1, len(real)), _kernel)
-    return within_real + pair_mean(generated, weights, _kernel) - 2 * (weights @ between) / weights.sum(1)
-
-
-def _kernel(x: Float[Tensor, "n d"], y: Float[Tensor, "m d"]) -> Float[Tensor, "n m"]:
-    return (x @ y.T / x.shape[1] + 1) ** 3
+    between = torch.cat([kernel(generated[rows], real).mean(1) for rows in _chunks(len(generated))])
+    within_real = pair_mean(real, torch.ones(1, len(real)), kernel)
+    return within_real + pair_mean(generated, weights, kernel) - 2 * (weights @ between) / weights.sum(1)
 
 
 def manifold_scores(real: Float[Tensor, "n_real d"], generated: Float[Tensor, "n_gen d"], k: int = 5) -> ManifoldScores:

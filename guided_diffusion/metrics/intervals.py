@@ -54,6 +54,12 @@ def resampled_rows(count: int, seed: int, resamples: int = RESAMPLES) -> Int[Ten
     return torch.randint(count, (resamples, count), generator=generator_for("cpu", seed))
 
 
+def counts(numbers: Int[Tensor, "r n"], limit: int) -> Int[Tensor, "r {limit}"]:
+    """How often each number below ``limit`` occurs in each row."""
+    shifted = numbers + limit * torch.arange(len(numbers))[:, None]
+    return shifted.flatten().bincount(minlength=limit * len(numbers)).view(-1, limit)
+
+
 def percentile_interval(
     value: float, resampled: Float[Tensor, " resamples"], level: float = 0.95, centred: bool = False
 ) -> Interval:

@@ -31,6 +31,7 @@ from guided_diffusion.metrics.intervals import (
     RESAMPLES,
     bootstrap,
     bootstrap_mean,
+    counts,
     percentile_interval,
     resampled_rows,
 )
@@ -125,9 +126,9 @@ def measure(samples: Samples, reference: Reference, judge: Judge, seed: int = 0)
                                          by that of test images: well below 1 for copies
 
     Intervals come from resampled samples, with these particulars: that of ``fld`` is moved to the value, from which
-    samples drawn twice push it up, that of ``kid`` to the mean over its subsets; ``diversity`` is resampled within
-    each class; ``improved_recall`` and ``coverage`` are means over test images, which are resampled instead. What too
-    few samples leave undefined is nan.
+    samples drawn twice push it up, that of ``kid`` to the mean over its subsets, and where this is near 0 it is too
+    wide, by half or more; ``diversity`` is resampled within each class; ``improved_recall`` and ``coverage`` are means
+    over test images, which are resampled instead. What too few samples leave undefined is nan.
     """
     probabilities, features = judge.probabilities(samples.images), judge.features(samples.images)
     predictions = probabilities.argmax(1)
@@ -199,12 +200,6 @@ def _resampled_confusions(
     return counts(cells, num_classes**2).unflatten(1, (num_classes, num_classes))
 
 
-def counts(numbers: Int[Tensor, "r n"], limit: int) -> Int[Tensor, "r {limit}"]:
-    """How often each number below ``limit`` occurs in each row."""
-    shifted = numbers + limit * torch.arange(len(numbers))[:, None]
-    return shifted.flatten().bincount(minlength=limit * len(numbers)).view(-1, limit)
-
-
 def _fld(real: Float[Tensor, "m d"], generated: Float[Tensor, "n d"], seed: int) -> Interval:
     if min(len(real), len(generated)) < 2:
         return _undefined()
@@ -218,8 +213,6 @@ def _fld(real: Float[Tensor, "m d"], generated: Float[Tensor, "n d"], seed: int)
 
 
 def _kid(real: Float[Tensor, "m d"], generated: Float[Tensor, "n d"], seed: int) -> Interval:
-    if min(len(real), len(generated)) < 2:
-        return _undefined()
     weights = counts(resampled_rows(len(generated), seed), len(generated)).double()
     resampled = kernel_discrepancies(real, generated, weights)
     return percentile_interval(kernel_distance(real, generated, seed=seed), resampled, centred=True)

@@ -15,7 +15,8 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from guided_diffusion.data import Pattern
-from guided_diffusion.metrics.intervals import RESAMPLES, percentile_interval
+from guided_diffusion.metrics.fidelity import kernel_discrepancies
+from guided_diffusion.metrics.intervals import RESAMPLES, counts, percentile_interval
 from guided_diffusion.metrics.measure import Samples
 from guided_diffusion.randomness import generator_for
 from guided_diffusion.results import Interval
@@ -131,8 +132,7 @@ def squared_mmd(first: Float[Tensor, "m 2"], second: Float[Tensor, "n 2"], bandw
 
     Gretton et al. 2012 (JMLR 13, eq. 3).
     """
-    parts = _Kernels.of(first, second, bandwidth)
-    return parts(torch.ones(1, len(second), dtype=torch.float64)).item()
+    return kernel_discrepancies(first, second, torch.ones(1, len(second)), _gaussian(bandwidth)).item()
 
 
 def median_distance(points: Float[Tensor, "n 2"]) -> float:
@@ -198,18 +198,18 @@ def _against_true(
     if len(points) < 3:
         nothing = torch.full((len(rows),), torch.nan, dtype=torch.float64)
         return found | {"mmd": _Resampled(math.nan, nothing)}
-    kernels = _Kernels.of(true, points, median_distance(true))
-    counts = torch.stack([row.bincount(minlength=len(points)) for row in rows]).double()
-    return found | {"mmd": _centred(kernels(torch.ones(1, len(points)).double()).item(), kernels(counts))}
+    weights = torch.cat([torch.ones(1, len(points)), counts(rows, len(points))])  # every point once, then resampled
+    value, *resampled = kernel_discrepancies(true, points, weights, _gaussian(median_distance(true)))
+    return found | {"mmd": _centred(value.item(), torch.stack(resampled))}
 
 
 def _against_density(points: Float[Tensor, "n 2"], pattern: Pattern, rows: Int[Tensor, "r n"]) -> dict[str, _Resampled]:
     edges = grid_edges()
     mass, cells = pattern.mass(edges).flatten(), cells_of(points, edges)
-    counts = torch.cat([_histograms(cells[part], len(mass)) for part in rows.split(CHUNK)])
+    shares = torch.cat([_histograms(cells[part], len(mass)) for part in rows.split(CHUNK)])
     once = _histograms(cells[None], len(mass))
     measures: dict[str, Callable[[Tensor, Tensor], Tensor]] = {"total_variation": total_variation, "kl": divergence}
-    return {name: _centred(measure(once, mass).item(), measure(counts, mass)) for name, measure in measures.items()}
+    return {name: _centred(measure(once, mass).item(), measure(shares, mass)) for name, measure in measures.items()}
 
 
 def cells_of(points: Float[Tensor, "n 2"], edges: Float[Tensor, " edges"]) -> Int[Tensor, " n"]:
@@ -243,35 +243,13 @@ def _sliced(projected: Float[Tensor, "n angles"], points: Float[Tensor, "n 2"]) 
     return (_sorted_projections(points) - projected).square().mean().sqrt()
 
 
-@dataclass(frozen=True)
-class _Kernels:
-    """The kernel between points of two sets, from which the discrepancy follows for any repetition of the second."""
-
-    among_first: float
-    """Mean over pairs of different points of the first set."""
-    between: Float[Tensor, " n"]
-    """For each of the second, the mean over the first."""
-    among_second: Float[Tensor, "n n"]
-
-    @classmethod
-    def of(cls, first: Float[Tensor, "m 2"], second: Float[Tensor, "n 2"], bandwidth: float) -> _Kernels:
-        def kernel(x: Tensor, y: Tensor) -> Tensor:
-            return (-torch.cdist(x.double(), y.double()).square() / (2 * bandwidth**2)).exp()
-
-        m = len(first)
-        among_first = (kernel(first, first).sum().item() - m) / (m * (m - 1))
-        return cls(among_first, kernel(first, second).mean(0), kernel(second, second))
-
-    def __call__(self, counts: Float[Tensor, "r n"]) -> Float[Tensor, " r"]:
-        """The squared discrepancy, for each point of the second set as often as a row of ``counts`` says."""
-        n = counts.shape[1]
-        pairs = ((counts @ self.among_second) * counts).sum(1) - n  # every point with itself has kernel 1
-        return self.among_first + pairs / (n * (n - 1)) - 2 * counts @ self.between / n
+def _gaussian(bandwidth: float) -> Callable[[Tensor, Tensor], Tensor]:
+    return lambda x, y: (-torch.cdist(x, y).square() / (2 * bandwidth**2)).exp()
 
 
 def _centred(value: float, resampled: Float[Tensor, " r"]) -> _Resampled:
     """Moved so that the mean of the resampled values lies at the value."""
-    return _Resampled(value, resampled - (resampled.mean() - value))
+    return _Resampled(value, resampled - (resampled.nanmean() - value))
 
 
 def _interval(name: str, found: _Resampled) -> Interval:
