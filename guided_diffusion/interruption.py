@@ -15,20 +15,31 @@ STATUS = 128 + signal.SIGTERM
 
 @contextmanager
 def preemptible() -> Iterator[None]:
-    """Take SIGUSR1, with which Slurm announces the end of a job, for SIGTERM; Lightning stops at the next step.
+    """Take SIGUSR1 and Ctrl-C for SIGTERM, at which Lightning stops after the step; Ctrl-C once more stops at once.
 
-    Lightning's own handler under Slurm would save in the middle of a step, elsewhere, and put the job in the
-    queue once more; ``sbatch --requeue`` does that, and ``resume=auto`` the rest.
+    With SIGUSR1 Slurm announces the end of a job. Lightning's own handler under Slurm would save in the middle of a
+    step, elsewhere, and put the job in the queue once more; ``sbatch --requeue`` does that, and ``resume=auto`` the
+    rest.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    before = signal.signal(signal.SIGUSR1, _terminate)
+    handlers = {signal.SIGUSR1: _terminate, signal.SIGINT: _terminate_or_interrupt}
+    before = {number: signal.signal(number, handler) for number, handler in handlers.items()}
     try:
         yield
     finally:
-        signal.signal(signal.SIGUSR1, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def _terminate(number: int, frame: FrameType | None) -> None:
     os.kill(os.getpid(), signal.SIGTERM)
+
+
+def _terminate_or_interrupt(number: int, frame: FrameType | None) -> None:
+    """At once where nothing waits for SIGTERM, which would end the process without a word."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    if signal.getsignal(signal.SIGTERM) == signal.SIG_DFL:
+        raise KeyboardInterrupt
+    _terminate(number, frame)

@@ -6,6 +6,7 @@ import functools
 import logging
 import os
 import shlex
+import signal
 import sys
 import warnings
 from collections.abc import Callable, Iterator
@@ -30,6 +31,15 @@ from guided_diffusion.refusals import check_flags, explain
 log = logging.getLogger(__name__)
 
 USER_ERRORS = (ValueError, OSError, OmegaConfBaseException, HydraException)
+
+INTERRUPTED = 128 + signal.SIGINT
+"""Status of a program that Ctrl-C has ended, as shells have it."""
+
+GO_ON = {
+    "train": "; resume=auto goes on from the last checkpoint, if there is one",
+    "evaluate": "; what has been sampled is kept: the same command goes on from there",
+}
+"""After Ctrl-C."""
 
 FAILED = "failed.txt"
 """Of a sweep: a line for each job that failed."""
@@ -82,6 +92,11 @@ def program(task: Callable[[DictConfig], object], config_name: str) -> Callable[
             key = "output_dir: " if _is_of_the_folder(error) else ""
             print(f"error: {key}{explain(error, config_name)}", file=sys.stderr)
             sys.exit(1)
+        except (KeyboardInterrupt, SystemExit) as stop:
+            if not isinstance(stop, KeyboardInterrupt) and not isinstance(stop.__context__, KeyboardInterrupt):
+                raise
+            print(f"\ninterrupted{GO_ON.get(config_name, '')}", file=sys.stderr)
+            sys.exit(INTERRUPTED)
         finally:
             _remove_new_folders()
         if _failed_sweeps:

@@ -81,7 +81,10 @@ def _reason(error: BaseException) -> str:
     lines = [
         line for line in str(error).splitlines() if not re.match(r"\s*(full_key|object_type|reference_type)", line)
     ]
-    return _one_line(" ".join(lines))
+    text = _one_line(" ".join(lines))
+    return re.sub(
+        r"Invalid value assigned: \w+ is not a ListConfig.*", "must be a list, in brackets: [1] or [1,2]", text
+    )
 
 
 def _one_line(text: str) -> str:

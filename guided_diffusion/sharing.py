@@ -54,11 +54,18 @@ def trained_once(config: dict[str, Any], start: Start, sweep: Path | None, searc
 
 
 def last_of_same_weights(config: dict[str, Any], runs: Iterable[Path]) -> Path | None:
-    """The last checkpoint of the newest of these runs that has trained what this resolved config would."""
+    """The last checkpoint of the newest of these runs that has trained what this resolved config would.
+
+    One that took its weights from another counts only where none has trained them.
+    """
     fingerprint = training_fingerprint(config)
     same = [run for run in runs if (run / FINISHED).is_file() and training_fingerprint(config_of(run)) == fingerprint]
     found = [path for run in same if _fingerprint_of(path := run / "checkpoints" / "last.ckpt") == fingerprint]
-    return max(found, key=lambda path: path.stat().st_mtime, default=None)
+    return max(found, key=lambda path: (not _taken(path), path.stat().st_mtime), default=None)
+
+
+def _taken(checkpoint: Path) -> bool:
+    return (checkpoint.parents[1] / WEIGHTS_FROM).is_file()
 
 
 def _fingerprint_of(checkpoint: Path) -> str | None:

@@ -67,6 +67,25 @@ def test_a_bug_keeps_its_traceback_and_leaves_no_empty_folder(error, toy, tmp_pa
     assert not (tmp_path / "here").exists()
 
 
+def lightnings_end():
+    try:
+        raise KeyboardInterrupt
+    except KeyboardInterrupt:
+        sys.exit(1)
+
+
+@pytest.mark.parametrize("end", [failing(KeyboardInterrupt()), lambda config: lightnings_end()])
+def test_ctrl_c_is_answered_with_a_line_and_its_status(end, toy, tmp_path):
+    called = toy(end)
+    assert (called.status, called.err) == (130, "\ninterrupted\n")
+    assert not (tmp_path / "here").exists()
+
+
+def test_the_status_of_a_task_is_that_of_the_program(toy):
+    called = toy(lambda config: sys.exit(143))
+    assert (called.status, called.err) == (143, "")
+
+
 def test_on_request_there_is_a_traceback(toy, monkeypatch):
     monkeypatch.setenv("HYDRA_FULL_ERROR", "1")
     with pytest.raises(ValueError, match="not this"):

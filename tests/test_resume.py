@@ -256,7 +256,7 @@ def test_a_run_that_another_process_trains_is_left_alone(server, copied, tmp_pat
 
 
 def test_a_signal_ends_in_a_line_that_says_how_to_go_on(server, tmp_path):
-    for number in (TERM, signal.SIGUSR1):
+    for number in (TERM, signal.SIGUSR1, signal.SIGINT):
         stopped = server(tmp_path / number.name, *SHORT, signal=number, at=["step", 4])
         assert stopped["status"] == 143
         run = only_run(tmp_path / number.name)

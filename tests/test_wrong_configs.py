@@ -114,6 +114,7 @@ SINGLE = {
         ("guidance=classifier guidance.base=both", "classifier"),
     ],
     "evaluate": [
+        ("scales=2", "scales: must be a list, in brackets"),
         ("scales=[]", "scales"),
         ("scales=[1,1]", "scales"),
         ("scales=[nan]", "scales"),

@@ -86,8 +86,8 @@ class JudgeSource:
             if not getattr(self, name) > 0:
                 raise ValueError(f"{name} must be positive, got {getattr(self, name)}")
         self._check_width()
-        if self.checkpoint is not None and not Path(self.checkpoint).is_file():
-            raise FileNotFoundError(f"there is no judge at {Path(self.checkpoint).absolute()}")
+        if self.checkpoint is not None:
+            _check_file(Path(self.checkpoint))
 
     def _check_width(self) -> None:
         try:
@@ -138,8 +138,6 @@ class JudgeSource:
         return content.hexdigest()[:16]
 
     def _read(self, path: Path, data: ImageDataModule) -> Judge:
-        if not path.is_file():
-            raise FileNotFoundError(f"there is no judge at {path.absolute()}")
         try:
             saved = torch.load(path, map_location="cpu", weights_only=True)
             width, architecture = saved["width"], saved.get("architecture", "cnn")  # older files know no other
@@ -216,3 +214,15 @@ def _build(architecture: str, data: ImageDataModule, width: int) -> nn.Module:
 
 def _name(network: nn.Module) -> str:
     return type(network).__name__
+
+
+def _check_file(path: Path) -> None:
+    """Whether a judge is in it at all, known before samples are drawn for it."""
+    if not path.is_file():
+        raise FileNotFoundError(f"there is no judge at {path.absolute()}")
+    try:
+        saved = torch.load(path, map_location="cpu", weights_only=True)
+    except (RuntimeError, EOFError, OSError, pickle.UnpicklingError):
+        saved = None
+    if not isinstance(saved, dict) or not saved.keys() >= {"judge", "width"}:
+        raise ValueError(f"{path} holds no judge: take a judge-*.pt of the cache, or leave judge.checkpoint out")

@@ -53,7 +53,7 @@ def train(config: DictConfig, search: Sequence[Path] = (), sweep: Path | None = 
 
     Raises:
         ValueError, FileNotFoundError: for a wrong config or missing data, before anything is written.
-        SystemExit: with status 143 when told to stop by SIGTERM or SIGUSR1; a checkpoint is saved.
+        SystemExit: with status 143 when told to stop by Ctrl-C, SIGTERM or SIGUSR1; a checkpoint is saved.
     """
     output_dir = Path(config.output_dir)
     wanted = _plain(config)
