@@ -42,27 +42,30 @@ def test_freed_memory_is_taken_again_without_a_fault_for_each_page():
     assert faults("keep") < faults() / 10
 
 
-@pytest.mark.parametrize("setting", [None, *SETTINGS])
-def test_settings_of_the_user_stay(setting, monkeypatch):
-    called = []
-    library = SimpleNamespace(mallopt=lambda *arguments: called.append(arguments) or 1)
-    monkeypatch.setattr("guided_diffusion.allocator.ctypes.CDLL", lambda name: library)
+@pytest.fixture
+def asked(monkeypatch):
+    """``asked(taken)`` is what glibc is asked for where no user has settings, and takes or not."""
+
+    def called(taken):
+        calls = []
+        library = SimpleNamespace(mallopt=lambda *arguments: calls.append(arguments) or taken)
+        monkeypatch.setattr("guided_diffusion.allocator.ctypes.CDLL", lambda name: library)
+        keep_freed_memory()
+        return calls
+
     monkeypatch.setattr("guided_diffusion.allocator.platform.libc_ver", lambda: ("glibc", "2.36"))
     for name in SETTINGS:
         monkeypatch.delenv(name, raising=False)
+    return called
+
+
+@pytest.mark.parametrize("setting", [None, *SETTINGS])
+def test_settings_of_the_user_stay(setting, asked, monkeypatch):
     if setting is not None:
         monkeypatch.setenv(setting, "1")
-    keep_freed_memory()
-    assert len(called) == (2 if setting is None else 0)
+    assert len(asked(taken=1)) == (2 if setting is None else 0)
 
 
-def test_a_library_that_takes_no_threshold_keeps_the_one_that_adapts(monkeypatch):
+def test_a_library_that_takes_no_threshold_keeps_the_one_that_adapts(asked):
     """To set the other threshold alone would freeze the first at its smallest."""
-    called = []
-    library = SimpleNamespace(mallopt=lambda *arguments: called.append(arguments) or 0)
-    monkeypatch.setattr("guided_diffusion.allocator.ctypes.CDLL", lambda name: library)
-    monkeypatch.setattr("guided_diffusion.allocator.platform.libc_ver", lambda: ("glibc", "2.31"))
-    for name in SETTINGS:
-        monkeypatch.delenv(name, raising=False)
-    keep_freed_memory()
-    assert {parameter for parameter, _ in called} == {-3}
+    assert {parameter for parameter, _ in asked(taken=0)} == {-3}

@@ -57,6 +57,10 @@ class Judge:
         return _in_chunks(cast(Callable[[Tensor], Tensor], self.network.features), images)
 
 
+UNREADABLE = (RuntimeError, EOFError, OSError, pickle.UnpicklingError)
+"""What torch raises of a file that is damaged, or none of its own."""
+
+
 @dataclass(frozen=True)
 class JudgeSource:
     """Where the judge comes from: a file, or the cache, or a training of its own.
@@ -69,6 +73,10 @@ class JudgeSource:
         width: channels of the first stage of the network.
         seed: of its weights, its order and its dropout.
         architecture: of the network, a name in ``ARCHITECTURES``. A file's own architecture and width count.
+
+    Raises:
+        FileNotFoundError: if ``checkpoint`` does not exist.
+        ValueError: if it holds no judge, or a setting can't be.
     """
 
     checkpoint: str | None = None
@@ -100,8 +108,7 @@ class JudgeSource:
         """The judge for this data, on the CPU; the global random state is left as it was.
 
         Raises:
-            FileNotFoundError: if ``checkpoint`` does not exist.
-            ValueError: if it holds no judge for such images and classes.
+            ValueError: if the file holds no judge for such images and classes.
         """
         with torch.random.fork_rng(devices=[]):  # a network draws when it is made, and in training
             return self._judge(data)
@@ -144,7 +151,7 @@ class JudgeSource:
             network = _build(architecture, data, width)
             network.load_state_dict(saved["judge"])
             return Judge(network.eval(), saved["ceiling"], _name(network))
-        except (RuntimeError, KeyError, TypeError, EOFError, OSError, pickle.UnpicklingError) as error:
+        except (*UNREADABLE, KeyError, TypeError) as error:
             raise ValueError(
                 f"{path} holds no judge for {data.name} ({data.channels}x{data.image_size}x{data.image_size}, "
                 f"{data.num_classes} classes): {error}. Delete it, if it is the cache's, and it is made anew"
@@ -222,7 +229,7 @@ def _check_file(path: Path) -> None:
         raise FileNotFoundError(f"there is no judge at {path.absolute()}")
     try:
         saved = torch.load(path, map_location="cpu", weights_only=True)
-    except (RuntimeError, EOFError, OSError, pickle.UnpicklingError):
+    except UNREADABLE:
         saved = None
     if not isinstance(saved, dict) or not saved.keys() >= {"judge", "width"}:
         raise ValueError(f"{path} holds no judge: take a judge-*.pt of the cache, or leave judge.checkpoint out")
