@@ -34,7 +34,9 @@ def read_model_file(path: Path) -> dict[str, Any]:
         ValueError: if it is damaged, holds code or is of another program.
     """
     if not path.is_file():
-        raise FileNotFoundError(f"there is no checkpoint at {path.absolute()}")
+        within = [file for file in (path / "last.ckpt", path / "checkpoints" / "last.ckpt") if file.is_file()]
+        hint = f": it is a folder; did you mean {within[0]}?" if within else ""
+        raise FileNotFoundError(f"there is no checkpoint at {path.absolute()}{hint}")
     content = _read_safetensors(path) if path.suffix == SUFFIX else _read_checkpoint(path)
     record = content.get("guided_diffusion") if isinstance(content, dict) else None
     if not isinstance(record, dict) or not all(isinstance(record.get(key), kind) for key, kind in RECORD.items()):

@@ -63,12 +63,25 @@ def _missing_option(missing: str, options: Sequence[str]) -> str:
 def _refused(error: HydraException, program: str) -> str:
     key = re.search(r"Could not override '([^'@]+)", str(error))
     if key:
-        return f"there is no {key[1]} to set{did_you_mean(key[1], _keys(program, _chosen_options(sys.argv[1:])))}"
+        return f"there is no {key[1]} to set{_where_it_is(key[1], program) or _nearest(key[1], program)}"
     override = re.search(r"Error merging override (\S+?)=", str(error))
     cause = error.__cause__
     if override and cause:
         return f"{override[1].lstrip('+~')}: {_reason(cause)}"
     return " ".join([_one_line(str(error)), *([_reason(cause)] if cause else [])])
+
+
+def _where_it_is(key: str, program: str) -> str:
+    """``; it goes with guidance=interval``: the options of its group that have this key, or nothing."""
+    group = key.partition(".")[0]
+    others = tuple(one for one in _chosen_options(sys.argv[1:]) if one.partition("=")[0] != group)
+    choices = sorted(f"{group}={path.stem}" for path in (Path(CONFIG_PATH) / group).glob("*.yaml"))
+    having = [choice for choice in choices if key in _keys(program, (*others, choice))]
+    return f"; it goes with {' or '.join(having)}" if having else ""
+
+
+def _nearest(key: str, program: str) -> str:
+    return did_you_mean(key, _keys(program, _chosen_options(sys.argv[1:])))
 
 
 def _wrong_value(error: OmegaConfBaseException) -> str:

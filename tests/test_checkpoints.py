@@ -133,6 +133,12 @@ def test_a_file_that_is_not_there_is_missed_by_name(tmp_path):
         load(tmp_path)
 
 
+def test_a_folder_is_answered_with_the_checkpoint_in_it(path):
+    for folder in (path.parent, path.parent.parent):
+        with pytest.raises(FileNotFoundError, match=f"at {folder}: it is a folder; did you mean {path}\\?"):
+            load(folder)
+
+
 @pytest.mark.parametrize("device", ["cuda:99", "gpu"])
 def test_a_device_that_is_not_there_is_named(device, path):
     with pytest.raises(ValueError, match=f"device {device} can't be used: "):

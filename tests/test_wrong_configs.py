@@ -95,6 +95,8 @@ SINGLE = {
         ("trainer.strategy=fast", "strategy"),
         ("data.image_size=28 network.multipliers=[1,2,2,2]", "multipliers"),
         ("module.optimizer.betas=[2,3]", "beta"),
+        ("guidance.sigma_lo=1", "there is no guidance.sigma_lo to set; it goes with guidance=interval"),
+        ("guidance=interval guidance.classifier=x", "; it goes with guidance=cfg_classifier or guidance=classifier"),
     ],
     "sample": [
         ("labels=[10]", "labels"),

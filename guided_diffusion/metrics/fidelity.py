@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import cached_property
 from typing import NamedTuple
 
 import torch
@@ -16,11 +18,18 @@ CHUNK = 1000
 """Rows of a matrix of distances that are held at a time: with 10,000 columns, 80 MB."""
 
 
-class Gaussian(NamedTuple):
+@dataclass(frozen=True)
+class Gaussian:
     """What the Fréchet distance knows of a set of features, in float64."""
 
     mean: Float[Tensor, " d"]
     covariance: Float[Tensor, "d d"]
+
+    @cached_property
+    def root(self) -> Float[Tensor, "d d"]:
+        """The symmetric square root of the covariance."""
+        values, vectors = torch.linalg.eigh(self.covariance)
+        return vectors * values.clamp(min=0).sqrt() @ vectors.T
 
 
 class ManifoldScores(NamedTuple):
@@ -69,19 +78,13 @@ def gaussian_of(features: Float[Tensor, "n d"]) -> Gaussian:
 
 
 def gaussian_distance(first: Gaussian, second: Gaussian) -> float:
-    """``frechet_distance`` of two Gaussians, quick enough for a bootstrap.
+    """``frechet_distance`` of two Gaussians, quick enough for a bootstrap of the second.
 
     tr (S_1 S_2)^(1/2) is the sum of the roots of the eigenvalues of S_1^(1/2) S_2 S_1^(1/2), which is symmetric.
     """
-    root = _root(first.covariance)
-    overlap = torch.linalg.eigvalsh(root @ second.covariance @ root).clamp(min=0).sqrt().sum()
+    overlap = torch.linalg.eigvalsh(first.root @ second.covariance @ first.root).clamp(min=0).sqrt().sum()
     spread = first.covariance.trace() + second.covariance.trace() - 2 * overlap
     return ((first.mean - second.mean).square().sum() + spread).item()
-
-
-def _root(covariance: Float[Tensor, "d d"]) -> Float[Tensor, "d d"]:
-    values, vectors = torch.linalg.eigh(covariance)
-    return vectors * values.clamp(min=0).sqrt() @ vectors.T
 
 
 def kernel_distance(
@@ -141,10 +144,20 @@ def kernel_discrepancies(
         weights: w.
         kernel: k of all pairs of two sets, n x d and m x d to n x m; by default that of ``kernel_distance``.
     """
+    within_real = pair_mean(real, torch.ones(1, len(real)), kernel)
+    return within_real + kernel_discrepancies_but_for_real(real, generated, weights, kernel)
+
+
+def kernel_discrepancies_but_for_real(
+    real: Float[Tensor, "m d"],
+    generated: Float[Tensor, "n d"],
+    weights: Float[Tensor, "r n"],
+    kernel: Callable[[Tensor, Tensor], Tensor] = _cubic,
+) -> Float[Tensor, " r"]:
+    """``kernel_discrepancies`` without its first term, which is the same for every row: for differences."""
     real, generated, weights = real.double(), generated.double(), weights.double()
     between = torch.cat([kernel(generated[rows], real).mean(1) for rows in _chunks(len(generated))])
-    within_real = pair_mean(real, torch.ones(1, len(real)), kernel)
-    return within_real + pair_mean(generated, weights, kernel) - 2 * (weights @ between) / weights.sum(1)
+    return pair_mean(generated, weights, kernel) - 2 * (weights @ between) / weights.sum(1)
 
 
 def manifold_scores(real: Float[Tensor, "n_real d"], generated: Float[Tensor, "n_gen d"], k: int = 5) -> ManifoldScores:

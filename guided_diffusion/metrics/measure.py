@@ -20,7 +20,7 @@ from guided_diffusion.metrics.fidelity import (
     frechet_distance,
     gaussian_distance,
     gaussian_of,
-    kernel_discrepancies,
+    kernel_discrepancies_but_for_real,
     kernel_distance,
     manifold_scores,
     nearest_distances,
@@ -44,7 +44,7 @@ MANIFOLD_LIMIT = 10_000
 NEAREST_LIMIT = 2_000
 """Images whose nearest training image is looked for, at most."""
 FRECHET_RESAMPLES = 50
-"""Each costs two eigenproblems."""
+"""Each costs an eigenproblem."""
 
 
 class Samples(NamedTuple):
@@ -214,7 +214,7 @@ def _fld(real: Float[Tensor, "m d"], generated: Float[Tensor, "n d"], seed: int)
 
 def _kid(real: Float[Tensor, "m d"], generated: Float[Tensor, "n d"], seed: int) -> Interval:
     weights = counts(resampled_rows(len(generated), seed), len(generated)).double()
-    resampled = kernel_discrepancies(real, generated, weights)
+    resampled = kernel_discrepancies_but_for_real(real, generated, weights)  # centring takes any constant out
     return percentile_interval(kernel_distance(real, generated, seed=seed), resampled, centred=True)
 
 
