@@ -22,6 +22,9 @@ Weights = Literal["ema", "raw"]
 SUFFIX = ".safetensors"
 """How the name of an exported model ends."""
 
+LAST = Path("checkpoints") / "last.ckpt"
+"""Where the folder of a training has its last checkpoint."""
+
 RECORD: dict[str, type] = {"format": int, "kind": str, "config": dict, "data": dict}
 """What is in a record at least."""
 
@@ -34,9 +37,7 @@ def read_model_file(path: Path) -> dict[str, Any]:
         ValueError: if it is damaged, holds code or is of another program.
     """
     if not path.is_file():
-        within = [file for file in (path / "last.ckpt", path / "checkpoints" / "last.ckpt") if file.is_file()]
-        hint = f": it is a folder; did you mean {within[0]}?" if within else ""
-        raise FileNotFoundError(f"there is no checkpoint at {path.absolute()}{hint}")
+        raise FileNotFoundError(f"there is no checkpoint at {path.absolute()}{_folder_hint(path.absolute())}")
     content = _read_safetensors(path) if path.suffix == SUFFIX else _read_checkpoint(path)
     record = content.get("guided_diffusion") if isinstance(content, dict) else None
     if not isinstance(record, dict) or not all(isinstance(record.get(key), kind) for key, kind in RECORD.items()):
@@ -74,6 +75,14 @@ def export(checkpoint: str | Path, output: str | Path, weights: str = "ema") -> 
     record = {**content["guided_diffusion"], "weights": names}
     with whole_file(output) as path:
         save_file(state, path, {"format": "pt", "guided_diffusion": json.dumps(record)})
+
+
+def _folder_hint(path: Path) -> str:
+    """``: it is a folder; did you mean the checkpoint in it?``, or nothing."""
+    if not path.is_dir():
+        return ""
+    inside = next((file for file in (path / LAST, path / LAST.name) if file.is_file()), None)
+    return f": it is a folder; did you mean {inside}?" if inside else ": it is a folder"
 
 
 def _names(content: dict[str, Any]) -> list[str]:

@@ -14,6 +14,7 @@ from omegaconf import DictConfig
 
 from guided_diffusion.checkpoints import TrainedDiffusion, load
 from guided_diffusion.config import CONFIG_PATH, register
+from guided_diffusion.model_files import LAST
 from guided_diffusion.train import train as run_training
 
 QUIET = ("callbacks=minimal", "logger=csv", "~callbacks.progress", "+trainer.enable_progress_bar=false")
@@ -36,4 +37,4 @@ def train(*overrides: str) -> TrainedDiffusion:
     with TemporaryDirectory() as folder, warnings.catch_warnings(), redirect_stdout(StringIO()):
         warnings.simplefilter("ignore")
         run_dir = run_training(compose(*QUIET, *overrides, f"output_dir='{folder}'"))
-        return load(run_dir / "checkpoints" / "last.ckpt")
+        return load(run_dir / LAST)

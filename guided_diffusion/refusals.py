@@ -1,4 +1,4 @@
-"""What Hydra refuses, said on one line with the nearest key or option that exists."""
+"""What Hydra refuses, said on one line with the nearest key or option that exists, or the option that has the key."""
 
 from __future__ import annotations
 
@@ -63,7 +63,9 @@ def _missing_option(missing: str, options: Sequence[str]) -> str:
 def _refused(error: HydraException, program: str) -> str:
     key = re.search(r"Could not override '([^'@]+)", str(error))
     if key:
-        return f"there is no {key[1]} to set{_where_it_is(key[1], program) or _nearest(key[1], program)}"
+        options = _chosen_options(sys.argv[1:])
+        near = {*(_keys(program, options) or _keys(program, ())), *_groups()} - {key[1]}
+        return f"there is no {key[1]} to set{_where_it_is(key[1], program, options) or did_you_mean(key[1], near)}"
     override = re.search(r"Error merging override (\S+?)=", str(error))
     cause = error.__cause__
     if override and cause:
@@ -71,17 +73,15 @@ def _refused(error: HydraException, program: str) -> str:
     return " ".join([_one_line(str(error)), *([_reason(cause)] if cause else [])])
 
 
-def _where_it_is(key: str, program: str) -> str:
+def _where_it_is(key: str, program: str, options: Sequence[str]) -> str:
     """``; it goes with guidance=interval``: the options of its group that have this key, or nothing."""
     group = key.partition(".")[0]
-    others = tuple(one for one in _chosen_options(sys.argv[1:]) if one.partition("=")[0] != group)
+    if group == "trainer":  # its options are not to be chosen: each program has its own
+        return ""
+    others = tuple(one for one in options if one.partition("=")[0] != group)
     choices = sorted(f"{group}={path.stem}" for path in (Path(CONFIG_PATH) / group).glob("*.yaml"))
     having = [choice for choice in choices if key in _keys(program, (*others, choice))]
     return f"; it goes with {' or '.join(having)}" if having else ""
-
-
-def _nearest(key: str, program: str) -> str:
-    return did_you_mean(key, _keys(program, _chosen_options(sys.argv[1:])))
 
 
 def _wrong_value(error: OmegaConfBaseException) -> str:
@@ -105,16 +105,21 @@ def _one_line(text: str) -> str:
 
 
 @functools.cache
-def _keys(program: str, options: tuple[str, ...]) -> list[str]:
-    """All keys that can be set in the options that are chosen, and the groups."""
+def _keys(program: str, options: tuple[str, ...]) -> frozenset[str]:
+    """All keys that can be set in the options that are chosen; none if they don't go together."""
     GlobalHydra.instance().clear()
     with initialize_config_dir(CONFIG_PATH, version_base="1.3"):
         try:
-            config = compose(program, list(options))
+            return frozenset(_paths(compose(program, list(options))))
         except HydraException:  # more than the key is wrong
-            config = compose(program)
-    groups = [path.name for path in Path(CONFIG_PATH).iterdir() if path.is_dir()]
-    return sorted({*_paths(config), *groups})
+            return frozenset()
+
+
+def _groups() -> Iterator[str]:
+    """As they are set: an experiment is added."""
+    for path in Path(CONFIG_PATH).iterdir():
+        if path.is_dir():
+            yield f"+{path.name}" if path.name == "experiment" else path.name
 
 
 def _chosen_options(arguments: Sequence[str]) -> tuple[str, ...]:

@@ -11,7 +11,7 @@ from typing import Any
 
 from guided_diffusion.identity import training_fingerprint
 from guided_diffusion.locks import turn
-from guided_diffusion.model_files import read_model_file
+from guided_diffusion.model_files import LAST, read_model_file
 from guided_diffusion.resume import FINISHED, Start, config_of, decide
 from guided_diffusion.strategies import rank, say
 
@@ -60,7 +60,7 @@ def last_of_same_weights(config: dict[str, Any], runs: Iterable[Path]) -> Path |
     """
     fingerprint = training_fingerprint(config)
     same = [run for run in runs if (run / FINISHED).is_file() and training_fingerprint(config_of(run)) == fingerprint]
-    found = [path for run in same if _fingerprint_of(path := run / "checkpoints" / "last.ckpt") == fingerprint]
+    found = [path for run in same if _fingerprint_of(path := run / LAST) == fingerprint]
     return max(found, key=lambda path: (not _taken(path), path.stat().st_mtime), default=None)
 
 

@@ -104,23 +104,31 @@ def test_samples_that_were_measured_are_not_kept(evaluated, tmp_path, monkeypatc
     assert list((tmp_path / "cache" / "samples").iterdir()) == []
 
 
-def test_killed_in_the_middle_and_started_again_it_gives_the_same_table(checkpoint, tmp_path):
-    """Killed by a signal that can't be caught, once some chunks are there."""
-    environment = os.environ | {"PYTHONPATH": str(Path(guided_diffusion.__file__).parent.parent)}
+def test_killed_in_the_middle_and_started_again_it_gives_the_same_table(checkpoint, tmp_path, request):
+    """Killed by a signal that can't be caught, once some chunks are there; the table is that of a run beside it.
+
+    Each has a cache of its own, and so a judge: with one they would take turns and share their chunks.
+    """
     # Chunks of three samples, so that there are many.
     command = [sys.executable, "-m", "guided_diffusion.evaluate", f"checkpoint={checkpoint}", *SMALL]
     command += ["recipe.batch_size=3", "sampler.steps=20", "scales=[0,1,2,3]"]
 
     def run(folder, cache):
-        with_cache = environment | {"GUIDED_DIFFUSION_CACHE": str(tmp_path / cache)}
-        return subprocess.Popen(
-            [*command, f"output_dir={folder}"], cwd=tmp_path, env=with_cache, stdout=-1, stderr=-3, text=True
+        environment = os.environ | {
+            "PYTHONPATH": str(Path(guided_diffusion.__file__).parent.parent),
+            "GUIDED_DIFFUSION_CACHE": str(tmp_path / cache),
+        }
+        process = subprocess.Popen(
+            [*command, f"output_dir={folder}"], cwd=tmp_path, env=environment, stdout=-1, stderr=-3, text=True
         )
+        request.addfinalizer(process.kill)
+        return process
 
     whole = run("whole", cache="another")
     killed = run("killed", cache="cache")
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 120
     while len(list((tmp_path / "cache").glob("samples/*/chunk_*.pt"))) < 2:
+        assert killed.poll() is None
         assert time.monotonic() < deadline
         time.sleep(0.01)
     killed.send_signal(signal.SIGKILL)

@@ -95,6 +95,8 @@ SINGLE = {
         ("trainer.strategy=fast", "strategy"),
         ("data.image_size=28 network.multipliers=[1,2,2,2]", "multipliers"),
         ("module.optimizer.betas=[2,3]", "beta"),
+        ("experiment=cfg_digits", "there is no experiment to set; did you mean +experiment?"),
+        ("trainer.enable_checkpointing=false", "to set; did you mean trainer."),
         ("guidance.sigma_lo=1", "there is no guidance.sigma_lo to set; it goes with guidance=interval"),
         ("guidance=interval guidance.classifier=x", "; it goes with guidance=cfg_classifier or guidance=classifier"),
     ],
@@ -114,6 +116,8 @@ SINGLE = {
         ("+foo=1", "foo"),
         ("+sampler.times.rho=1", "rho"),
         ("guidance=classifier guidance.base=both", "classifier"),
+        ("scales=[1,2]", "did you mean guidance.scale?"),
+        ("data=mnist", "there is no data to set"),
     ],
     "evaluate": [
         ("scales=2", "scales: must be a list, in brackets"),

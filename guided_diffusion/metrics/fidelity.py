@@ -78,7 +78,7 @@ def gaussian_of(features: Float[Tensor, "n d"]) -> Gaussian:
 
 
 def gaussian_distance(first: Gaussian, second: Gaussian) -> float:
-    """``frechet_distance`` of two Gaussians, quick enough for a bootstrap of the second.
+    """``frechet_distance`` of two Gaussians, quick enough for a bootstrap of the second: the first keeps its root.
 
     tr (S_1 S_2)^(1/2) is the sum of the roots of the eigenvalues of S_1^(1/2) S_2 S_1^(1/2), which is symmetric.
     """
@@ -145,16 +145,19 @@ def kernel_discrepancies(
         kernel: k of all pairs of two sets, n x d and m x d to n x m; by default that of ``kernel_distance``.
     """
     within_real = pair_mean(real, torch.ones(1, len(real)), kernel)
-    return within_real + kernel_discrepancies_but_for_real(real, generated, weights, kernel)
+    return within_real + kernel_discrepancies_up_to_a_constant(real, generated, weights, kernel)
 
 
-def kernel_discrepancies_but_for_real(
+def kernel_discrepancies_up_to_a_constant(
     real: Float[Tensor, "m d"],
     generated: Float[Tensor, "n d"],
     weights: Float[Tensor, "r n"],
     kernel: Callable[[Tensor, Tensor], Tensor] = _cubic,
 ) -> Float[Tensor, " r"]:
-    """``kernel_discrepancies`` without its first term, which is the same for every row: for differences."""
+    """``kernel_discrepancies`` without its first term, sum_{i != j} k(x_i, x_j) / (m (m - 1)), for differences of rows.
+
+    That term is the same for every row of weights, and costs as much as the others.
+    """
     real, generated, weights = real.double(), generated.double(), weights.double()
     between = torch.cat([kernel(generated[rows], real).mean(1) for rows in _chunks(len(generated))])
     return pair_mean(generated, weights, kernel) - 2 * (weights @ between) / weights.sum(1)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, NamedTuple
 
 import torch
@@ -17,10 +18,11 @@ from torchmetrics.functional.classification import multiclass_confusion_matrix
 
 from guided_diffusion.data import ImageDataModule, normalise
 from guided_diffusion.metrics.fidelity import (
+    Gaussian,
     frechet_distance,
     gaussian_distance,
     gaussian_of,
-    kernel_discrepancies_but_for_real,
+    kernel_discrepancies_up_to_a_constant,
     kernel_distance,
     manifold_scores,
     nearest_distances,
@@ -92,6 +94,11 @@ class Reference:
         floor = frechet_distance(test_features, train_features)
         return cls(test_features, train_features, floor, train, nearest.mean().item(), tuple(data.class_names))
 
+    @cached_property
+    def gaussian(self) -> Gaussian:
+        """Of the test features, at least two."""
+        return gaussian_of(self.features)
+
 
 @dataclass(frozen=True)
 class Measurement:
@@ -137,7 +144,7 @@ def measure(samples: Samples, reference: Reference, judge: Judge, seed: int = 0)
     measured = {
         **_classification(predictions, samples.labels, len(reference.class_names), seed),
         "judge_probability": bootstrap_mean(of_label, seed),
-        "fld": _fld(reference.features, features, seed),
+        "fld": _fld(reference, features, seed),
         "kid": _kid(reference.features, features, seed),
         **_manifold(reference.features, features, seed),
         "diversity": _diversity(features, samples.labels, diversity, seed),
@@ -200,13 +207,12 @@ def _resampled_confusions(
     return counts(cells, num_classes**2).unflatten(1, (num_classes, num_classes))
 
 
-def _fld(real: Float[Tensor, "m d"], generated: Float[Tensor, "n d"], seed: int) -> Interval:
-    if min(len(real), len(generated)) < 2:
+def _fld(reference: Reference, generated: Float[Tensor, "n d"], seed: int) -> Interval:
+    if min(len(reference.features), len(generated)) < 2:
         return _undefined()
-    target = gaussian_of(real)
 
     def distance(rows: Int[Tensor, " n"]) -> float:
-        return gaussian_distance(target, gaussian_of(generated[rows]))
+        return gaussian_distance(reference.gaussian, gaussian_of(generated[rows]))
 
     value, low, high = bootstrap(distance, len(generated), seed, FRECHET_RESAMPLES, centred=True)
     return Interval(value, max(low, 0.0), high)
@@ -214,7 +220,7 @@ def _fld(real: Float[Tensor, "m d"], generated: Float[Tensor, "n d"], seed: int)
 
 def _kid(real: Float[Tensor, "m d"], generated: Float[Tensor, "n d"], seed: int) -> Interval:
     weights = counts(resampled_rows(len(generated), seed), len(generated)).double()
-    resampled = kernel_discrepancies_but_for_real(real, generated, weights)  # centring takes any constant out
+    resampled = kernel_discrepancies_up_to_a_constant(real, generated, weights)  # centring takes any constant out
     return percentile_interval(kernel_distance(real, generated, seed=seed), resampled, centred=True)
 
 

@@ -33,6 +33,7 @@ from guided_diffusion.interruption import STATUS, preemptible
 from guided_diffusion.loggers import CSVLogger
 from guided_diffusion.loops import ResumableFitLoop
 from guided_diffusion.memory import naming_memory
+from guided_diffusion.model_files import LAST
 from guided_diffusion.modules import NoisyTraining
 from guided_diffusion.programs import command
 from guided_diffusion.record import write_record
@@ -176,6 +177,6 @@ NEXT = {
 
 @rank_zero_only
 def _announce(output_dir: Path, kind: str) -> None:
-    path = output_dir / "checkpoints" / "last.ckpt"
+    path = output_dir / LAST
     print(f"\nEverything of this run is in {output_dir}")
     print(f"Next: python -m guided_diffusion.sample {NEXT[kind].format(path=shlex.quote(str(path)))}")
