@@ -32,11 +32,14 @@ def read(arguments: list[str]) -> ExportConfig:
     """The ``key=value`` of the command line.
 
     Raises:
-        ValueError: for a key that is missing; ``OmegaConfBaseException`` for one that does not exist.
+        ValueError: for a key that is missing or empty; ``OmegaConfBaseException`` for one that does not exist.
     """
     unknown = [argument for argument in arguments if "=" not in argument]
     if unknown:
         raise ValueError(f"{unknown[0]} is no key=value. {USAGE}")
+    empty = [argument for argument in arguments if argument.endswith("=")]
+    if empty:
+        raise ValueError(f"{empty[0]} is empty. {USAGE}")
     config = OmegaConf.merge(OmegaConf.structured(ExportConfig), OmegaConf.from_dotlist(arguments))
     missing = [str(key) for key in config if OmegaConf.is_missing(config, key)]
     if missing:

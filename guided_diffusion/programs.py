@@ -8,10 +8,12 @@ import os
 import shlex
 import signal
 import sys
+import threading
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from types import FrameType
 from typing import Any
 from unittest import mock
 
@@ -33,13 +35,14 @@ log = logging.getLogger(__name__)
 USER_ERRORS = (ValueError, OSError, OmegaConfBaseException, HydraException)
 
 INTERRUPTED = 128 + signal.SIGINT
-"""Status of a program that Ctrl-C has ended, as shells have it."""
+TERMINATED = 128 + signal.SIGTERM
+"""Statuses of a program that Ctrl-C, or SIGTERM or SIGUSR1, has ended, as shells have them."""
 
 GO_ON = {
     "train": "; resume=auto goes on from the last checkpoint, if there is one",
     "evaluate": "; what has been sampled is kept: the same command goes on from there",
 }
-"""After Ctrl-C."""
+"""After Ctrl-C or SIGTERM."""
 
 FAILED = "failed.txt"
 """Of a sweep: a line for each job that failed."""
@@ -48,6 +51,10 @@ _failed_sweeps: list[Path] = []
 _folders: list[Path] = []
 """Of the run and those it is in, the innermost first; and which of them are new."""
 _new_folders: list[Path] = []
+
+
+class Terminated(KeyboardInterrupt):
+    """SIGTERM or SIGUSR1 ends a program in the way that Ctrl-C does."""
 
 
 def program(task: Callable[[DictConfig], object], config_name: str) -> Callable[[], None]:
@@ -64,7 +71,7 @@ def program(task: Callable[[DictConfig], object], config_name: str) -> Callable[
         register()  # in a process of joblib or submitit nothing else does
         folder = Path(HydraConfig.get().runtime.output_dir)
         try:
-            _check_writable(folder)
+            _check_folder(folder)
             task(config)
         except Exception as error:
             if HydraConfig.get().mode != RunMode.MULTIRUN:
@@ -84,7 +91,7 @@ def program(task: Callable[[DictConfig], object], config_name: str) -> Callable[
         try:
             sys.argv[1:] = sorted(sys.argv[1:], key=lambda argument: argument not in ("-m", "--multirun"))
             check_flags(sys.argv[1:])
-            with _errors_as_they_are():
+            with _errors_as_they_are(), handling({signal.SIGTERM: _end, signal.SIGUSR1: _end}):
                 hydra.main(version_base="1.3", config_path=CONFIG_PATH, config_name=config_name)(job)()
         except Exception as error:
             if os.environ.get("HYDRA_FULL_ERROR") or not _is_users(error):
@@ -93,16 +100,37 @@ def program(task: Callable[[DictConfig], object], config_name: str) -> Callable[
             print(f"error: {key}{explain(error, config_name)}", file=sys.stderr)
             sys.exit(1)
         except (KeyboardInterrupt, SystemExit) as stop:
-            if not isinstance(stop, KeyboardInterrupt) and not isinstance(stop.__context__, KeyboardInterrupt):
+            cause = stop if isinstance(stop, KeyboardInterrupt) else stop.__context__
+            if not isinstance(cause, KeyboardInterrupt):
                 raise
-            print(f"\ninterrupted{GO_ON.get(config_name, '')}", file=sys.stderr)
-            sys.exit(INTERRUPTED)
+            by_signal = isinstance(cause, Terminated)
+            what = "stopped by a signal" if by_signal else "interrupted"
+            print(f"\n{what}{GO_ON.get(config_name, '')}", file=sys.stderr)
+            sys.exit(TERMINATED if by_signal else INTERRUPTED)
         finally:
             _remove_new_folders()
         if _failed_sweeps:
             sys.exit(1)
 
     return main
+
+
+@contextmanager
+def handling(handlers: Mapping[int, Callable[[int, FrameType | None], None]]) -> Iterator[None]:
+    """Let these functions answer these signals. Only the main thread can: elsewhere nothing changes."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = {number: signal.signal(number, handler) for number, handler in handlers.items()}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _end(number: int, frame: FrameType | None) -> None:
+    raise Terminated
 
 
 def _note_failure(message: str) -> None:
@@ -192,11 +220,14 @@ def _remove_new_folders() -> None:
 
 
 def _remove_if_empty(folder: Path) -> None:
-    if folder.is_dir() and not any(folder.iterdir()):
+    if folder.is_dir() and folder.absolute() != Path.cwd() and not any(folder.iterdir()):
         folder.rmdir()
 
 
-def _check_writable(folder: Path) -> None:
+def _check_folder(folder: Path) -> None:
+    hydra_config = HydraConfig.get()
+    if not (hydra_config.run if hydra_config.mode == RunMode.RUN else hydra_config.sweep).dir:
+        raise ValueError("output_dir is empty: name a folder, or . for this one")
     if not os.access(folder, os.W_OK | os.X_OK):
         raise PermissionError(f"output_dir {folder} can't be written")
 

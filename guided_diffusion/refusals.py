@@ -64,7 +64,7 @@ def _refused(error: HydraException, program: str) -> str:
     key = re.search(r"Could not override '([^'@]+)", str(error))
     if key:
         options = _chosen_options(sys.argv[1:])
-        near = {*(_keys(program, options) or _keys(program, ())), *_groups()} - {key[1]}
+        near = {*(_keys(program, options) or _keys(program, ())), *_groups(program)} - {key[1]}
         return f"there is no {key[1]} to set{_where_it_is(key[1], program, options) or did_you_mean(key[1], near)}"
     override = re.search(r"Error merging override (\S+?)=", str(error))
     cause = error.__cause__
@@ -115,11 +115,12 @@ def _keys(program: str, options: tuple[str, ...]) -> frozenset[str]:
             return frozenset()
 
 
-def _groups() -> Iterator[str]:
-    """As they are set: an experiment is added."""
-    for path in Path(CONFIG_PATH).iterdir():
-        if path.is_dir():
-            yield f"+{path.name}" if path.name == "experiment" else path.name
+def _groups(program: str) -> Iterator[str]:
+    """Those that the program has options of; an experiment is of a training, and is added."""
+    defaults = OmegaConf.load(Path(CONFIG_PATH) / f"{program}.yaml").defaults
+    yield from (str(group) for default in defaults if isinstance(default, DictConfig) for group in default)
+    if program == "train":
+        yield "+experiment"
 
 
 def _chosen_options(arguments: Sequence[str]) -> tuple[str, ...]:

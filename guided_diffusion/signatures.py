@@ -29,7 +29,7 @@ SCALARS = {int, float, bool, str, NoneType, Literal}
 
 
 def check_config(config: Plain, schema: type) -> None:
-    """Raise ``ValueError`` for a key at the top that the schema lacks, or an argument that is unknown or misfits."""
+    """Raise ``ValueError`` for a key at the top that the schema lacks, an empty text, or an argument that misfits."""
     keys = [field.name for field in dataclasses.fields(schema)]
     for key in config:
         if key not in keys:
@@ -39,7 +39,9 @@ def check_config(config: Plain, schema: type) -> None:
 
 
 def check_node(node: Any, path: str) -> None:
-    """Raise ``ValueError`` for arguments that a ``_target_``, here or below, does not have or take."""
+    """Raise ``ValueError`` for an empty text, or an argument that a ``_target_``, here or below, does not take."""
+    if node == "":
+        raise ValueError(f"{path} is empty: leave it out, or give it a value")
     if isinstance(node, list):
         for index, child in enumerate(node):
             check_node(child, f"{path}[{index}]")

@@ -9,10 +9,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from lightning_fabric.loggers import tensorboard as fabric_tensorboard
 from omegaconf import OmegaConf
 
 import guided_diffusion
 from guided_diffusion.evaluate import evaluate
+from guided_diffusion.evaluation import Chunks
 from guided_diffusion.results import COLUMNS, POINT_COLUMNS, read
 
 FILES = {"about.json", "command.txt", "config.yaml", "intervals.csv", "metrics.csv", "per_class.csv", "pictures.npz"}
@@ -98,10 +100,48 @@ def test_evaluated_twice_it_is_the_same_to_the_bit(evaluated):
     assert without_seconds(evaluated()) == without_seconds(evaluated())
 
 
+def test_what_an_earlier_evaluation_has_logged_in_the_folder_is_replaced(call, checkpoint, tmp_path):
+    for scales in ("1,2", "1,3"):
+        assert call("evaluate", f"checkpoint={checkpoint}", *SMALL, f"scales=[{scales}]", "output_dir=here").status == 0
+    with (tmp_path / "here" / "metrics.csv").open() as file:
+        (logged,) = csv.DictReader(file)
+    assert {"guidance/accuracy_w1", "guidance/accuracy_w3"} <= logged.keys()
+    assert "guidance/accuracy_w2" not in logged
+
+
+def test_a_logger_that_can_not_be_is_refused_before_anything_is_sampled(call, checkpoint, monkeypatch):
+    monkeypatch.setattr(fabric_tensorboard, "_TENSORBOARD_AVAILABLE", False)
+    monkeypatch.setattr(fabric_tensorboard, "_TENSORBOARDX_AVAILABLE", False)
+    monkeypatch.setattr("guided_diffusion.tasks.evaluate.draw", None)
+    called = call("evaluate", f"checkpoint={checkpoint}", *SMALL, "logger=tensorboard")
+    assert called.status == 1
+    assert called.err.startswith("error: logger.tensorboard: TensorBoard is not installed")
+
+
 def test_samples_that_were_measured_are_not_kept(evaluated, tmp_path, monkeypatch):
     monkeypatch.setenv("GUIDED_DIFFUSION_CACHE", str(tmp_path / "cache"))
     evaluated()
     assert list((tmp_path / "cache" / "samples").iterdir()) == []
+
+
+def test_told_to_stop_it_does_and_the_same_command_goes_on(call, checkpoint, monkeypatch, tmp_path):
+    monkeypatch.setenv("GUIDED_DIFFUSION_CACHE", str(tmp_path / "cache"))
+    sample = Chunks.predict_step
+
+    def told(self, batch, batch_idx):
+        signal.raise_signal(signal.SIGTERM) if batch.item() == 2 else None
+        return sample(self, batch, batch_idx)
+
+    arguments = [f"checkpoint={checkpoint}", *SMALL, "recipe.batch_size=20", "output_dir=here"]
+    with monkeypatch.context() as patch:
+        patch.setattr(Chunks, "predict_step", told)
+        stopped = call("evaluate", *arguments)
+    assert stopped.status == 143
+    assert "stopped by a signal; what has been sampled is kept: the same command goes on from there" in stopped.err
+    assert not (tmp_path / "here").exists()
+    again = call("evaluate", *arguments)
+    assert again.status == 0
+    assert "2 of 3 chunks of samples are there from before" in again.out
 
 
 def test_killed_in_the_middle_and_started_again_it_gives_the_same_table(checkpoint, tmp_path, request):

@@ -103,6 +103,7 @@ def test_help_says_how_to_call_it(call):
     [
         (["output=a.safetensors"], "checkpoint is missing"),
         (["checkpoint={checkpoint}"], "output is missing"),
+        (["checkpoint={checkpoint}", "output="], "output= is empty"),
         (["checkpoint={checkpoint}", "output=a.ckpt"], "output must end in .safetensors, got a.ckpt"),
         (["checkpoint=nowhere.ckpt", "output=a.safetensors"], "there is no checkpoint at"),
         (["checkpoint={checkpoint}", "output=a.safetensors", "weights=best"], "weights must be ema or raw, got 'best'"),

@@ -1,4 +1,5 @@
 import logging
+import signal
 import sys
 import types
 import warnings
@@ -79,6 +80,15 @@ def test_ctrl_c_is_answered_with_a_line_and_its_status(end, toy, tmp_path):
     called = toy(end)
     assert (called.status, called.err) == (130, "\ninterrupted\n")
     assert not (tmp_path / "here").exists()
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1])
+def test_so_is_a_signal_and_afterwards_signals_do_what_they_did(number, toy, tmp_path):
+    before = signal.getsignal(number)
+    called = toy(lambda config: signal.raise_signal(number))
+    assert (called.status, called.err) == (143, "\nstopped by a signal\n")
+    assert not (tmp_path / "here").exists()
+    assert signal.getsignal(number) == before
 
 
 def test_the_status_of_a_task_is_that_of_the_program(toy):

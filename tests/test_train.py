@@ -1,6 +1,7 @@
 import csv
 import os
 import shlex
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -12,6 +13,7 @@ from omegaconf import OmegaConf
 from PIL import Image
 
 import guided_diffusion
+from guided_diffusion.callbacks import AccuracyByScale
 from guided_diffusion.checkpoints import load
 from guided_diffusion.train import train
 
@@ -219,6 +221,22 @@ def test_what_the_last_line_says_can_be_typed_into_a_shell(minimal, tmp_path):
     assert files(samples) == {"config.yaml", "environment.json", "reproduce.sh", "samples.npz", "samples.png"}
     with np.load(samples / "samples.npz") as arrays:
         assert arrays["labels"].tolist() == [label for label in range(10) for _ in range(8)]
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_told_to_stop_while_it_samples_at_the_end_it_does(number, call, tiny, monkeypatch, tmp_path):
+    def told(*arguments):
+        signal.raise_signal(number)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(AccuracyByScale, "sample", told)
+        stopped = call("train", *tiny, "resume=null", "output_dir=here")
+    assert stopped.status == 143
+    again = shlex.split(stopped.err.splitlines()[-1].partition("to go on: ")[2])[3:]
+    assert again == [*tiny, "output_dir=here", "resume=auto"]
+    assert not (tmp_path / "here" / "accuracy_by_scale.csv").exists()
+    assert call("train", *again).status == 0
+    assert len(rows(tmp_path / "here" / "accuracy_by_scale.csv")) == 3
 
 
 # Points

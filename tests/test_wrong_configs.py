@@ -95,6 +95,10 @@ SINGLE = {
         ("trainer.strategy=fast", "strategy"),
         ("data.image_size=28 network.multipliers=[1,2,2,2]", "multipliers"),
         ("module.optimizer.betas=[2,3]", "beta"),
+        ("network=classifier_8", "module: its network takes (x_t, log_snr, y), and NoisyClassifier no label"),
+        ("module=classifier", "module: its network is a classifier with num_classes logits, and UNet is none"),
+        ("resume=", "resume is empty"),
+        ("output_dir=", "output_dir is empty"),
         ("experiment=cfg_digits", "there is no experiment to set; did you mean +experiment?"),
         ("trainer.enable_checkpointing=false", "to set; did you mean trainer."),
         ("guidance.sigma_lo=1", "there is no guidance.sigma_lo to set; it goes with guidance=interval"),
@@ -118,6 +122,8 @@ SINGLE = {
         ("guidance=classifier guidance.base=both", "classifier"),
         ("scales=[1,2]", "did you mean guidance.scale?"),
         ("data=mnist", "there is no data to set"),
+        ("output_dir=", "output_dir is empty"),
+        ("checkpoint=", "checkpoint is missing"),
     ],
     "evaluate": [
         ("scales=2", "scales: must be a list, in brackets"),
@@ -133,6 +139,10 @@ SINGLE = {
         ("+foo=1", "foo"),
         ("seed=-1", "seed"),
         ("judge.checkpoint=nowhere", "judge"),
+        ("judge.checkpoint=", "judge.checkpoint is empty"),
+        ("experiment=cfg_digits", "there is no experiment to set"),
+        ("dta=mnist", "there is no dta to set"),
+        ("smapler=ddim", "did you mean sampler?"),
     ],
 }
 

@@ -17,6 +17,7 @@ from guided_diffusion.checkpoints import load
 from guided_diffusion.data import LabelledDataModule
 from guided_diffusion.denoisers import Denoiser
 from guided_diffusion.guidance import check_scale
+from guided_diffusion.interruption import stopping_at_once
 from guided_diffusion.memory import naming_memory
 from guided_diffusion.modules import NoisyTraining
 from guided_diffusion.sampling import Recipe, evaluating
@@ -116,7 +117,8 @@ class SamplingCallback(Callback):
             self._run(trainer, pl_module)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._run(trainer, pl_module)
+        with stopping_at_once(trainer):
+            self._run(trainer, pl_module)
 
     def _run(self, trainer: Trainer, module: Any) -> None:
         self._sampled_step = trainer.global_step

@@ -31,6 +31,9 @@ class ClassifierModule(NoisyTraining):
         network: the backbone, ``network(x_t, log_snr) -> logits``, with the ``num_classes`` of its logits.
         schedule: the noise schedule.
         optimizer, lr_scheduler, seed, channels_last, compile: as for ``NoisyTraining``.
+
+    Raises:
+        ValueError: if the network does not tell its ``num_classes``.
     """
 
     kind = "classifier"
@@ -46,6 +49,11 @@ class ClassifierModule(NoisyTraining):
         compile: bool = False,
     ) -> None:
         super().__init__(network, optimizer, lr_scheduler, seed, channels_last, compile)
+        if not hasattr(network, "num_classes"):
+            raise ValueError(
+                f"its network is a classifier with num_classes logits, and {type(network).__name__} is none: "
+                "choose another network, such as classifier_8 for digits"
+            )
         self.schedule = schedule
         self.classifier = Classifier(network, schedule)
         per_band = (band_metrics(cast(int, network.num_classes)) for _ in range(NUM_BANDS))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Iterable
 from typing import cast
 
@@ -32,7 +33,7 @@ class DiffusionModule(NoisyTraining):
         optimizer, lr_scheduler, seed, channels_last, compile: as for ``NoisyTraining``.
 
     Raises:
-        ValueError: if ``label_dropout`` is not in [0, 1].
+        ValueError: if ``label_dropout`` is not in [0, 1], or the network takes no label.
     """
 
     kind = "diffusion"
@@ -53,6 +54,7 @@ class DiffusionModule(NoisyTraining):
         super().__init__(network, optimizer, lr_scheduler, seed, channels_last, compile)
         if not 0 <= label_dropout <= 1:
             raise ValueError(f"label_dropout must be in [0, 1], got {label_dropout}")
+        _check_takes_labels(network)
         self.schedule = schedule
         self.denoiser = Denoiser(network, schedule, parameterization)
         self.weighting = weighting
@@ -80,3 +82,11 @@ class DiffusionModule(NoisyTraining):
     def _losses(self, batch: Batch, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         x0, eps, t = self.noisy(batch.images, generator)
         return denoising_loss(self.denoiser, x0, batch.labels, t, eps, self.weighting), t
+
+
+def _check_takes_labels(network: nn.Module) -> None:
+    try:
+        inspect.signature(network.forward).bind("x_t", "log_snr", "y")
+    except TypeError as error:
+        name = type(network).__name__
+        raise ValueError(f"its network takes (x_t, log_snr, y), and {name} no label: choose another network") from error

@@ -5,9 +5,10 @@ from __future__ import annotations
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from omegaconf import DictConfig, OmegaConf
+from pytorch_lightning.loggers import Logger
 
 from guided_diffusion.checkpoints import TrainedDiffusion
 from guided_diffusion.checks import check_label_dropout, check_scales
@@ -27,6 +28,7 @@ from guided_diffusion.evaluation import (
 from guided_diffusion.examinations import EXAMINATIONS, Examination
 from guided_diffusion.exhibits import EXHIBITS
 from guided_diffusion.files import cache_dir
+from guided_diffusion.loggers import CSVLogger
 from guided_diffusion.memory import naming_memory
 from guided_diffusion.programs import command
 from guided_diffusion.record import write_record
@@ -56,6 +58,7 @@ def evaluate(config: DictConfig, overrides: Sequence[str] = ()) -> Path:
     data = model.data()
     data.split("test")
     judge_source = build(config.judge)
+    loggers = [build(node) for node in config.logger.values()]
     trainer = build_trainer(config.trainer, [EvaluationProgress()])
     check_whole(trainer.strategy)
 
@@ -72,7 +75,7 @@ def evaluate(config: DictConfig, overrides: Sequence[str] = ()) -> Path:
             examination = EXAMINATIONS[data.kind](data, judge_source, samples, plan)
             rows = _rows(examination, seconds, costs, recipe, plan, data.kind)
             results = Results(rows, {**_about(config, model, data), **examination.about})
-            _write(config, results, output_dir, trainer.strategy.root_device.type)
+            _write(config, results, output_dir, trainer.strategy.root_device.type, loggers)
             shutil.rmtree(folder)
     return output_dir
 
@@ -123,7 +126,7 @@ def _about(config: DictConfig, model: TrainedDiffusion, data: LabelledDataModule
     }
 
 
-def _write(config: DictConfig, results: Results, output_dir: Path, device: str) -> None:
+def _write(config: DictConfig, results: Results, output_dir: Path, device: str, loggers: Sequence[Logger]) -> None:
     output_dir.mkdir(parents=True, exist_ok=True)
     plain = OmegaConf.to_yaml(config, resolve=True)
     (output_dir / "config.yaml").write_text(plain)
@@ -132,8 +135,9 @@ def _write(config: DictConfig, results: Results, output_dir: Path, device: str) 
     save(results, output_dir)
     write_report(results, output_dir, plain, command())
     EXHIBITS[results.kind].show(results)
-    loggers = [build(node) for node in config.logger.values()]
     with finishing(loggers):
         for logger in loggers:
-            logger.log_hyperparams(OmegaConf.to_container(config, resolve=True))
+            if isinstance(logger, CSVLogger):
+                logger.keep(0)  # the table of an earlier evaluation in this folder, which may have other columns
+            logger.log_hyperparams(cast(dict[str, Any], OmegaConf.to_container(config, resolve=True)))
         log_results(loggers, results, output_dir)

@@ -25,7 +25,7 @@ def prepare(config: DictConfig, overrides: Sequence[str], schema: type) -> tuple
     Raises:
         ValueError, FileNotFoundError: for a wrong config or checkpoint.
     """
-    if config.checkpoint is None:
+    if not config.checkpoint:
         raise ValueError("checkpoint is missing: add checkpoint=PATH, for instance outputs/.../checkpoints/last.ckpt")
     check_seed(config.seed)
     model = load(config.checkpoint, weights=config.weights)

@@ -29,13 +29,13 @@ from guided_diffusion.checks import (
 from guided_diffusion.config import TrainConfig, build
 from guided_diffusion.dashboards import finishing
 from guided_diffusion.data import LabelledDataModule
-from guided_diffusion.interruption import STATUS, preemptible
+from guided_diffusion.interruption import preemptible
 from guided_diffusion.loggers import CSVLogger
 from guided_diffusion.loops import ResumableFitLoop
 from guided_diffusion.memory import naming_memory
 from guided_diffusion.model_files import LAST
 from guided_diffusion.modules import NoisyTraining
-from guided_diffusion.programs import command
+from guided_diffusion.programs import TERMINATED, command
 from guided_diffusion.record import write_record
 from guided_diffusion.resume import FINISHED, Start, alone, find_start, forget, mark_finished
 from guided_diffusion.sampling import Recipe
@@ -153,9 +153,14 @@ def _fit(trainer: Trainer, module: NoisyTraining, data: LabelledDataModule, chec
             trainer.fit(module, datamodule=data, ckpt_path=checkpoint, weights_only=True)
     except SIGTERMException:
         if trainer.is_global_zero:
-            again = command() if "resume=" in command() else f"{command()} resume=auto"
-            print(f"\nstopped by a signal after step {trainer.global_step}; to go on: {again}", file=sys.stderr)
-        sys.exit(STATUS)
+            print(f"\nstopped by a signal after step {trainer.global_step}; to go on: {_again()}", file=sys.stderr)
+        sys.exit(TERMINATED)
+
+
+def _again() -> str:
+    """The command that goes on from here, whatever this one began from."""
+    parts = shlex.split(command())
+    return shlex.join([*(part for part in parts if not part.lstrip("+").startswith("resume=")), "resume=auto"])
 
 
 def _check_partners(config: DictConfig, module: NoisyTraining, trait: Trait) -> None:
