@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import math
 import pickle
+import signal
 import sys
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, fields, is_dataclass, replace
@@ -150,6 +152,14 @@ class Chunks(LightningModule):
     def missing(self) -> list[int]:
         """Numbers of the chunks that are not there yet."""
         return [chunk for chunk in range(len(self.plan)) if not self._path(chunk).is_file()]
+
+    def setup(self, stage: str) -> None:
+        self._at_sigterm = signal.getsignal(signal.SIGTERM)
+
+    def on_predict_start(self) -> None:
+        """Let SIGTERM do what it did before: Lightning would note it and sample on to the end."""
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, self._at_sigterm)
 
     def predict_step(self, batch: Tensor, batch_idx: int) -> Tensor:
         for chunk in batch.tolist():

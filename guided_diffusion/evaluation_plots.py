@@ -31,6 +31,9 @@ SHARED_PLOTS = ("accuracy", "frechet_distance", "precision_recall")
 PLOTS_OF_CURVE = ("per_class", "confusion", "strip", "means", "uncertain")
 HEIGHT = 3.8
 """In inches, of a plot without its legend."""
+TEXT_SIZE = (32, 8)
+CORNERS = ((4, 4), (4, -10), (-30, 4), (-30, -10))
+"""In points: what the name of a scale beside its point takes at most, and where it may stand, the best place first."""
 
 
 @dataclass(frozen=True)
@@ -244,15 +247,24 @@ def draw_floors(axes: Axes, lines: Sequence[Curve], measure: str, words: str) ->
 
 
 def _annotate_scales(axes: Axes, curve: Curve, ends_only: bool, taken: list[NDArray[np.float64]]) -> None:
-    """Write each scale beside its point, except where it would cover what stands at one of the ``taken`` places."""
+    """Write each scale, the ends first, at a corner of its point where it covers no text at a ``taken`` place."""
     points = np.array([curve.measured(f"improved_{name}")[0] for name in ("recall", "precision")]).T
     known = [index for index in range(len(points)) if np.isfinite(points[index]).all()]
-    for index in known[:: max(1, len(known) - 1)] if ends_only else known:
+    ends = list(dict.fromkeys(known[:1] + known[-1:]))
+    inch = axes.figure.dpi / np.asarray(axes.bbox.size)  # as a share of the axes
+    for index in ends if ends_only else [*ends, *(index for index in known if index not in ends)]:
         place = axes.transAxes.inverted().transform(axes.transData.transform(points[index]))
-        if all(np.abs(place - other).max() > 0.06 for other in taken):
+        corners = {corner: place + np.array(corner) / 72 * inch for corner in CORNERS}
+        free = [corner for corner, text in corners.items() if not _covered(text, taken, inch)]
+        if free:
             text = f"w = {curve.scales[index]:g}"
-            axes.annotate(text, points[index], xytext=(4, 4), textcoords="offset points", fontsize=7)
-            taken.append(place)
+            axes.annotate(text, points[index], xytext=free[0], textcoords="offset points", fontsize=7)
+            taken.append(corners[free[0]])
+
+
+def _covered(text: NDArray[np.float64], taken: Sequence[NDArray[np.float64]], inch: NDArray[np.float64]) -> bool:
+    """Whether a text at this place would lie on one of the others."""
+    return any((np.abs(text - other) < np.array(TEXT_SIZE) / 72 * inch).all() for other in taken)
 
 
 def _name_classes(panel: Axes, class_names: Sequence[str]) -> None:

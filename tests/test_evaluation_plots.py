@@ -123,9 +123,18 @@ def test_the_floor_of_the_distance_is_dashed(floors, lines, fabricate, drawn):
 def test_the_path_of_precision_and_recall_names_its_scales(fabricate, drawn):
     axes = drawn(save_precision_recall, curves(fabricate())).axes[0]
     assert axes.lines[0].get_xydata()[1] == pytest.approx([2 / 3, 2 / 3])
-    assert [text.get_text() for text in axes.texts] == ["w = 0", "w = 1", "w = 3"]
+    assert [text.get_text() for text in axes.texts] == ["w = 0", "w = 3", "w = 1"]  # the ends first
     crowded = drawn(save_precision_recall, curves(fabricate(EIGHTEEN))).axes[0]
     assert 3 < len(crowded.texts) < 18
+    assert [text.get_text() for text in crowded.texts[:2]] == [
+        f"w = {scale:g}" for scale in (EIGHTEEN[0], EIGHTEEN[-1])
+    ]
+
+
+def test_the_ends_of_two_paths_from_one_point_are_named_beside_it(fabricate, drawn):
+    axes = drawn(save_precision_recall, curves(fabricate(jobs=[{"seed": "0"}, {"seed": "1"}]))).axes[0]
+    places = {(text.xy[0], text.xy[1], text.xyann) for text in axes.texts}
+    assert len(places) == len(axes.texts) == 6
 
 
 def test_the_accuracy_of_a_class_is_the_share_of_its_samples(fabricate):
