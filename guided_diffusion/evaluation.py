@@ -157,7 +157,7 @@ class Chunks(LightningModule):
         self._at_sigterm = signal.getsignal(signal.SIGTERM)
 
     def on_predict_start(self) -> None:
-        """Let SIGTERM do what it did before: Lightning would note it and sample on to the end."""
+        """Let SIGTERM do what it did before: Lightning would first tell the other processes, which may not listen."""
         if threading.current_thread() is threading.main_thread():
             signal.signal(signal.SIGTERM, self._at_sigterm)
 

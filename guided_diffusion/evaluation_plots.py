@@ -126,6 +126,7 @@ def save_precision_recall(lines: Sequence[Curve], path: Path) -> None:
         recall, precision = curve.measured("improved_recall")[0], curve.measured("improved_precision")[0]
         axes.plot(recall, precision, marker="o", markersize=4, color=colour, label=curve.name)
     axes.margins(0.12)
+    axes.autoscale_view()  # or the texts would be placed on the limits of an empty plot
     taken: list[NDArray[np.float64]] = []
     for curve in lines:
         _annotate_scales(axes, curve, len(lines) > 3, taken)

@@ -37,7 +37,7 @@ def read(arguments: list[str]) -> ExportConfig:
     unknown = [argument for argument in arguments if "=" not in argument]
     if unknown:
         raise ValueError(f"{unknown[0]} is no key=value. {USAGE}")
-    empty = [argument for argument in arguments if argument.endswith("=")]
+    empty = [argument for argument in arguments if not argument.partition("=")[2]]
     if empty:
         raise ValueError(f"{empty[0]} is empty. {USAGE}")
     config = OmegaConf.merge(OmegaConf.structured(ExportConfig), OmegaConf.from_dotlist(arguments))

@@ -11,27 +11,7 @@ from types import FrameType
 from pytorch_lightning import Trainer
 from pytorch_lightning.utilities.exceptions import SIGTERMException
 
-from guided_diffusion.programs import Terminated, handling
-
-
-class _Patience:
-    """What SIGTERM does beside Lightning's own handler, which lets the training stop after the step."""
-
-    def __init__(self) -> None:
-        self.at_once = False
-
-    def __call__(self, number: int, frame: FrameType | None) -> None:
-        if not self.lightning_listens():
-            raise Terminated
-        if self.at_once:
-            raise SIGTERMException
-
-    def lightning_listens(self) -> bool:
-        """It puts its handler before this one while its trainer runs."""
-        return signal.getsignal(signal.SIGTERM) is not self
-
-
-_patience = _Patience()
+from guided_diffusion.programs import Handler, Terminated, handling
 
 
 def preemptible() -> AbstractContextManager[None]:
@@ -41,19 +21,40 @@ def preemptible() -> AbstractContextManager[None]:
     step, elsewhere, and put the job in the queue once more; ``sbatch --requeue`` does that, and ``resume=auto`` the
     rest.
     """
-    return handling({signal.SIGTERM: _patience, signal.SIGUSR1: _terminate, signal.SIGINT: _terminate_or_interrupt})
+    handlers: dict[int, Handler] = {
+        signal.SIGTERM: _leave_to_lightning,
+        signal.SIGUSR1: _terminate,
+        signal.SIGINT: _terminate_or_interrupt,
+    }
+    return handling(handlers)
 
 
 @contextmanager
 def stopping_at_once(trainer: Trainer) -> Iterator[None]:
-    """After the last step, which is saved, a signal need not wait for what follows; nor one that has come already."""
+    """After the last step, which is saved, SIGTERM need not wait for what follows; nor one that has come already.
+
+    Lightning would note it, and tell the other processes, which may be waiting for this one.
+    """
     if trainer.received_sigterm:
         raise SIGTERMException
-    _patience.at_once = True
-    try:
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        if trainer.strategy.launcher is not None:
+            trainer.strategy.launcher.kill(signal.SIGTERM)
+        raise SIGTERMException
+
+    with handling({signal.SIGTERM: stop}):
         yield
-    finally:
-        _patience.at_once = False
+
+
+def _leave_to_lightning(number: int, frame: FrameType | None) -> None:
+    """Its handler comes before this one while its trainer runs."""
+    if not _lightning_listens():
+        raise Terminated
+
+
+def _lightning_listens() -> bool:
+    return signal.getsignal(signal.SIGTERM) is not _leave_to_lightning
 
 
 def _terminate(number: int, frame: FrameType | None) -> None:
@@ -63,6 +64,6 @@ def _terminate(number: int, frame: FrameType | None) -> None:
 def _terminate_or_interrupt(number: int, frame: FrameType | None) -> None:
     """At once where Lightning does not listen."""
     signal.signal(signal.SIGINT, signal.default_int_handler)
-    if not _patience.lightning_listens():
+    if not _lightning_listens():
         raise KeyboardInterrupt
     _terminate(number, frame)

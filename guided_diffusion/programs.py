@@ -44,6 +44,9 @@ GO_ON = {
 }
 """After Ctrl-C or SIGTERM."""
 
+Handler = Callable[[int, FrameType | None], None]
+"""Of a signal."""
+
 FAILED = "failed.txt"
 """Of a sweep: a line for each job that failed."""
 
@@ -116,7 +119,7 @@ def program(task: Callable[[DictConfig], object], config_name: str) -> Callable[
 
 
 @contextmanager
-def handling(handlers: Mapping[int, Callable[[int, FrameType | None], None]]) -> Iterator[None]:
+def handling(handlers: Mapping[int, Handler]) -> Iterator[None]:
     """Let these functions answer these signals. Only the main thread can: elsewhere nothing changes."""
     if threading.current_thread() is not threading.main_thread():
         yield

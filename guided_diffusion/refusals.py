@@ -117,8 +117,9 @@ def _keys(program: str, options: tuple[str, ...]) -> frozenset[str]:
 
 def _groups(program: str) -> Iterator[str]:
     """Those that the program has options of; an experiment is of a training, and is added."""
-    defaults = OmegaConf.load(Path(CONFIG_PATH) / f"{program}.yaml").defaults
-    yield from (str(group) for default in defaults if isinstance(default, DictConfig) for group in default)
+    for default in OmegaConf.load(Path(CONFIG_PATH) / f"{program}.yaml").defaults:
+        if isinstance(default, DictConfig):
+            yield from (str(group).removeprefix("override ") for group in default)
     if program == "train":
         yield "+experiment"
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -127,6 +128,10 @@ class JobLauncher(_SubprocessScriptLauncher):
     def _children(self) -> Iterator[None]:
         try:
             yield
+        except KeyboardInterrupt:
+            self.kill(signal.SIGTERM)
+            self._end(SECONDS_TO_END / 4)
+            raise
         except BaseException:
             self._end(SECONDS_TO_END / 4)  # what made this process fail may be an error that a child is about to tell
             raise
@@ -167,7 +172,18 @@ class SpawnLauncher(_MultiProcessingLauncher):
 
     def launch(self, function: Callable, *args: Any, trainer: Trainer | None = None, **kwargs: Any) -> Any:
         with _environment_of_a_job():
-            return super().launch(function, *args, trainer=trainer, **kwargs)
+            try:
+                return super().launch(function, *args, trainer=trainer, **kwargs)
+            except KeyboardInterrupt:
+                self._end()
+                raise
+
+    def _end(self) -> None:
+        """The other processes save, if they train; what doesn't end in time is killed."""
+        self.kill(signal.SIGTERM)
+        for child in self.procs:
+            child.join(SECONDS_TO_END / 4)
+            child.kill()
 
 
 def _job_launcher(trainer: Trainer, launcher: _SubprocessScriptLauncher) -> JobLauncher:

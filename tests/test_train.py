@@ -223,20 +223,35 @@ def test_what_the_last_line_says_can_be_typed_into_a_shell(minimal, tmp_path):
         assert arrays["labels"].tolist() == [label for label in range(10) for _ in range(8)]
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_told_to_stop_while_it_samples_at_the_end_it_does(number, call, tiny, monkeypatch, tmp_path):
-    def told(*arguments):
-        signal.raise_signal(number)
+@pytest.fixture
+def stopped_at_the_end(call, tiny, monkeypatch):
+    """Told to stop while it samples at the end."""
 
-    with monkeypatch.context() as patch:
-        patch.setattr(AccuracyByScale, "sample", told)
-        stopped = call("train", *tiny, "resume=null", "output_dir=here")
-    assert stopped.status == 143
-    again = shlex.split(stopped.err.splitlines()[-1].partition("to go on: ")[2])[3:]
+    def stopped(number, *overrides):
+        with monkeypatch.context() as patch:
+            patch.setattr(AccuracyByScale, "sample", lambda *arguments: signal.raise_signal(number))
+            called = call("train", *tiny, *overrides)
+        assert called.status == 143
+        return shlex.split(called.err.splitlines()[-1].partition("to go on: ")[2])[3:]
+
+    return stopped
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_told_to_stop_while_it_samples_at_the_end_it_does(number, stopped_at_the_end, call, tiny, tmp_path):
+    again = stopped_at_the_end(number, "resume=null", "output_dir=here")
     assert again == [*tiny, "output_dir=here", "resume=auto"]
     assert not (tmp_path / "here" / "accuracy_by_scale.csv").exists()
     assert call("train", *again).status == 0
     assert len(rows(tmp_path / "here" / "accuracy_by_scale.csv")) == 3
+
+
+def test_stopped_once_more_it_goes_on_where_it_was_told_to(stopped_at_the_end, call, tiny, tmp_path):
+    stopped_at_the_end(signal.SIGTERM, "output_dir=elsewhere")
+    again = stopped_at_the_end(signal.SIGTERM, "resume=elsewhere")
+    assert again == [*tiny, f"resume={tmp_path / 'elsewhere'}"]
+    assert call("train", *again).status == 0
+    assert (tmp_path / "elsewhere" / "finished.txt").is_file()
 
 
 # Points

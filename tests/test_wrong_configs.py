@@ -123,6 +123,7 @@ SINGLE = {
         ("scales=[1,2]", "did you mean guidance.scale?"),
         ("data=mnist", "there is no data to set"),
         ("output_dir=", "output_dir is empty"),
+        ("output_dir=RUN", "is the folder of a training, to be kept: choose another"),
         ("checkpoint=", "checkpoint is missing"),
     ],
     "evaluate": [
@@ -245,7 +246,7 @@ def test_a_wrong_config_ends_in_one_line_that_names_the_key(
 @pytest.mark.parametrize("program", list(SINGLE))
 def test_each_of_these_is_refused(program, call, tiny, run_dir, tmp_path):
     for override, name in SINGLE[program]:
-        called = call(program, *start(program, tiny, run_dir), *override.split())
+        called = call(program, *start(program, tiny, run_dir), *override.replace("RUN", str(run_dir)).split())
         check(called, override, name, tmp_path)
 
 

@@ -87,6 +87,8 @@ class DiffusionModule(NoisyTraining):
 def _check_takes_labels(network: nn.Module) -> None:
     try:
         inspect.signature(network.forward).bind("x_t", "log_snr", "y")
+    except ValueError:  # it has no signature to be asked
+        return
     except TypeError as error:
         name = type(network).__name__
         raise ValueError(f"its network takes (x_t, log_snr, y), and {name} no label: choose another network") from error

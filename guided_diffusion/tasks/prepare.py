@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, cast
 
 from omegaconf import DictConfig, OmegaConf
@@ -10,6 +11,7 @@ from omegaconf import DictConfig, OmegaConf
 from guided_diffusion.checkpoints import TrainedDiffusion, check_guidance, load
 from guided_diffusion.checks import check_recipe, check_seed
 from guided_diffusion.config import build, use_recipe_of_training
+from guided_diffusion.model_files import LAST
 from guided_diffusion.sampling import Recipe
 from guided_diffusion.signatures import check_config
 
@@ -27,6 +29,8 @@ def prepare(config: DictConfig, overrides: Sequence[str], schema: type) -> tuple
     """
     if not config.checkpoint:
         raise ValueError("checkpoint is missing: add checkpoint=PATH, for instance outputs/.../checkpoints/last.ckpt")
+    if (Path(config.output_dir) / LAST.parent).is_dir():
+        raise ValueError(f"output_dir: {config.output_dir} is the folder of a training, to be kept: choose another")
     check_seed(config.seed)
     model = load(config.checkpoint, weights=config.weights)
     use_recipe_of_training(config, model.config, overrides)

@@ -85,7 +85,7 @@ def _run(config: DictConfig, start: Start) -> None:
         with finishing(trainer.loggers):
             for logger in trainer.loggers:
                 logger.log_hyperparams(plain)
-            _fit(trainer, module, data, start.checkpoint)
+            _fit(trainer, module, data, start)
         if trainer.is_global_zero:
             mark_finished(start.folder)
     _announce(start.folder, module.kind)
@@ -147,20 +147,23 @@ def _prepare(loggers: Sequence[Logger], start: Start) -> None:
             logger.keep(start.rows)
 
 
-def _fit(trainer: Trainer, module: NoisyTraining, data: LabelledDataModule, checkpoint: Path | None) -> None:
+def _fit(trainer: Trainer, module: NoisyTraining, data: LabelledDataModule, start: Start) -> None:
     try:
         with preemptible(), naming_memory("data.batch_size"):
-            trainer.fit(module, datamodule=data, ckpt_path=checkpoint, weights_only=True)
+            trainer.fit(module, datamodule=data, ckpt_path=start.checkpoint, weights_only=True)
     except SIGTERMException:
         if trainer.is_global_zero:
-            print(f"\nstopped by a signal after step {trainer.global_step}; to go on: {_again()}", file=sys.stderr)
+            again = _again(start.folder)
+            print(f"\nstopped by a signal after step {trainer.global_step}; to go on: {again}", file=sys.stderr)
         sys.exit(TERMINATED)
 
 
-def _again() -> str:
-    """The command that goes on from here, whatever this one began from."""
+def _again(folder: Path) -> str:
+    """The command that goes on from here: ``auto`` would not look in the folder of a run that was named."""
     parts = shlex.split(command())
-    return shlex.join([*(part for part in parts if not part.lstrip("+").startswith("resume=")), "resume=auto"])
+    resumes = [part for part in parts if part.lstrip("+").startswith("resume=")]
+    named = bool(resumes) and resumes[-1].partition("=")[2] not in ("auto", "null")
+    return shlex.join([*(part for part in parts if part not in resumes), f"resume={folder if named else 'auto'}"])
 
 
 def _check_partners(config: DictConfig, module: NoisyTraining, trait: Trait) -> None:
