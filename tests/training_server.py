@@ -70,11 +70,11 @@ def amid_table(at, sign):
 def moment(at, sign):
     """So many seconds after the first step that begins at this one or later, in whatever is done then."""
     step, seconds = at
-    begin = Resumable.on_train_batch_start
+    begin, timer = Resumable.on_train_batch_start, threading.Timer(seconds, os.kill, (os.getpid(), sign))
 
     def starting(self, trainer, *arguments):
-        if trainer.global_step >= step:
-            threading.Timer(seconds, os.kill, (os.getpid(), sign)).start()
+        if trainer.global_step >= step and not timer.ident:  # once: more signals may come when nothing handles them
+            timer.start()
         return begin(self, trainer, *arguments)
 
     Resumable.on_train_batch_start = starting
