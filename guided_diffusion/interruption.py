@@ -11,7 +11,7 @@ from types import FrameType
 from pytorch_lightning import Trainer
 from pytorch_lightning.utilities.exceptions import SIGTERMException
 
-from guided_diffusion.programs import Handler, Terminated, handling
+from guided_diffusion.signals import Handler, Terminated, handling
 
 
 def preemptible() -> AbstractContextManager[None]:

@@ -8,9 +8,8 @@ import os
 import shlex
 import signal
 import sys
-import threading
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
@@ -29,23 +28,17 @@ from omegaconf.errors import OmegaConfBaseException
 
 from guided_diffusion.config import CONFIG_PATH, register
 from guided_diffusion.refusals import check_flags, explain
+from guided_diffusion.signals import INTERRUPTED, TERMINATED, Terminated, handling
 
 log = logging.getLogger(__name__)
 
 USER_ERRORS = (ValueError, OSError, OmegaConfBaseException, HydraException)
-
-INTERRUPTED = 128 + signal.SIGINT
-TERMINATED = 128 + signal.SIGTERM
-"""Statuses of a program that Ctrl-C, or SIGTERM or SIGUSR1, has ended, as shells have them."""
 
 GO_ON = {
     "train": "; resume=auto goes on from the last checkpoint, if there is one",
     "evaluate": "; what has been sampled is kept: the same command goes on from there",
 }
 """After Ctrl-C or SIGTERM."""
-
-Handler = Callable[[int, FrameType | None], None]
-"""Of a signal."""
 
 FAILED = "failed.txt"
 """Of a sweep: a line for each job that failed."""
@@ -54,10 +47,6 @@ _failed_sweeps: list[Path] = []
 _folders: list[Path] = []
 """Of the run and those it is in, the innermost first; and which of them are new."""
 _new_folders: list[Path] = []
-
-
-class Terminated(KeyboardInterrupt):
-    """SIGTERM or SIGUSR1 ends a program in the way that Ctrl-C does."""
 
 
 def program(task: Callable[[DictConfig], object], config_name: str) -> Callable[[], None]:
@@ -116,20 +105,6 @@ def program(task: Callable[[DictConfig], object], config_name: str) -> Callable[
             sys.exit(1)
 
     return main
-
-
-@contextmanager
-def handling(handlers: Mapping[int, Handler]) -> Iterator[None]:
-    """Let these functions answer these signals. Only the main thread can: elsewhere nothing changes."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = {number: signal.signal(number, handler) for number, handler in handlers.items()}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 def _end(number: int, frame: FrameType | None) -> None:

@@ -128,11 +128,9 @@ class JobLauncher(_SubprocessScriptLauncher):
     def _children(self) -> Iterator[None]:
         try:
             yield
-        except KeyboardInterrupt:
-            self.kill(signal.SIGTERM)
-            self._end(SECONDS_TO_END / 4)
-            raise
-        except BaseException:
+        except BaseException as error:
+            if isinstance(error, KeyboardInterrupt):
+                self.kill(signal.SIGTERM)
             self._end(SECONDS_TO_END / 4)  # what made this process fail may be an error that a child is about to tell
             raise
         self._end(SECONDS_TO_END)

@@ -219,7 +219,7 @@ def test_the_program_prints_the_table_and_says_where_the_page_is(call, checkpoin
 
 def test_a_sweep_ends_in_one_table_and_one_page(call, checkpoint, classifier_run, tmp_path):
     classifier = classifier_run / "checkpoints" / "last.ckpt"
-    varied = ["guidance=cfg,classifier", "scales=[0,2]", "seed=0,1"]
+    varied = ["guidance=cfg,classifier", "guidance.scale=0,2", "seed=0,1"]
     called = call("evaluate", "-m", f"checkpoint={checkpoint}", f"classifier={classifier}", *SMALL, *varied)
     assert called.status == 0, called.err
     (sweep,) = (tmp_path / "outputs" / "evaluations").iterdir()
@@ -233,7 +233,7 @@ def test_a_sweep_ends_in_one_table_and_one_page(call, checkpoint, classifier_run
     }
     assert (sweep / "report.html").is_file()
     assert len(read(sweep).rows) == 8
-    assert called.out.splitlines()[-1].startswith(f"8 rows of 4 jobs are in {sweep / 'results.csv'}: open ")
+    assert called.out.splitlines()[-1].startswith(f"8 rows of 8 jobs are in {sweep / 'results.csv'}: open ")
 
 
 def test_a_sweep_of_which_a_job_fails_says_which_and_gathers_the_others(call, checkpoint, tmp_path):

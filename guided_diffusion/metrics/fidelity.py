@@ -154,10 +154,7 @@ def kernel_discrepancies_up_to_a_constant(
     weights: Float[Tensor, "r n"],
     kernel: Callable[[Tensor, Tensor], Tensor] = _cubic,
 ) -> Float[Tensor, " r"]:
-    """``kernel_discrepancies`` without its first term, sum_{i != j} k(x_i, x_j) / (m (m - 1)), for differences of rows.
-
-    That term is the same for every row of weights, and costs as much as the others.
-    """
+    """``kernel_discrepancies`` without its first term, which is the same for every row of weights."""
     real, generated, weights = real.double(), generated.double(), weights.double()
     between = torch.cat([kernel(generated[rows], real).mean(1) for rows in _chunks(len(generated))])
     return pair_mean(generated, weights, kernel) - 2 * (weights @ between) / weights.sum(1)

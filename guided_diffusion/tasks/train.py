@@ -35,11 +35,12 @@ from guided_diffusion.loops import ResumableFitLoop
 from guided_diffusion.memory import naming_memory
 from guided_diffusion.model_files import LAST
 from guided_diffusion.modules import NoisyTraining
-from guided_diffusion.programs import TERMINATED, command
+from guided_diffusion.programs import command
 from guided_diffusion.record import write_record
 from guided_diffusion.resume import FINISHED, Start, alone, find_start, forget, mark_finished
 from guided_diffusion.sampling import Recipe
 from guided_diffusion.sharing import WEIGHTS_FROM, trained_once
+from guided_diffusion.signals import TERMINATED
 from guided_diffusion.signatures import check_config
 from guided_diffusion.strategies import build_trainer
 
