@@ -27,8 +27,8 @@ from guided_diffusion.denoisers import Denoiser
 from guided_diffusion.guidance import ClassifierFree
 from guided_diffusion.losses import Uniform, denoising_loss, stratified_times
 from guided_diffusion.networks import UNet
+from guided_diffusion.recipe import Recipe
 from guided_diffusion.samplers import Sampler, ddim
-from guided_diffusion.sampling import Recipe
 from guided_diffusion.schedules import Cosine
 
 NETWORKS = Path(__file__).parents[1] / "conf" / "network"

@@ -1,12 +1,6 @@
 """A research framework for guided diffusion."""
 
-import os
 from typing import TYPE_CHECKING, Any
-
-# Threads that wait for each other by spinning stall small operations wherever cores are shared: two trainings of
-# the digits side by side on two cores took 800 ms a step, and take 207 ms so; one alone takes 118 ms for 96 ms.
-# It works where torch is not imported yet, as in the programs; your own setting wins.
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 if TYPE_CHECKING:
     from guided_diffusion.checkpoints import load, load_classifier

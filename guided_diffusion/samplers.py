@@ -23,9 +23,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from guided_diffusion.arguments import check_positive
 from guided_diffusion.denoisers import Denoise, Labels
 from guided_diffusion.schedules import Schedule
+from guided_diffusion.utils.validation import check_positive
 
 Draw = Callable[[torch.Size], Tensor]
 """``draw(shape)``: fresh standard normal noise, for samplers that add some on the way."""

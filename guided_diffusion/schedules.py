@@ -19,7 +19,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from guided_diffusion.arguments import check_positive
+from guided_diffusion.utils.validation import check_positive
 
 
 class Schedule(ABC):

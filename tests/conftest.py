@@ -30,15 +30,15 @@ jaxtyping.install_import_hook("guided_diffusion", "beartype.beartype(conf=bearty
 
 from guided_diffusion.denoisers import Denoiser, Labels, Prediction  # noqa: E402
 from guided_diffusion.networks import UNet  # noqa: E402
-from guided_diffusion.oracles import GaussianMixture  # noqa: E402
+from guided_diffusion.oracles.gaussian_mixture import GaussianMixture  # noqa: E402
 from guided_diffusion.schedules import Cosine, LinearBeta, Schedule  # noqa: E402
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
     from pytorch_lightning import Callback, Trainer
 
-    from guided_diffusion.modules import DiffusionModule
-    from guided_diffusion.results import Results
+    from guided_diffusion.evaluation.results import Results
+    from guided_diffusion.training.modules import DiffusionModule
 
 F64 = torch.float64
 
@@ -206,7 +206,7 @@ def compose() -> Callable[..., DictConfig]:
     """The config of a program with these overrides."""
     from hydra import compose, initialize_config_dir
 
-    from guided_diffusion.config import CONFIG_PATH, register
+    from guided_diffusion.cli.config import CONFIG_PATH, register
 
     @functools.cache
     def composed(program: str, *overrides: str) -> DictConfig:
@@ -229,8 +229,8 @@ def fit(compose: Callable[..., DictConfig], tmp_path: Path) -> Callable[..., tup
     from omegaconf import OmegaConf
     from pytorch_lightning.callbacks import Checkpoint, ProgressBar
 
-    from guided_diffusion.checkpoints import build_network, make_record
-    from guided_diffusion.config import build
+    from guided_diffusion.checkpoints.loading import build_network, make_record
+    from guided_diffusion.utils.instantiate import build
 
     def fitted(
         *overrides: str,
@@ -261,7 +261,7 @@ def fit(compose: Callable[..., DictConfig], tmp_path: Path) -> Callable[..., tup
 @pytest.fixture(scope="session")
 def run_dir(compose: Callable[..., DictConfig], tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of a tiny training; to be read only."""
-    from guided_diffusion.train import train
+    from guided_diffusion.cli.train import train
 
     return train(compose(*TINY, output_dir=tmp_path_factory.mktemp("run")))
 
@@ -269,7 +269,7 @@ def run_dir(compose: Callable[..., DictConfig], tmp_path_factory: pytest.TempPat
 @pytest.fixture(scope="session")
 def points_run(compose: Callable[..., DictConfig], tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of a tiny training on points; to be read only."""
-    from guided_diffusion.train import train
+    from guided_diffusion.cli.train import train
 
     return train(compose("+experiment=cfg_patterns", *TINY_POINTS, output_dir=tmp_path_factory.mktemp("points")))
 
@@ -277,7 +277,7 @@ def points_run(compose: Callable[..., DictConfig], tmp_path_factory: pytest.Temp
 @pytest.fixture(scope="session")
 def classifier_run(compose: Callable[..., DictConfig], run_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of a tiny training of a classifier, which guides the model of ``run_dir``; to be read only."""
-    from guided_diffusion.train import train
+    from guided_diffusion.cli.train import train
 
     guide = f"callbacks.guide={run_dir / 'checkpoints' / 'last.ckpt'}"
     return train(compose(*CLASSIFIER, *TINY, guide, output_dir=tmp_path_factory.mktemp("classifier")))
@@ -325,7 +325,7 @@ def fabricate() -> Callable[..., Results]:
     """Results with these scales, classes, channels and options of sweep jobs; ``nan`` spoils the last scale."""
     import numpy as np
 
-    from guided_diffusion.results import COLUMNS, Interval, Pictures, Result, Results
+    from guided_diffusion.evaluation.results import COLUMNS, Interval, Pictures, Result, Results
 
     outside = {"accuracy_low", "accuracy_high", "fld_floor"}
     measures = [name for name in COLUMNS[COLUMNS.index("accuracy") : COLUMNS.index("nfe")] if name not in outside]

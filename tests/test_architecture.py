@@ -12,19 +12,28 @@ import guided_diffusion
 from guided_diffusion.schedules import Cosine, perturb
 
 PACKAGE = Path(guided_diffusion.__file__).parent
-CORE = {  # what each part may import of the package, besides itself and ``arguments``
-    "arguments": set(),
+CORE = {  # what each noun of the core may import of the package, besides itself and ``utils.validation``
     "schedules": set(),
     "denoisers": {"schedules"},
+    "classifiers": {"schedules"},
     "losses": {"schedules", "denoisers", "classifiers"},
     "oracles": {"schedules", "denoisers"},
-    "targets": {"schedules", "denoisers", "oracles"},
-    "classifiers": {"schedules"},
     "guidance": {"schedules", "denoisers", "classifiers"},
     "samplers": {"schedules", "denoisers"},
     "networks": {"denoisers"},
-    "sampling": {"schedules", "denoisers", "guidance", "samplers"},
+    "recipe": {"schedules", "denoisers", "guidance", "samplers"},
 }
+FLOORS = [
+    {"utils"},
+    set(CORE),
+    {"data"},
+    {"checkpoints"},
+    {"evaluation"},
+    {"training"},
+    {"cli"},
+    {"train", "sample", "evaluate", "export"},
+]
+"""The rule of arrows: a module imports from its own floor and the floors before it only."""
 
 
 def files(part):
@@ -48,11 +57,30 @@ def test_the_core_imports_torch_and_itself_only(part):
         assert {name.partition(".")[0] for name in imports(file)} <= allowed, file
 
 
+def imported(part):
+    """The parts of the package that a part imports, ``utils`` with its module."""
+    for file in files(part):
+        for name in imports(file):
+            if name.startswith("guided_diffusion."):
+                package, _, rest = name.removeprefix("guided_diffusion.").partition(".")
+                yield f"utils.{rest.partition('.')[0]}" if package == "utils" else package
+
+
 @pytest.mark.parametrize("part", CORE)
 def test_arrows_within_the_core_point_one_way(part):
-    for file in files(part):
-        parts = {name.split(".")[1] for name in imports(file) if name.startswith("guided_diffusion.")}
-        assert parts <= CORE[part] | {part, "arguments"}, file
+    assert set(imported(part)) <= CORE[part] | {part, "utils.validation"}
+
+
+@pytest.mark.parametrize(("floor", "part"), [(n, part) for n, parts in enumerate(FLOORS) for part in sorted(parts)])
+def test_a_module_imports_from_the_floors_before_it_only(floor, part):
+    below = set().union(*FLOORS[: floor + 1])
+    assert {name.partition(".")[0] for name in imported(part)} <= below
+
+
+def test_every_entry_of_the_package_has_a_floor():
+    entries = {path.stem for path in PACKAGE.iterdir() if path.stem not in ("__init__", "__pycache__")}
+    assert entries <= set().union(*FLOORS)
+    assert len(entries) < 20
 
 
 def test_the_package_never_imports_what_is_built_on_it():

@@ -6,7 +6,7 @@ import torch
 
 from guided_diffusion.denoisers import Prediction
 from guided_diffusion.guidance import ClassifierFree
-from guided_diffusion.oracles import GaussianMixture
+from guided_diffusion.oracles.gaussian_mixture import GaussianMixture
 from guided_diffusion.samplers import (
     SampleNoise,
     Sampler,

@@ -55,7 +55,7 @@ def test_the_programs_of_the_wheel_find_their_configuration(wheel, tmp_path):
     environment = {"PYTHONPATH": str(tmp_path / "site"), "PATH": "/usr/bin:/bin", "OMP_NUM_THREADS": "1"}
     shown = subprocess.run(help_of, cwd=tmp_path, env=environment, capture_output=True, text=True, check=True)
     assert "name: cfg_mnist" in shown.stdout
-    code = "import guided_diffusion.config as c; print(c.CONFIG_PATH)"
+    code = "import guided_diffusion.cli.config as c; print(c.CONFIG_PATH)"
     found = subprocess.run(
         [sys.executable, "-c", code], cwd=tmp_path, env=environment, capture_output=True, text=True, check=True
     )

@@ -23,8 +23,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from guided_diffusion.evaluation_plots import Curve, draw_against_scale, spread_scales
-from guided_diffusion.results import Interval, Result, read, write_csv
+from guided_diffusion.evaluation.plots.curves import Curve, draw_against_scale, spread_scales
+from guided_diffusion.evaluation.results import Interval, Result, read, write_csv
 
 PUBLISHED = {0: 0.7, 0.5: 0.85, 1: 0.935, 2: 0.97, 3: 0.94, 5: 0.84, 7.5: 0.655, 10: 0.385, 20: 0.15}
 """Of mnist-diffusion-cfg-analysis, by its s = w - 1."""

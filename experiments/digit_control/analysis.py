@@ -22,9 +22,9 @@ from torch import Tensor
 from torchmetrics.functional.classification import multiclass_confusion_matrix
 
 from guided_diffusion import load
-from guided_diffusion.metrics import JudgeSource
-from guided_diffusion.plots import grid
-from guided_diffusion.results import Result, read, write_csv
+from guided_diffusion.evaluation.judge import JudgeSource
+from guided_diffusion.evaluation.plots.image_grid import grid
+from guided_diffusion.evaluation.results import Result, read, write_csv
 
 GREYS = 8
 """Shades of grey in the picture of all samples, which keep the file small."""

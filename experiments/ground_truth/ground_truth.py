@@ -25,10 +25,10 @@ from guided_diffusion import load
 from guided_diffusion.data import Patterns
 from guided_diffusion.denoisers import Denoise
 from guided_diffusion.guidance import ClassifierFree, ClassifierGuidance
-from guided_diffusion.oracles import GaussianMixture
+from guided_diffusion.oracles.gaussian_mixture import GaussianMixture
+from guided_diffusion.oracles.powered_mixture import PoweredMixture
 from guided_diffusion.samplers import ddim, ddpm, dpmpp_2m, heun, uniform_times
 from guided_diffusion.schedules import Cosine
-from guided_diffusion.targets import PoweredMixture
 
 SCALES = (0.0, 1.0, 2.0, 4.0)
 STEPS = (10, 25, 50, 200)

@@ -18,16 +18,16 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from guided_diffusion import load
-from guided_diffusion.checkpoints import TrainedDiffusion
-from guided_diffusion.config import fast_precision
-from guided_diffusion.evaluation import Watched, saturation
-from guided_diffusion.evaluation_plots import spread_scales
+from guided_diffusion.checkpoints.loading import TrainedDiffusion
+from guided_diffusion.evaluation.chunks import Watched, saturation
+from guided_diffusion.evaluation.judge import Judge, JudgeSource
+from guided_diffusion.evaluation.plots.curves import spread_scales
+from guided_diffusion.evaluation.plots.image_grid import save_labelled_grid
+from guided_diffusion.evaluation.results import write_csv
 from guided_diffusion.guidance import Clip, NoThreshold, Wrapper
-from guided_diffusion.metrics import Judge, JudgeSource
-from guided_diffusion.plots import save_labelled_grid
-from guided_diffusion.results import write_csv
+from guided_diffusion.recipe import Recipe
 from guided_diffusion.samplers import Sampler
-from guided_diffusion.sampling import Recipe
+from guided_diffusion.utils.precision import fast_precision
 
 SCALES = tuple(1.0 + s for s in (0, 0.25, 0.5, 0.75, 1, 1.25, 1.5, 1.75, 2, 2.5, 3, 3.5, 4, 5, 7.5, 10, 15, 20))
 LESSON = (1.0, 2.0, 4.0, 7.0, 10.0, 20.0)

@@ -16,8 +16,8 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from guided_diffusion import load
-from guided_diffusion.evaluation_plots import Curve, curves, draw_against_scale, draw_floors, spread_scales
-from guided_diffusion.results import read, write_csv
+from guided_diffusion.evaluation.plots.curves import Curve, curves, draw_against_scale, draw_floors, spread_scales
+from guided_diffusion.evaluation.results import read, write_csv
 
 MEASURES = {
     "accuracy": "judge accuracy",

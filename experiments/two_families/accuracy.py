@@ -17,13 +17,15 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from torchmetrics.functional.classification import multiclass_accuracy
 
-from guided_diffusion.checkpoints import check_match, load, load_classifier
-from guided_diffusion.config import build, fast_precision
-from guided_diffusion.evaluation_plots import spread_scales
+from guided_diffusion.checkpoints.compatibility import check_match
+from guided_diffusion.checkpoints.loading import load, load_classifier
+from guided_diffusion.evaluation.judge import JudgeSource
+from guided_diffusion.evaluation.plots.curves import spread_scales
 from guided_diffusion.guidance import ClassifierFree, ClassifierGuidance
-from guided_diffusion.metrics import JudgeSource
+from guided_diffusion.recipe import Recipe
 from guided_diffusion.samplers import Sampler
-from guided_diffusion.sampling import Recipe
+from guided_diffusion.utils.instantiate import build
+from guided_diffusion.utils.precision import fast_precision
 
 SCALES = (0.0, 0.5, 1.0, 1.5, 2.0, 3.0, 5.0, 8.0, 16.0)
 COLUMNS = ("method", "scale", "accuracy", "num_samples", "judge_ceiling", "sampler", "steps")

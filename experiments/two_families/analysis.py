@@ -14,8 +14,8 @@ from pathlib import Path
 import numpy as np
 from matplotlib.figure import Figure
 
-from guided_diffusion.evaluation_plots import Curve, curves, draw_against_scale, draw_floors, spread_scales
-from guided_diffusion.results import read, write_csv
+from guided_diffusion.evaluation.plots.curves import Curve, curves, draw_against_scale, draw_floors, spread_scales
+from guided_diffusion.evaluation.results import read, write_csv
 
 NAMES = {
     "ClassifierFree": "classifier-free",

@@ -15,12 +15,12 @@ from time import process_time
 import torch
 
 from guided_diffusion import load
-from guided_diffusion.checkpoints import load_classifier
-from guided_diffusion.config import fast_precision
+from guided_diffusion.checkpoints.loading import load_classifier
+from guided_diffusion.evaluation.results import write_csv
 from guided_diffusion.guidance import ClassifierFree, ClassifierGuidance, Guidance
-from guided_diffusion.results import write_csv
+from guided_diffusion.recipe import Recipe
 from guided_diffusion.samplers import Sampler
-from guided_diffusion.sampling import Recipe
+from guided_diffusion.utils.precision import fast_precision
 
 ROUNDS = 3
 

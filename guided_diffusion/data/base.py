@@ -14,8 +14,8 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 from torch.utils.data.distributed import DistributedSampler
 
-from guided_diffusion.arguments import check_positive
-from guided_diffusion.randomness import generator_for
+from guided_diffusion.utils.rng import generator_for
+from guided_diffusion.utils.validation import check_positive
 
 Split = Literal["train", "val", "test"]
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import torch
 
-from guided_diffusion.arguments import check_positive
 from guided_diffusion.data.base import Batch, ImageDataModule
+from guided_diffusion.utils.validation import check_positive
 
 
 class Fake(ImageDataModule):

@@ -18,11 +18,11 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from guided_diffusion.arguments import check_positive
 from guided_diffusion.data.base import Batch, LabelledDataModule, Rows, Split
-from guided_diffusion.oracles import GaussianMixture
-from guided_diffusion.randomness import generator_for
+from guided_diffusion.oracles.gaussian_mixture import GaussianMixture
 from guided_diffusion.schedules import Schedule
+from guided_diffusion.utils.rng import generator_for
+from guided_diffusion.utils.validation import check_positive
 
 DENSE = 3000
 """Places along a curve: closer to each other than any noise worth looking at."""

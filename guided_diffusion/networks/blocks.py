@@ -6,8 +6,8 @@ from collections.abc import Callable, Sequence
 
 from torch import Tensor, nn
 
-from guided_diffusion.arguments import check_positive
 from guided_diffusion.networks.layers import group_norm
+from guided_diffusion.utils.validation import check_positive
 
 
 def check_sizes(

@@ -9,9 +9,9 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from guided_diffusion.arguments import check_positive
 from guided_diffusion.denoisers import Labels
 from guided_diffusion.networks.layers import Conditioning, noise_embedding, zero_init
+from guided_diffusion.utils.validation import check_positive
 
 
 def waves(x: Float[Tensor, "b d"], harmonics: int) -> Float[Tensor, "b features"]:

@@ -11,9 +11,9 @@ from guided_diffusion.classifiers import Classifier
 from guided_diffusion.denoisers import UNLABELLED, Denoiser
 from guided_diffusion.guidance import ClassifierFree, ClassifierGuidance, Combined
 from guided_diffusion.networks import NoisyClassifier, UNet
-from guided_diffusion.oracles import GaussianMixture
+from guided_diffusion.oracles.gaussian_mixture import GaussianMixture
+from guided_diffusion.recipe import Recipe
 from guided_diffusion.samplers import Sampler, ddim, ddpm, dpmpp_2m, heun, uniform_times
-from guided_diffusion.sampling import Recipe
 from guided_diffusion.schedules import Cosine, perturb
 
 F64 = torch.float64

@@ -6,7 +6,7 @@ import torch
 
 from guided_diffusion.denoisers import UNLABELLED, Denoiser
 from guided_diffusion.guidance import ClassifierFree
-from guided_diffusion.oracles import GaussianMixture
+from guided_diffusion.oracles.gaussian_mixture import GaussianMixture
 from guided_diffusion.schedules import Cosine, perturb
 
 F64 = torch.float64

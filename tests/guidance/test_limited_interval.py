@@ -2,8 +2,8 @@ import pytest
 import torch
 
 from guided_diffusion.guidance import ClassifierFree, Guidance, LimitedInterval
+from guided_diffusion.recipe import Recipe
 from guided_diffusion.samplers import Sampler
-from guided_diffusion.sampling import Recipe
 from guided_diffusion.schedules import Cosine
 
 F64 = torch.float64
@@ -65,7 +65,7 @@ def test_unguided_is_the_conditional_model_at_every_noise_level(mixture, noisy):
 
 
 def test_it_saves_the_second_evaluation_outside(network):
-    from guided_diffusion.evaluation import evaluations_per_sample
+    from guided_diffusion.evaluation.cost import evaluations_per_sample
 
     schedule, sampler = Cosine(), Sampler(steps=10)
     times = sampler.times(schedule, 10)[:-1]

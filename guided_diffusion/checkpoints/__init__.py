@@ -1,0 +1,24 @@
+"""Trained models as files: reading them, rebuilding a model from one, and whether two models fit together."""
+
+from guided_diffusion.checkpoints.compatibility import Trait, check_match
+from guided_diffusion.checkpoints.loading import (
+    TrainedClassifier,
+    TrainedDiffusion,
+    check_guidance,
+    classifier_guidance,
+    combined_guidance,
+    load,
+    load_classifier,
+)
+
+__all__ = [
+    "TrainedClassifier",
+    "TrainedDiffusion",
+    "Trait",
+    "check_guidance",
+    "check_match",
+    "classifier_guidance",
+    "combined_guidance",
+    "load",
+    "load_classifier",
+]

@@ -1,0 +1,123 @@
+"""The configuration: the schema of each program, and the one place that turns a config node into an object."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from hydra.core.config_store import ConfigStore
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from omegaconf import MISSING, DictConfig, OmegaConf
+
+from guided_diffusion.utils.precision import fast_precision
+
+_PACKAGE = Path(__file__).parents[1]
+
+
+CONFIG_PATH = str(next(path for path in (_PACKAGE / "conf", _PACKAGE.parent / "conf") if path.is_dir()))
+"""``conf/``: inside the package in an installed wheel, beside it in a checkout."""
+
+
+@dataclass
+class TrainConfig:
+    """What ``train`` reads. A key that is not here is an error that names it."""
+
+    name: str = MISSING
+    seed: int = MISSING
+    output_dir: str = MISSING
+    resume: str | None = None
+    label_dropout: float = MISSING
+    classifier: str | None = None
+    scales: list[float] = MISSING
+    untaught_scales: bool = False
+    data: dict[str, Any] = field(default_factory=dict)
+    network: dict[str, Any] = field(default_factory=dict)
+    schedule: dict[str, Any] = field(default_factory=dict)
+    weighting: dict[str, Any] = field(default_factory=dict)
+    module: dict[str, Any] = field(default_factory=dict)
+    guidance: dict[str, Any] = field(default_factory=dict)
+    threshold: dict[str, Any] = field(default_factory=dict)
+    sampler: dict[str, Any] = field(default_factory=dict)
+    recipe: dict[str, Any] = field(default_factory=dict)
+    judge: dict[str, Any] = field(default_factory=dict)
+    trainer: dict[str, Any] = field(default_factory=dict)
+    callbacks: dict[str, Any] = field(default_factory=dict)
+    logger: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass
+class SampleConfig:
+    """What ``sample`` reads."""
+
+    checkpoint: str | None = None
+    classifier: str | None = None
+    labels: list[int] | None = None
+    num_samples: int | None = None
+    seed: int = MISSING
+    animate: bool = MISSING
+    compare: bool = MISSING
+    untaught_scales: bool = False
+    weights: str = MISSING
+    output_dir: str = MISSING
+    guidance: dict[str, Any] = field(default_factory=dict)
+    threshold: dict[str, Any] = field(default_factory=dict)
+    sampler: dict[str, Any] = field(default_factory=dict)
+    recipe: dict[str, Any] = field(default_factory=dict)
+    trainer: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass
+class EvaluateConfig:
+    """What ``evaluate`` reads."""
+
+    name: str = MISSING
+    checkpoint: str | None = None
+    classifier: str | None = None
+    scales: list[float] | None = None
+    untaught_scales: bool = False
+    num_samples: int = MISSING
+    seed: int = MISSING
+    weights: str = MISSING
+    output_dir: str = MISSING
+    guidance: dict[str, Any] = field(default_factory=dict)
+    threshold: dict[str, Any] = field(default_factory=dict)
+    sampler: dict[str, Any] = field(default_factory=dict)
+    recipe: dict[str, Any] = field(default_factory=dict)
+    judge: dict[str, Any] = field(default_factory=dict)
+    trainer: dict[str, Any] = field(default_factory=dict)
+    logger: dict[str, Any] = field(default_factory=dict)
+
+
+def register() -> None:
+    """Make the schemas and the resolvers known to Hydra; as often as one likes."""
+    store = ConfigStore.instance()
+    store.store("train_schema", TrainConfig)
+    store.store("sample_schema", SampleConfig)
+    store.store("evaluate_schema", EvaluateConfig)
+    OmegaConf.register_new_resolver("short_id", lambda: secrets.token_hex(2), use_cache=True, replace=True)
+    OmegaConf.register_new_resolver("fast_precision", fast_precision, replace=True)
+
+
+def chosen(overrides: Sequence[str], key: str) -> bool:
+    """Whether the command line says something of this key or group."""
+    return any(override.key_or_group == key for override in OverridesParser.create().parse_overrides(list(overrides)))
+
+
+def use_recipe_of_training(config: DictConfig, trained: dict[str, Any], overrides: Sequence[str]) -> None:
+    """Put into ``config`` how samples were made in the training, changed by what the command line says of it.
+
+    A group that the command line chooses (``sampler=heun``) is taken from today's options instead.
+    """
+    parsed = OverridesParser.create().parse_overrides(list(overrides))
+    for group in ("guidance", "threshold", "sampler"):
+        if any(override.key_or_group == group for override in parsed):
+            continue
+        node = OmegaConf.create(trained[group])
+        for override in parsed:
+            if override.key_or_group.startswith(f"{group}."):
+                key = override.key_or_group.removeprefix(f"{group}.")
+                OmegaConf.update(node, key, OmegaConf.select(config, override.key_or_group))
+        config[group] = node

@@ -1,0 +1,154 @@
+"""What Hydra refuses, said on one line with the nearest key or option that exists, or the option that has the key."""
+
+from __future__ import annotations
+
+import functools
+import re
+import sys
+from collections.abc import Iterable, Iterator, Sequence
+from difflib import SequenceMatcher
+from pathlib import Path
+from typing import Any
+
+from hydra import compose, initialize_config_dir
+from hydra._internal.utils import get_args_parser
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.errors import HydraException, MissingConfigException, OverrideParseException
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from guided_diffusion.cli.config import CONFIG_PATH
+
+SIMILAR = 0.6
+"""How much of two words must be the same for one to be taken for the other."""
+
+
+def did_you_mean(word: str, options: Iterable[str]) -> str:
+    """``; did you mean guidance.scale?``, or nothing where no option is near. Of a key the last part counts most."""
+    likeness, nearest = max(((_likeness(word, option), option) for option in options), default=(0.0, ""))
+    return f"; did you mean {nearest}?" if likeness >= SIMILAR else ""
+
+
+def _likeness(word: str, option: str) -> float:
+    whole = SequenceMatcher(None, word, option).ratio()
+    last = SequenceMatcher(None, word.rpartition(".")[2], option.rpartition(".")[2]).ratio()
+    return 0.4 * whole + 0.6 * last
+
+
+def explain(error: BaseException, program: str) -> str:
+    """An error on one line that names the key."""
+    match error:
+        case OverrideParseException():
+            return f"{error.override!r} can't be read as key=value: {str(error).splitlines()[0]}"
+        case MissingConfigException() if error.missing_cfg_file:
+            return _missing_option(error.missing_cfg_file, error.options or ())
+        case HydraException():
+            return _refused(error, program)
+        case OmegaConfBaseException():
+            return _wrong_value(error)
+        case OSError() if error.strerror:
+            return f"{error.filename}: {error.strerror}"
+    return _one_line(str(error))
+
+
+def _missing_option(missing: str, options: Sequence[str]) -> str:
+    group, _, option = missing.removesuffix(".yaml").rpartition("/")
+    there_is = f" There is {', '.join(sorted(options))}" if options else ""
+    return (
+        f"{group or '--config-name'}={option}: there is no such option{did_you_mean(option, options) or '.'}{there_is}"
+    )
+
+
+def _refused(error: HydraException, program: str) -> str:
+    key = re.search(r"Could not override '([^'@]+)", str(error))
+    if key:
+        options = _chosen_options(sys.argv[1:])
+        near = {*(_keys(program, options) or _keys(program, ())), *_groups(program)} - {key[1]}
+        return f"there is no {key[1]} to set{_where_it_is(key[1], program, options) or did_you_mean(key[1], near)}"
+    override = re.search(r"Error merging override (\S+?)=", str(error))
+    cause = error.__cause__
+    if override and cause:
+        return f"{override[1].lstrip('+~')}: {_reason(cause)}"
+    return " ".join([_one_line(str(error)), *([_reason(cause)] if cause else [])])
+
+
+def _where_it_is(key: str, program: str, options: Sequence[str]) -> str:
+    """``; it goes with guidance=interval``: the options of its group that have this key, or nothing."""
+    group = key.partition(".")[0]
+    if group == "trainer":  # its options are not to be chosen: each program has its own
+        return ""
+    others = tuple(one for one in options if one.partition("=")[0] != group)
+    choices = sorted(f"{group}={path.stem}" for path in (Path(CONFIG_PATH) / group).glob("*.yaml"))
+    having = [choice for choice in choices if key in _keys(program, (*others, choice))]
+    return f"; it goes with {' or '.join(having)}" if having else ""
+
+
+def _wrong_value(error: OmegaConfBaseException) -> str:
+    key = f"{error.full_key}: " if error.full_key else ""
+    return f"{key}{_reason(error)}"
+
+
+def _reason(error: BaseException) -> str:
+    """Without the lines in which OmegaConf tells where in its own objects it was."""
+    lines = [
+        line for line in str(error).splitlines() if not re.match(r"\s*(full_key|object_type|reference_type)", line)
+    ]
+    text = _one_line(" ".join(lines))
+    return re.sub(
+        r"Invalid value assigned: \w+ is not a ListConfig.*", "must be a list, in brackets: [1] or [1,2]", text
+    )
+
+
+def _one_line(text: str) -> str:
+    return " ".join(text.replace("\\'", "'").split())
+
+
+@functools.cache
+def _keys(program: str, options: tuple[str, ...]) -> frozenset[str]:
+    """All keys that can be set in the options that are chosen; none if they don't go together."""
+    GlobalHydra.instance().clear()
+    with initialize_config_dir(CONFIG_PATH, version_base="1.3"):
+        try:
+            return frozenset(_paths(compose(program, list(options))))
+        except HydraException:  # more than the key is wrong
+            return frozenset()
+
+
+def _groups(program: str) -> Iterator[str]:
+    """Those that the program has options of; an experiment is of a training, and is added."""
+    for default in OmegaConf.load(Path(CONFIG_PATH) / f"{program}.yaml").defaults:
+        if isinstance(default, DictConfig):
+            yield from (str(group).removeprefix("override ") for group in default)
+    if program == "train":
+        yield "+experiment"
+
+
+def _chosen_options(arguments: Sequence[str]) -> tuple[str, ...]:
+    """The overrides that choose one option of a group, for instance ``network=unet_28``."""
+    overrides = [one for one in arguments if "=" in one and not one.startswith("-")]
+    parsed = OverridesParser.create().parse_overrides(overrides)
+    chosen = [one for one in parsed if (Path(CONFIG_PATH) / one.key_or_group).is_dir() and not one.is_sweep_override()]
+    return tuple(one.input_line or "" for one in chosen)
+
+
+def _paths(config: DictConfig, prefix: str = "") -> Iterator[str]:
+    """Keys whose last part is a name of a setting: not what they are copied to by interpolation."""
+    for name in map(str, config):
+        key = f"{prefix}{name}"
+        yield key
+        if not OmegaConf.is_interpolation(config, name) and isinstance(config._get_node(name), DictConfig):
+            yield from _paths(config[name], f"{key}.")
+
+
+def check_flags(arguments: Sequence[str]) -> None:
+    """Raise ``ValueError`` where argparse would print its usage and exit: for flags that Hydra does not have."""
+    parser = get_args_parser()
+
+    def refuse(message: str) -> Any:
+        flags = parser._option_string_actions
+        unknown = next((part for part in arguments if part.startswith("-") and part not in flags), "")
+        raise ValueError(f"{message}{did_you_mean(unknown, flags) if unknown else ''}")
+
+    parser.error = refuse  # type: ignore[method-assign]
+    parser.parse_args(list(arguments))

@@ -1,0 +1,146 @@
+"""Measure what guidance does to a trained model: what ``python -m guided_diffusion.evaluate`` does."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, cast
+
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import DictConfig, OmegaConf
+from pytorch_lightning.loggers import Logger
+
+from guided_diffusion.checkpoints.loading import TrainedDiffusion
+from guided_diffusion.cli.checks import check_label_dropout, check_scales
+from guided_diffusion.cli.config import EvaluateConfig, chosen
+from guided_diffusion.cli.program import command
+from guided_diffusion.cli.provenance import write_record
+from guided_diffusion.cli.restore import prepare
+from guided_diffusion.data import LabelledDataModule
+from guided_diffusion.evaluation.chunks import Chunks, EvaluationProgress, draw, drawn_by_one
+from guided_diffusion.evaluation.cost import evaluations_per_sample
+from guided_diffusion.evaluation.modalities.examinations import EXAMINATIONS, Examination
+from guided_diffusion.evaluation.modalities.exhibits import EXHIBITS
+from guided_diffusion.evaluation.plan import Plan, sampling_fingerprint
+from guided_diffusion.evaluation.publish import log_results
+from guided_diffusion.evaluation.report.page import write_report
+from guided_diffusion.evaluation.results import Result, Results, described, save
+from guided_diffusion.recipe import Recipe
+from guided_diffusion.training.loggers.csv import CSVLogger
+from guided_diffusion.training.loggers.finish import finishing
+from guided_diffusion.training.trainer import build_trainer, check_whole
+from guided_diffusion.utils.distributed import say
+from guided_diffusion.utils.files import cache_dir
+from guided_diffusion.utils.instantiate import build
+from guided_diffusion.utils.memory import naming_memory
+
+
+def run(config: DictConfig) -> None:
+    config.output_dir = HydraConfig.get().runtime.output_dir
+    output_dir = evaluate(config, HydraConfig.get().overrides.task)
+    say(f"\nThe evaluation is in {output_dir}: open report.html")
+
+
+def evaluate(config: DictConfig, overrides: Sequence[str] = ()) -> Path:
+    """Sample at every scale, measure, and write ``results.csv``, ``per_class.csv``, ``plots/`` and ``report.html``.
+
+    Args:
+        config: what to evaluate, from which checkpoint.
+        overrides: what the command line says; where it is silent, samples are made as in the training.
+
+    Raises:
+        ValueError, FileNotFoundError: for a wrong config, checkpoint or data, before anything is sampled.
+    """
+    model, recipe = prepare(config, overrides, EvaluateConfig)
+    scales = chosen_scales(config, overrides, model.config)
+    check_scales(scales)
+    if not config.untaught_scales:
+        check_label_dropout(model.label_dropout, recipe, scales, model.schedule, "scales")
+    plan = Plan(scales, config.num_samples, model.num_classes, model.shape, recipe.batch_size, config.seed)
+    data = model.data()
+    data.split("test")
+    judge_source = build(config.judge)
+    loggers = [build(node) for node in config.logger.values()]
+    trainer = build_trainer(config.trainer, [EvaluationProgress()])
+    check_whole(trainer.strategy)
+
+    folder = cache_dir() / "samples" / sampling_fingerprint(config, plan)
+    chunks = Chunks(model.denoiser, recipe, plan, folder)
+    costs = [evaluations_per_sample(recipe.at(scale), model.schedule) for scale in plan.scales]
+    chunks.costs = costs
+    output_dir = Path(config.output_dir)
+    with drawn_by_one(folder):
+        with naming_memory("recipe.batch_size"):
+            draw(trainer, chunks)
+        if trainer.is_global_zero:
+            samples, seconds = chunks.collect(costs)
+            examination = EXAMINATIONS[data.kind](data, judge_source, samples, plan)
+            rows = _rows(examination, seconds, costs, recipe, plan, data.kind)
+            results = Results(rows, {**_about(config, model, data), **examination.about})
+            _write(config, results, output_dir, trainer.strategy.root_device.type, loggers)
+            shutil.rmtree(folder)
+    return output_dir
+
+
+def chosen_scales(config: DictConfig, overrides: Sequence[str], trained: dict[str, Any]) -> list[float]:
+    """``scales``; where they are not said, ``guidance.scale`` if that is; else those of the training."""
+    if config.scales is not None:
+        return list(config.scales)
+    return [config.guidance.scale] if chosen(overrides, "guidance.scale") else list(trained["scales"])
+
+
+def _rows(
+    examination: Examination,
+    seconds: Sequence[float],
+    costs: Sequence[float],
+    recipe: Recipe,
+    plan: Plan,
+    kind: str,
+) -> list[Result]:
+    return [
+        Result(
+            described(recipe.guidance),
+            scale,
+            described(recipe.sampler.method),
+            recipe.sampler.steps,
+            plan.per_scale,
+            found.measured,
+            examination.floors,
+            cost,
+            taken,
+            found.per_class,
+            found.pictures,
+            kind=kind,
+        )
+        for scale, found, taken, cost in zip(plan.scales, examination.findings, seconds, costs, strict=True)
+    ]
+
+
+def _about(config: DictConfig, model: TrainedDiffusion, data: LabelledDataModule) -> dict[str, Any]:
+    return {
+        "kind": data.kind,
+        "data": data.name,
+        "class_names": list(data.class_names),
+        "checkpoint": str(Path(config.checkpoint).absolute()),
+        "weights": config.weights,
+        "seed": config.seed,
+        "training_name": model.config["name"],
+    }
+
+
+def _write(config: DictConfig, results: Results, output_dir: Path, device: str, loggers: Sequence[Logger]) -> None:
+    output_dir.mkdir(parents=True, exist_ok=True)
+    plain = OmegaConf.to_yaml(config, resolve=True)
+    (output_dir / "config.yaml").write_text(plain)
+    (output_dir / "command.txt").write_text(command() + "\n")
+    write_record(output_dir, config.seed, device)
+    save(results, output_dir)
+    write_report(results, output_dir, plain, command())
+    EXHIBITS[results.kind].show(results)
+    with finishing(loggers):
+        for logger in loggers:
+            if isinstance(logger, CSVLogger):
+                logger.keep(0)  # the table of an earlier evaluation in this folder, which may have other columns
+            logger.log_hyperparams(cast(dict[str, Any], OmegaConf.to_container(config, resolve=True)))
+        log_results(loggers, results, output_dir)

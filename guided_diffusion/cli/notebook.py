@@ -1,0 +1,40 @@
+"""Training in a notebook: the config of the command line, without its output."""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from contextlib import redirect_stdout
+from io import StringIO
+from tempfile import TemporaryDirectory
+
+from hydra import compose as hydra_compose
+from hydra import initialize_config_dir
+from omegaconf import DictConfig
+
+from guided_diffusion.checkpoints.files import LAST
+from guided_diffusion.checkpoints.loading import TrainedDiffusion, load
+from guided_diffusion.cli.config import CONFIG_PATH, register
+from guided_diffusion.cli.train import train as run_training
+
+QUIET = ("callbacks=minimal", "logger=csv", "~callbacks.progress", "+trainer.enable_progress_bar=false")
+
+
+def compose(*overrides: str, program: str = "train") -> DictConfig:
+    """The config that ``python -m guided_diffusion.<program>`` has with these overrides."""
+    register()
+    with initialize_config_dir(CONFIG_PATH, version_base="1.3"):
+        return hydra_compose(program, list(overrides))
+
+
+def train(*overrides: str) -> TrainedDiffusion:
+    """The model that ``python -m guided_diffusion.train`` with these overrides would leave, and nothing else.
+
+    It is silent, draws no samples on the way and writes to a folder that is removed. A class that the notebook itself
+    defines is named as ``__main__.Name``.
+    """
+    logging.getLogger("pytorch_lightning").setLevel(logging.ERROR)
+    with TemporaryDirectory() as folder, warnings.catch_warnings(), redirect_stdout(StringIO()):
+        warnings.simplefilter("ignore")
+        run_dir = run_training(compose(*QUIET, *overrides, f"output_dir='{folder}'"))
+        return load(run_dir / LAST)

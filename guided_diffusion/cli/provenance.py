@@ -1,0 +1,106 @@
+"""What it takes to run a run again: ``environment.json`` and ``reproduce.sh`` in its folder."""
+
+from __future__ import annotations
+
+import json
+import platform
+import shlex
+import subprocess
+from datetime import datetime
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import torch
+
+import guided_diffusion
+from guided_diffusion.cli.program import command
+
+PACKAGES = ("torch", "torchvision", "pytorch-lightning", "hydra-core", "omegaconf", "torchmetrics", "numpy")
+
+
+def write_record(output_dir: Path, seed: int, device: str) -> None:
+    """Write ``environment.json`` and ``reproduce.sh``, with the command that started this program.
+
+    Args:
+        output_dir: of the run, which exists.
+        seed: of the run.
+        device: what it ran on, for instance ``cpu`` or ``cuda``.
+    """
+    found = environment(seed, device)
+    (output_dir / "environment.json").write_text(json.dumps(found, indent=2) + "\n")
+    script = output_dir / "reproduce.sh"
+    script.write_text(reproduce(command(), found))
+    script.chmod(0o755)
+
+
+def environment(seed: int, device: str) -> dict[str, Any]:
+    """Versions, hardware, the state of the checkout, and the time."""
+    return {
+        "guided_diffusion": guided_diffusion.__version__,
+        "git": git_state(Path(guided_diffusion.__file__).parent),
+        "python": platform.python_version(),
+        "packages": {name: _version(name) for name in PACKAGES},
+        "platform": platform.platform(),
+        "device": torch.cuda.get_device_name() if device.startswith("cuda") else platform.processor() or device,
+        "threads": torch.get_num_threads(),
+        "seed": seed,
+        "started_at": datetime.now().astimezone().isoformat(timespec="seconds"),
+        "folder": str(Path.cwd()),
+    }
+
+
+def _version(name: str) -> str | None:
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return None
+
+
+def git_state(folder: Path) -> dict[str, Any] | None:
+    """The commit of the checkout that holds this folder, and whether files differ from it; ``None`` where it is none.
+
+    A package that is installed below somebody else's checkout, and ignored there, is in none.
+    """
+    commit = _git(folder, "rev-parse", "HEAD")
+    if commit is None or not _git(folder, "ls-files", "__init__.py"):
+        return None
+    return {"commit": commit, "dirty": bool(_git(folder, "status", "--porcelain", "--untracked-files=no"))}
+
+
+def _git(folder: Path, *arguments: str) -> str | None:
+    try:
+        done = subprocess.run(["git", *arguments], cwd=folder, capture_output=True, text=True, timeout=10, check=True)
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return done.stdout.strip()
+
+
+def reproduce(started_with: str, found: dict[str, Any]) -> str:
+    """A shell script that runs the command again, in a folder of its own unless the script is given another.
+
+    Args:
+        started_with: the command, quoted for a shell.
+        found: the ``environment``.
+    """
+    git = found["git"]
+    versions = ", ".join(f"{name} {number}" for name, number in found["packages"].items())
+    commit = f"git checkout {git['commit']}" if git else f"guided_diffusion {found['guided_diffusion']}, no checkout"
+    dirty = ["# Files differed from that commit: the same result is not certain."] if git and git["dirty"] else []
+    lines = [
+        "#!/bin/sh",
+        f"# {commit}",
+        *dirty,
+        f"# Python {found['python']}, {versions}",
+        f"# {found['platform']}, {found['device']}, {found['threads']} threads",
+        f"# cd {shlex.quote(found['folder'])}",
+        "# More overrides may follow: ./reproduce.sh hydra.run.dir=again",
+        f'exec {_without_folder(started_with)} "$@"',
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _without_folder(started_with: str) -> str:
+    """The command without the run's folder, which would be written over: a new one gets its name from the time."""
+    folders = ("output_dir=", "hydra.run.dir=", "hydra.sweep.dir=", "hydra.sweep.subdir=")
+    return shlex.join(part for part in shlex.split(started_with) if not part.startswith(folders))

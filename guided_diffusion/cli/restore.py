@@ -1,0 +1,42 @@
+"""What sampling and evaluating begin with: the trained model, and how samples are made."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, cast
+
+from omegaconf import DictConfig, OmegaConf
+
+from guided_diffusion.checkpoints.files import LAST
+from guided_diffusion.checkpoints.loading import TrainedDiffusion, check_guidance, load
+from guided_diffusion.cli.checks import check_recipe, check_seed
+from guided_diffusion.cli.config import use_recipe_of_training
+from guided_diffusion.cli.validation import check_config
+from guided_diffusion.recipe import Recipe
+from guided_diffusion.utils.instantiate import build
+
+
+def prepare(config: DictConfig, overrides: Sequence[str], schema: type) -> tuple[TrainedDiffusion, Recipe]:
+    """The model of ``checkpoint`` and a recipe for it; in ``config`` the recipe of the training takes its place.
+
+    Args:
+        config: of the program.
+        overrides: what the command line says; where it is silent, samples are made as in the training.
+        schema: what the program reads.
+
+    Raises:
+        ValueError, FileNotFoundError: for a wrong config or checkpoint.
+    """
+    if not config.checkpoint:
+        raise ValueError("checkpoint is missing: add checkpoint=PATH, for instance outputs/.../checkpoints/last.ckpt")
+    if (Path(config.output_dir) / LAST.parent).is_dir():
+        raise ValueError(f"output_dir: {config.output_dir} is the folder of a training, to be kept: choose another")
+    check_seed(config.seed)
+    model = load(config.checkpoint, weights=config.weights)
+    use_recipe_of_training(config, model.config, overrides)
+    check_config(cast(dict[str, Any], OmegaConf.to_container(config, resolve=True)), schema)
+    check_guidance(config.guidance, model.trait)
+    recipe: Recipe = build(config.recipe)
+    check_recipe(recipe, model.schedule)
+    return model, recipe

@@ -1,0 +1,142 @@
+"""Sample from a trained diffusion model: what ``python -m guided_diffusion.sample`` does."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TypeVar
+
+import numpy as np
+import torch
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import DictConfig, OmegaConf
+from pytorch_lightning import Trainer
+from torch import Tensor
+from tqdm import tqdm
+
+from guided_diffusion.checkpoints.loading import TrainedDiffusion
+from guided_diffusion.cli.checks import check_label_dropout
+from guided_diffusion.cli.config import SampleConfig
+from guided_diffusion.cli.provenance import write_record
+from guided_diffusion.cli.restore import prepare
+from guided_diffusion.evaluation.chunks import Chunks, EvaluationProgress, draw, drawn_by_one
+from guided_diffusion.evaluation.modalities.galleries import GALLERIES, Gallery
+from guided_diffusion.evaluation.plan import Plan, sampling_fingerprint
+from guided_diffusion.evaluation.plots.image_grid import save_animation
+from guided_diffusion.recipe import Recipe, evaluating
+from guided_diffusion.samplers import Step
+from guided_diffusion.training.trainer import build_trainer, check_whole
+from guided_diffusion.utils.distributed import say
+from guided_diffusion.utils.files import cache_dir, whole_file
+from guided_diffusion.utils.memory import naming_memory
+
+T = TypeVar("T")
+
+
+QUIET_SECONDS = 2
+"""Of waiting before a progress bar appears."""
+
+
+def run(config: DictConfig) -> None:
+    config.output_dir = HydraConfig.get().runtime.output_dir
+    output_dir = sample(config, HydraConfig.get().overrides.task)
+    say(f"Samples are in {output_dir}")
+
+
+def sample(config: DictConfig, overrides: Sequence[str] = ()) -> Path:
+    """Write ``samples.png`` and ``samples.npz``; return their folder.
+
+    With ``compare`` also ``unguided.png`` and ``unguided.npz``, from the same labels and the same noise, and the
+    labels as text; with ``animate`` the way from noise to sample.
+
+    Args:
+        config: what to sample, from which checkpoint.
+        overrides: what the command line says; where it is silent, samples are made as in the training.
+
+    Raises:
+        ValueError, FileNotFoundError: for a wrong config or checkpoint, before anything is written.
+    """
+    model, recipe = prepare(config, overrides, SampleConfig)
+    classes = _classes(config.labels, model)
+    gallery = GALLERIES[model.kind](model)
+    num_samples = gallery.num_samples if config.num_samples is None else config.num_samples
+    if not config.untaught_scales:
+        check_label_dropout(model.label_dropout, recipe, [config.guidance.scale], model.schedule, "guidance.scale")
+    scales, size = [float(recipe.guidance.scale)], recipe.batch_size
+    plan = Plan(scales, num_samples, len(classes), model.shape, size, config.seed, classes)
+    trainer = build_trainer(config.trainer, [EvaluationProgress(QUIET_SECONDS)])
+    check_whole(trainer.strategy)
+
+    with naming_memory("recipe.batch_size"):
+        _sample(config, trainer, model, recipe, plan, gallery)
+    if trainer.is_global_zero:
+        OmegaConf.save(config, Path(config.output_dir) / "config.yaml", resolve=True)
+        write_record(Path(config.output_dir), config.seed, trainer.strategy.root_device.type)
+    return Path(config.output_dir)
+
+
+def _sample(
+    config: DictConfig, trainer: Trainer, model: TrainedDiffusion, recipe: Recipe, plan: Plan, gallery: Gallery
+) -> None:
+    output_dir, names = Path(config.output_dir), [model.class_names[label] for label in plan.classes or ()]
+    recipes = {"samples": recipe}
+    if config.compare:
+        recipes["unguided"] = replace(recipe, guidance=recipe.guidance.unguided())
+    for name, one in recipes.items():
+        of_scale = replace(plan, scales=[float(one.guidance.scale)])
+        folder = cache_dir() / "samples" / sampling_fingerprint(config, of_scale)
+        chunks = Chunks(model.denoiser, one, of_scale, folder)
+        with drawn_by_one(folder):
+            draw(trainer, chunks)
+            if trainer.is_global_zero:
+                ((samples,), _) = chunks.collect([1.0])
+                _write(output_dir / name, samples.images, plan.labels, names, gallery)
+                shutil.rmtree(folder)
+        trainer.strategy.barrier()
+    if not trainer.is_global_zero:
+        return
+    shown = torch.arange(len(plan.labels)).unflatten(0, (len(names), -1))
+    if config.compare:
+        rows = plan.labels[shown].tolist()
+        lines = (f"{name}: {' '.join(map(str, row))}\n" for name, row in zip(names, rows, strict=True))
+        (output_dir / "labels.txt").write_text("".join(lines))
+    if config.animate:
+        animated = shown[:, : gallery.animated(len(names))].flatten()
+        model.denoiser.to(trainer.strategy.root_device)
+        steps = _steps(recipe, model, plan.labels[animated], animated.tolist(), config.seed)
+        frames = list(_shown(gallery.frames(steps, names), "rendering", len(steps)))
+        save_animation(frames, output_dir / "animation")
+
+
+def _write(path: Path, images: Tensor, labels: Tensor, names: Sequence[str], gallery: Gallery) -> None:
+    """A picture of each class, and the numbers."""
+    gallery.save(images.unflatten(0, (len(names), -1)), names, path.with_suffix(".png"))
+    with whole_file(path.with_suffix(".npz")) as temporary:
+        np.savez_compressed(temporary, images=images.numpy(), labels=labels.numpy())
+
+
+def _classes(labels: Sequence[int] | None, model: TrainedDiffusion) -> list[int]:
+    if labels is None:
+        return list(range(model.num_classes))
+    wrong = [label for label in labels if not 0 <= label < model.num_classes]
+    if wrong or not labels:
+        names = ", ".join(f"{index} ({name})" for index, name in enumerate(model.class_names))
+        raise ValueError(f"labels must be among {names}; got {wrong or 'none'}")
+    return list(labels)
+
+
+@torch.no_grad()
+def _steps(recipe: Recipe, model: TrainedDiffusion, labels: Tensor, indices: list[int], seed: int) -> list[Step]:
+    """Everything between noise and sample."""
+    steps = recipe.steps(model.denoiser, labels, model.shape, indices, seed)
+    with evaluating(model.denoiser):
+        return list(_shown(steps, "sampling", recipe.sampler.steps))
+
+
+def _shown(items: Iterable[T], what: str, total: int) -> Iterable[T]:
+    """The items, with a progress bar if they take long."""
+    interval = 0.5 if sys.stderr.isatty() else 10
+    return tqdm(items, what, total, leave=False, delay=QUIET_SECONDS, mininterval=interval, dynamic_ncols=True)

@@ -1,0 +1,50 @@
+"""How many evaluations of the network a sample takes."""
+
+from __future__ import annotations
+
+from dataclasses import fields, replace
+
+import torch
+from torch import Tensor
+
+from guided_diffusion.denoisers import Labels, Prediction
+from guided_diffusion.guidance import Guidance
+from guided_diffusion.recipe import Recipe
+from guided_diffusion.schedules import Schedule
+
+
+def evaluations_per_sample(recipe: Recipe, schedule: Schedule) -> float:
+    """How often the denoiser is evaluated for a sample; evaluations of a classifier are not among them."""
+    return float(len(predictions_asked_for(recipe, schedule)))
+
+
+def labels_asked_for(recipe: Recipe, schedule: Schedule) -> set[bool]:
+    """Whether the model is asked for predictions with the label (True), without it (False), or both."""
+    return set(predictions_asked_for(recipe, schedule))
+
+
+def predictions_asked_for(recipe: Recipe, schedule: Schedule) -> list[bool]:
+    """Every prediction that a sample asks the model for, with the label (True) or without it (False), in order.
+
+    They are counted on a model that estimates nothing, which is quick. What a classifier is asked for is not among
+    them.
+    """
+    asked: list[bool] = []
+
+    def nothing(x_t: Tensor, t: Tensor, y: Labels) -> Prediction:
+        asked.extend([False] * len(x_t) if y is None else (y >= 0).tolist())
+        return Prediction(torch.zeros_like(x_t), torch.zeros_like(x_t))
+
+    guidance = _with_some_classifier(recipe.guidance)
+    denoise = recipe.threshold(guidance(nothing, schedule), schedule)
+    noise, label = torch.zeros(1, 1, 1, 1), torch.zeros(1, dtype=torch.long)
+    with torch.no_grad():
+        for _ in recipe.sampler(denoise, schedule, noise, label, torch.zeros):
+            pass
+    return asked
+
+
+def _with_some_classifier(guidance: Guidance) -> Guidance:
+    if "classifier" not in {field.name for field in fields(guidance)}:  # type: ignore[arg-type]
+        return guidance
+    return replace(guidance, classifier=lambda x_t, t: x_t.flatten(1).sum(1, keepdim=True))  # type: ignore[type-var]

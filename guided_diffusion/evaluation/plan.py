@@ -1,0 +1,92 @@
+"""Which samples an evaluation draws."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from jaxtyping import Float, Int
+from omegaconf import DictConfig, OmegaConf
+from torch import Tensor
+
+from guided_diffusion.utils.files import fingerprint
+from guided_diffusion.utils.validation import check_positive
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Which samples are drawn.
+
+    Args:
+        scales: of guidance.
+        num_samples: of each class, at every scale.
+        num_classes: labels go round the classes.
+        shape: of one sample.
+        batch_size: samples in a chunk.
+        seed: of the noise: sample i has the same at every scale.
+        classes: which, class by class; by default all of them in turn.
+
+    Raises:
+        ValueError: if there are no scales or no samples.
+    """
+
+    scales: Sequence[float]
+    num_samples: int
+    num_classes: int
+    shape: tuple[int, ...]
+    batch_size: int
+    seed: int = 0
+    classes: Sequence[int] | None = None
+
+    def __post_init__(self) -> None:
+        if not self.scales:
+            raise ValueError("scales must hold at least one number")
+        if len(set(self.scales)) < len(self.scales):
+            raise ValueError(f"scales must differ, got {list(self.scales)}")
+        check_positive(num_samples=self.num_samples)
+
+    @property
+    def per_scale(self) -> int:
+        return self.num_samples * self.num_classes
+
+    @property
+    def labels(self) -> Int[Tensor, " n"]:
+        """Of the samples of one scale."""
+        if self.classes is not None:
+            return torch.tensor(self.classes).repeat_interleave(self.num_samples)
+        return torch.arange(self.per_scale) % self.num_classes
+
+    def __len__(self) -> int:
+        """How many chunks."""
+        return math.ceil(self.per_scale * len(self.scales) / self.batch_size)
+
+    def rows(self, chunk: int) -> Int[Tensor, " rows"]:
+        """Places in the list of all samples."""
+        return torch.arange(chunk * self.batch_size, min((chunk + 1) * self.batch_size, self.total))
+
+    @property
+    def total(self) -> int:
+        return self.per_scale * len(self.scales)
+
+    def plain(self) -> dict[str, Any]:
+        """As plain data."""
+        return asdict(self) | {
+            "scales": [float(scale) for scale in self.scales],
+            "shape": list(self.shape),
+            "classes": self.classes and list(self.classes),
+        }
+
+    def scales_of(self, rows: Int[Tensor, " rows"]) -> Float[Tensor, " rows"]:
+        return torch.tensor(self.scales, dtype=torch.float32)[rows // self.per_scale]
+
+
+def sampling_fingerprint(config: DictConfig, plan: Plan) -> str:
+    """Of all that decides what is sampled."""
+    parts = {name: OmegaConf.to_container(config[name], resolve=True) for name in ("guidance", "threshold", "sampler")}
+    classifier = config.guidance.get("classifier")
+    files = [Path(config.checkpoint), *([Path(classifier)] if classifier else [])]
+    return fingerprint(plan.plain(), parts, config.weights, config.trainer.precision, *files)

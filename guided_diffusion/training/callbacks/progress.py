@@ -1,0 +1,71 @@
+"""One progress bar for the whole training, in steps."""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+from pytorch_lightning import LightningModule, Trainer
+from pytorch_lightning.callbacks import ProgressBar
+from tqdm import tqdm
+
+from guided_diffusion.utils.validation import check_positive
+
+
+class StepProgress(ProgressBar):
+    """Steps done and to do, with what is logged for the progress bar: the loss and images per second.
+
+    Lightning's own bars start anew with each epoch, which says little where an epoch takes a second.
+
+    Args:
+        every_n_steps: steps between two refreshes.
+
+    Raises:
+        ValueError: unless ``every_n_steps`` is at least 1.
+    """
+
+    def __init__(self, every_n_steps: int = 10) -> None:
+        check_positive(every_n_steps=every_n_steps)
+        super().__init__()
+        self.every_n_steps = every_n_steps
+        self._enabled = True
+        self._bar: tqdm | None = None
+
+    def disable(self) -> None:
+        self._enabled = False
+
+    def enable(self) -> None:
+        self._enabled = True
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._bar = tqdm(
+            total=trainer.max_steps if trainer.max_steps > 0 else None,
+            initial=trainer.global_step,
+            desc="training",
+            unit="step",
+            disable=not self._enabled,
+            dynamic_ncols=True,
+            file=sys.stderr,
+            mininterval=0.5 if sys.stderr.isatty() else 10,
+        )
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        assert self._bar is not None
+        if trainer.global_step % self.every_n_steps == 0 or trainer.global_step == trainer.max_steps:
+            metrics = self.get_metrics(trainer, pl_module)
+            self._bar.set_postfix({key.split("/")[-1]: value for key, value in metrics.items()}, refresh=False)
+            self._bar.update(trainer.global_step - self._bar.n)
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        assert self._bar is not None
+        self._bar.close()
+
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        """What is said of it begins a line of its own."""
+        if self._bar is not None:
+            self._bar.close()
+
+    def print(self, *args: Any, sep: str = " ", **kwargs: Any) -> None:
+        tqdm.write(sep.join(map(str, args)), file=sys.stdout)

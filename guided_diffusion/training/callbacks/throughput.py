@@ -1,0 +1,39 @@
+"""Images per second."""
+
+from __future__ import annotations
+
+from time import perf_counter
+from typing import Any
+
+from pytorch_lightning import Callback, LightningModule, Trainer
+
+from guided_diffusion.data import Batch
+from guided_diffusion.utils.validation import check_positive
+
+
+class ImagesPerSecond(Callback):
+    """Logs ``train/images_per_second`` over all devices: of the steps themselves, without loading and validation.
+
+    Args:
+        every_n_steps: over how many steps it is averaged.
+
+    Raises:
+        ValueError: unless ``every_n_steps`` is at least 1.
+    """
+
+    def __init__(self, every_n_steps: int = 20) -> None:
+        check_positive(every_n_steps=every_n_steps)
+        self.every_n_steps = every_n_steps
+        self._seconds, self._images, self._start = 0.0, 0, 0.0
+
+    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Batch, batch_idx: int) -> None:
+        self._start = perf_counter()
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Batch, batch_idx: int
+    ) -> None:
+        self._seconds += perf_counter() - self._start
+        self._images += len(batch.labels) * trainer.world_size
+        if (batch_idx + 1) % self.every_n_steps == 0 or trainer.is_last_batch:
+            pl_module.log("train/images_per_second", self._images / self._seconds, prog_bar=True)
+            self._seconds, self._images = 0.0, 0

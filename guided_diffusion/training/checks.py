@@ -1,0 +1,30 @@
+"""Checks of trainer and optimizer settings before anything is written."""
+
+from __future__ import annotations
+
+import math
+from typing import Any, cast
+
+from pytorch_lightning import LightningModule
+
+
+def check_trainer(node: dict[str, Any]) -> None:
+    """Raise ``ValueError`` for what Lightning takes and then does nothing, never ends, or fails at later."""
+    if not node["max_steps"] >= 1:
+        raise ValueError(f"trainer.max_steps must be at least 1, got {node['max_steps']}")
+    for name in ("accumulate_grad_batches", "log_every_n_steps", "val_check_interval"):
+        if isinstance(value := node.get(name), int | float) and not value > 0:
+            raise ValueError(f"trainer.{name} must be positive, got {value}")
+    if (value := node.get("gradient_clip_val")) is not None and not value > 0:
+        raise ValueError(f"trainer.gradient_clip_val must be positive, or null for no clipping, got {value}")
+
+
+def check_optimization(module: LightningModule) -> None:
+    """Raise ``ValueError`` where the optimizer or its schedule can't be made for the module, or would learn nothing."""
+    try:
+        optimizer = cast(Any, module.configure_optimizers())["optimizer"]
+    except (ValueError, TypeError) as error:
+        raise ValueError(f"module.optimizer or module.lr_scheduler: {error}") from error
+    lr = optimizer.defaults["lr"]
+    if not 0 < lr < math.inf:
+        raise ValueError(f"module.optimizer.lr must be positive and finite, got {lr}")

@@ -1,0 +1,19 @@
+"""The TensorBoard logger."""
+
+from __future__ import annotations
+
+from pytorch_lightning.loggers import TensorBoardLogger
+
+
+def tensorboard_logger(save_dir: str) -> TensorBoardLogger:
+    """A ``TensorBoardLogger`` that writes into the folder ``tensorboard`` of a run.
+
+    Raises:
+        ValueError: if TensorBoard is not installed.
+    """
+    try:
+        return TensorBoardLogger(save_dir, name="tensorboard", version="", default_hp_metric=False)
+    except ModuleNotFoundError as error:
+        raise ValueError(
+            'TensorBoard is not installed: pip install "guided-diffusion-lightning[tensorboard]"'
+        ) from error

@@ -1,0 +1,7 @@
+"""LightningModules: they draw noise, call a loss and log. The mathematics is elsewhere."""
+
+from guided_diffusion.training.modules.base import NoisyTraining
+from guided_diffusion.training.modules.classifier import ClassifierModule
+from guided_diffusion.training.modules.diffusion import DiffusionModule
+
+__all__ = ["ClassifierModule", "DiffusionModule", "NoisyTraining"]

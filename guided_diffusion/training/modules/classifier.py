@@ -1,0 +1,96 @@
+"""Training a time-aware classifier."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import cast
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler
+from torchmetrics import Metric, MetricCollection
+from torchmetrics.classification import MulticlassAccuracy, MulticlassCalibrationError
+
+from guided_diffusion.classifiers import Classifier
+from guided_diffusion.data.base import Batch
+from guided_diffusion.losses import classification_loss
+from guided_diffusion.schedules import Schedule
+from guided_diffusion.training.modules.base import NoisyTraining, band_name
+
+NUM_BANDS = 10
+
+
+class ClassifierModule(NoisyTraining):
+    """A classifier of noisy images, at every noise level of the schedule of the diffusion model that it is to guide.
+
+    Loss: cross-entropy, over times uniform in (0, 1] (Dhariwal & Nichol 2021, arXiv 2105.05233, section 4).
+    Validation logs accuracy and expected calibration error for each tenth of time.
+
+    Args:
+        network: the backbone, ``network(x_t, log_snr) -> logits``, with the ``num_classes`` of its logits.
+        schedule: the noise schedule.
+        optimizer, lr_scheduler, seed, channels_last, compile: as for ``NoisyTraining``.
+
+    Raises:
+        ValueError: if the network does not tell its ``num_classes``.
+    """
+
+    kind = "classifier"
+
+    def __init__(
+        self,
+        network: nn.Module,
+        schedule: Schedule,
+        optimizer: Callable[..., Optimizer],
+        lr_scheduler: Callable[[Optimizer], LRScheduler],
+        seed: int = 0,
+        channels_last: bool = False,
+        compile: bool = False,
+    ) -> None:
+        super().__init__(network, optimizer, lr_scheduler, seed, channels_last, compile)
+        if not hasattr(network, "num_classes"):
+            raise ValueError(
+                f"its network is a classifier with num_classes logits, and {type(network).__name__} is none: "
+                "choose another network, such as classifier_8 for digits"
+            )
+        self.schedule = schedule
+        self.classifier = Classifier(network, schedule)
+        per_band = (band_metrics(cast(int, network.num_classes)) for _ in range(NUM_BANDS))
+        self.band_metrics = cast(Sequence[MetricCollection], nn.ModuleList(per_band))
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        x0, eps, t = self.noisy(batch.images, self.training_generator(batch_idx))
+        losses, logits = classification_loss(self.classifier, x0, batch.labels, t, eps)
+        self.log("train/loss", losses.mean(), prog_bar=True)
+        self.log("train/accuracy", (logits.argmax(1) == batch.labels).float().mean())
+        return losses.mean()
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> None:
+        """Every image in every band of noise."""
+        generator = self.validation_generator(batch_idx)
+        loss = torch.zeros((), device=self.device)
+        for band, metrics in enumerate(self.band_metrics):
+            x0, eps, t = self.noisy(batch.images, generator)
+            losses, logits = classification_loss(self.classifier, x0, batch.labels, (band + t) / NUM_BANDS, eps)
+            loss = loss + losses.mean() / NUM_BANDS
+            metrics.update(logits.softmax(1), batch.labels)  # numbers in [0, 1] would be taken for probabilities
+        self.log("val/loss", loss, batch_size=len(batch.labels), sync_dist=True, prog_bar=True)
+
+    def on_validation_epoch_end(self) -> None:
+        values = [metrics.compute() for metrics in self.band_metrics]
+        for band, of_band in enumerate(values):
+            self.log_dict({f"val/{name}_{band_name(band, NUM_BANDS)}": value for name, value in of_band.items()})
+        self.log("val/accuracy", sum(of_band["accuracy"] for of_band in values) / NUM_BANDS, prog_bar=True)
+        for metrics in self.band_metrics:
+            metrics.reset()
+
+
+def band_metrics(num_classes: int) -> MetricCollection:
+    """Accuracy, top-5 where there are more than ten classes, and expected calibration error."""
+    ranks = {"accuracy": 1} | ({"accuracy_top5": 5} if num_classes > 10 else {})
+    accuracies: dict[str, Metric | MetricCollection] = {
+        name: MulticlassAccuracy(num_classes, top_k=rank, average="micro") for name, rank in ranks.items()
+    }
+    metrics = accuracies | {"calibration_error": MulticlassCalibrationError(num_classes)}
+    return MetricCollection(metrics, compute_groups=False)  # groups are guessed from values of one batch

@@ -1,0 +1,54 @@
+"""Writing checkpoints so that no interruption, and no full disk, leaves half of one."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning_fabric.plugins.io.torch_io import TorchCheckpointIO
+
+from guided_diffusion.utils.files import synchronise
+
+PART = ".part"
+"""What the names of unfinished files end in; nothing reads them, and the next checkpoint overwrites them."""
+
+
+class WholeCheckpointIO(TorchCheckpointIO):
+    """Writes a checkpoint beside its place, has it on the disk, and then moves it there.
+
+    Lightning's own writes to the temporary folder and moves, which is a copy where that is another disk.
+    """
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None) -> None:
+        """Raise ``OSError`` if it can't be written; what was there before is then still there."""
+        path = Path(path)
+        part = path.with_name(path.name + PART)
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            torch.save(checkpoint, part)
+            synchronise(part)
+            part.replace(path)
+            synchronise(path.parent)
+        except (OSError, RuntimeError) as error:  # torch.save makes a RuntimeError of a full disk
+            part.unlink(missing_ok=True) if path.parent.is_dir() else None
+            raise OSError(
+                f"the checkpoint could not be saved in {path.parent}: {_reason(error, path.parent)}; "
+                "the one saved before it is whole: go on from there with resume=auto"
+            ) from error
+
+
+def _reason(error: BaseException, folder: Path) -> str:
+    """Why, as the system says it: torch tells nothing but that its writer failed."""
+    if isinstance(error, OSError):
+        return error.strerror or str(error)
+    probe = folder / f"probe{PART}"
+    try:
+        with probe.open("wb") as file:
+            file.write(bytes(1 << 20))
+            file.flush()
+        return str(error).splitlines()[0]
+    except OSError as reason:
+        return reason.strerror or str(reason)
+    finally:
+        probe.unlink(missing_ok=True)

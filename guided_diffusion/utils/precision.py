@@ -1,0 +1,14 @@
+"""The fastest precision that the hardware supports."""
+
+from __future__ import annotations
+
+
+def fast_precision(accelerator: str) -> str:
+    """``bf16-mixed`` where the hardware multiplies bfloat16 itself, else ``32-true``: ``${fast_precision:auto}``."""
+    import torch  # here, so that --help need not wait for it
+
+    if accelerator in ("auto", "gpu", "cuda") and torch.cuda.is_available():
+        native = torch.cuda.is_bf16_supported(including_emulation=False)
+    else:
+        native = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+    return "bf16-mixed" if native else "32-true"

@@ -1,0 +1,360 @@
+import importlib.util
+import re
+from pathlib import Path
+
+import pytest
+import torch
+from hydra.errors import ConfigCompositionException
+from hydra.utils import get_class
+from omegaconf import OmegaConf
+from pytorch_lightning.strategies import Strategy
+
+from guided_diffusion.checkpoints.loading import build_network
+from guided_diffusion.cli.config import CONFIG_PATH
+from guided_diffusion.cli.train import train
+from guided_diffusion.data import LabelledDataModule
+from guided_diffusion.evaluation.judge import JudgePair, JudgeSource
+from guided_diffusion.guidance import Guidance, Wrapper
+from guided_diffusion.losses import MinSNR
+from guided_diffusion.networks import MLP, NoisyClassifier, NoisyMLPClassifier, UNet
+from guided_diffusion.recipe import Recipe
+from guided_diffusion.samplers import Sampler
+from guided_diffusion.schedules import Schedule
+from guided_diffusion.training.callbacks import EMA
+from guided_diffusion.training.callbacks.base import SamplingCallback
+from guided_diffusion.utils.instantiate import build
+
+CONF = Path(CONFIG_PATH)
+POINTS = {"mlp": MLP, "classifier_2d": NoisyMLPClassifier}
+"""Networks for points in the plane."""
+
+
+def options(group):
+    return sorted(path.stem for path in (CONF / group).glob("*.yaml"))
+
+
+def every(group):
+    return pytest.mark.parametrize(group, options(group))
+
+
+# Every option
+
+
+def test_the_folder_is_found_from_anywhere():
+    assert CONF.is_absolute()
+    assert (CONF / "train.yaml").is_file()
+    assert (CONF / "sample.yaml").is_file()
+
+
+@every("data")
+def test_every_dataset_is_built_without_touching_a_file(data, compose, tmp_path, monkeypatch):
+    monkeypatch.setenv("GUIDED_DIFFUSION_DATA", str(tmp_path))
+    built = build(compose(f"data={data}").data)
+    assert isinstance(built, LabelledDataModule)
+    assert (built.kind, built.shape[0], built.num_classes) in {
+        ("images", 1, 10),
+        ("images", 3, 10),
+        ("points", 2, 3),
+    }
+    assert not list(tmp_path.iterdir())
+
+
+@every("network")
+def test_every_network_is_built(network, compose):
+    node = compose(f"network={network}", "network.width=8").network
+    if network in POINTS:
+        assert isinstance(build_network(node, (2,), 3), POINTS[network])
+    else:
+        size = int(re.search(r"\d+", network)[0].replace("10", "32"))
+        kind = NoisyClassifier if network.startswith("classifier") else UNet
+        assert isinstance(build_network(node, (1, size, size), 10), kind)
+
+
+@pytest.mark.parametrize(
+    ("network", "shape", "message"),
+    [
+        ("mlp", (1, 8, 8), r"network: guided_diffusion\.networks\.MLP is not for images: .*'channels'"),
+        ("unet_8", (2,), r"network: guided_diffusion\.networks\.UNet is not for points: .*'dimensions'"),
+    ],
+)
+def test_a_network_for_something_else_is_refused(network, shape, message, compose):
+    with pytest.raises(ValueError, match=message):
+        build_network(compose(f"network={network}").network, shape, 3)
+
+
+@every("schedule")
+def test_every_schedule_is_built(schedule, compose):
+    assert isinstance(build(compose(f"schedule={schedule}").schedule), Schedule)
+
+
+@every("weighting")
+def test_every_weighting_is_built_and_reaches_the_module(weighting, compose):
+    config = compose(f"weighting={weighting}")
+    assert callable(build(config.weighting))
+    assert build(config.module.weighting) == build(config.weighting)
+
+
+@every("guidance")
+@pytest.mark.parametrize("program", ["train", "sample"])
+def test_every_guidance_has_a_scale_that_can_be_set(guidance, program, compose):
+    built = build(compose(f"guidance={guidance}", "guidance.scale=1.5", program=program).recipe)
+    assert isinstance(built.guidance, Guidance)
+    assert built.guidance.scale == 1.5
+
+
+@every("threshold")
+def test_every_threshold_is_built(threshold, compose):
+    assert isinstance(build(compose(f"threshold={threshold}").threshold), Wrapper)
+
+
+@every("sampler")
+@pytest.mark.parametrize("program", ["train", "sample"])
+def test_every_sampler_is_built_with_its_steps(sampler, program, compose):
+    recipe = build(compose(f"sampler={sampler}", "sampler.steps=7", program=program).recipe)
+    assert isinstance(recipe, Recipe)
+    assert isinstance(recipe.sampler, Sampler)
+    assert recipe.sampler.steps == 7
+    assert len(recipe.sampler.times(build(compose().schedule), 7)) == 8
+
+
+@every("judge")
+def test_every_judge_is_built(judge, compose):
+    assert isinstance(build(compose(f"judge={judge}").judge), JudgeSource | JudgePair)
+
+
+@every("strategy")
+def test_every_strategy_is_built(strategy, compose):
+    node = compose(f"strategy={strategy}").trainer.strategy
+    if strategy == "deepspeed" and importlib.util.find_spec("deepspeed") is None:
+        pytest.skip("DeepSpeed is not installed; tests/test_strategies.py looks at what is said then")
+    assert node == "auto" or isinstance(build(node), Strategy)
+
+
+@every("callbacks")
+def test_every_set_of_callbacks_is_built(callbacks, compose, tmp_path):
+    """All but those for divided weights average them; those and the minimal set don't sample."""
+    nodes = compose(f"callbacks={callbacks}", output_dir=tmp_path).callbacks.values()
+    built = [build(node) for node in nodes if node]
+    assert any(isinstance(callback, EMA) for callback in built) == (callbacks != "sharded")
+    samples = any(isinstance(callback, SamplingCallback) for callback in built)
+    assert samples == (callbacks not in ("minimal", "sharded"))
+
+
+@every("logger")
+def test_every_logger_writes_a_table_of_its_own_beside_others(logger, compose):
+    targets = {name: node._target_ for name, node in compose(f"logger={logger}").logger.items()}
+    assert targets["csv"] == "guided_diffusion.training.loggers.csv.CSVLogger"
+    assert logger in targets
+
+
+@pytest.mark.parametrize("experiment", [name for name in options("experiment") if "patterns" not in name])
+def test_every_experiment_with_images_trains(experiment, compose, tiny, tmp_path):
+    """Its own network, narrow, and its own precision, on random images of the size of its own.
+
+    A diffusion model samples and is judged; a classifier has nothing to sample from.
+    """
+    data = get_class(compose(f"+experiment={experiment}").data._target_)
+    size = [f"data.channels={data.channels}", f"data.image_size={data.image_size}", "data.batch_size=4"]
+    short = ["trainer.max_steps=2", "trainer.val_check_interval=2", "data.num_train=40", "data.validation_size=4"]
+    small = [override for override in tiny if "precision" not in override]
+    config = compose(f"+experiment={experiment}", *small, *size, *short, output_dir=tmp_path)
+    assert config.name == experiment
+    train(config)
+    files = {path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*")}
+    assert {"checkpoints/last.ckpt", "checkpoints/best.ckpt"} <= files
+    classifies = experiment.startswith("classifier")
+    assert ({"samples/step_000002.png", "accuracy_by_scale.csv"} <= files) != classifies
+    assert ("accuracy_by_noise.csv" in files) == classifies
+
+
+@pytest.mark.parametrize("experiment", [name for name in options("experiment") if "patterns" in name])
+def test_every_experiment_with_points_trains(experiment, compose, tiny_points, tmp_path):
+    config = compose(f"+experiment={experiment}", *tiny_points, output_dir=tmp_path)
+    assert config.name == experiment
+    train(config)
+    files = {path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*")}
+    assert {"checkpoints/last.ckpt", "checkpoints/best.ckpt"} <= files
+    classifies = experiment.startswith("classifier")
+    assert ({"samples/step_000004.png", "distance_by_scale.csv"} <= files) != classifies
+    assert ("accuracy_by_noise.csv" in files) == classifies
+
+
+def test_without_options_the_digits_experiment_runs(compose):
+    default, experiment = (
+        OmegaConf.to_container(compose(*override, output_dir="here"), resolve=True)
+        for override in ([], ["+experiment=cfg_digits"])
+    )
+    assert default == experiment
+
+
+# A number lives in one place
+
+
+def test_a_number_is_set_in_one_place(compose):
+    config = compose(
+        "trainer.max_steps=77",
+        "module.optimizer.lr=0.5",
+        "label_dropout=0.3",
+        "seed=9",
+        "scales=[4,5]",
+        "weighting=min_snr",
+        "weighting.gamma=2",
+        "guidance.scale=7",
+        "sampler.steps=6",
+        "judge.steps=8",
+        "output_dir=here",
+    )
+    callbacks = config.callbacks
+    assert config.module.lr_scheduler.total_steps == 77
+    assert config.module.lr_scheduler.max_lr == 0.5
+    assert config.module.label_dropout == 0.3
+    assert {config.module.seed, config.data.seed, callbacks.sample_grid.seed, callbacks.accuracy.seed} == {9}
+    assert callbacks.sample_grid.scales == callbacks.accuracy.scales == [4, 5]
+    assert build(config.module.weighting) == MinSNR(2)
+    for recipe in (config.recipe, callbacks.sample_grid.recipe, callbacks.accuracy.recipe):
+        assert (recipe.guidance.scale, recipe.sampler.steps) == (7, 6)
+    assert callbacks.accuracy.judge.steps == 8
+    assert callbacks.last.dirpath == callbacks.best.dirpath == "here/checkpoints"
+    assert {callbacks.sample_grid.output_dir, callbacks.accuracy.output_dir, config.trainer.default_root_dir} == {
+        "here"
+    }
+    assert config.logger.csv.save_dir == "here"
+
+
+def test_the_folder_of_the_data_is_that_of_the_environment(compose, monkeypatch):
+    monkeypatch.setenv("GUIDED_DIFFUSION_DATA", "/there")
+    assert compose("data=mnist").data.root == "/there"
+    monkeypatch.delenv("GUIDED_DIFFUSION_DATA")
+    assert compose("data=mnist").data.root == "data"
+
+
+@pytest.mark.parametrize(("native", "precision"), [(True, "bf16-mixed"), (False, "32-true")])
+def test_half_precision_is_used_where_the_hardware_has_it(native, precision, compose, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    for name in ("_is_avx512_bf16_supported", "_is_amx_tile_supported"):
+        monkeypatch.setattr(torch.cpu, name, lambda: native)
+    assert compose("seed=123", output_dir="here").trainer.precision == precision
+
+
+@pytest.mark.parametrize("program", ["train", "sample"])
+def test_every_run_has_a_folder_of_its_own(program, compose):
+    first, second = compose(program=program), compose("seed=1", program=program)
+    assert first.output_dir != second.output_dir
+    assert first.output_dir == first.output_dir
+
+
+# Keys and values that are wrong
+
+
+@pytest.mark.parametrize(
+    "override",
+    [
+        "lable_dropout=0.1",
+        "guidance.scael=3",
+        "data.batchsize=3",
+        "network.widht=8",
+        "trainer.max_step=3",
+        "callbacks.ema.deacy=0.9",
+        "module.optimizer.learning_rate=1",
+    ],
+)
+def test_an_unknown_key_on_the_command_line_is_named(override, compose):
+    with pytest.raises(ConfigCompositionException, match=f"Could not override '{override.split('=')[0]}'"):
+        compose(override)
+
+
+@pytest.fixture
+def with_experiment(compose, tiny, tmp_path):
+    """The tiny config with an experiment of one's own."""
+
+    def composed(content):
+        (tmp_path / "experiment").mkdir()
+        (tmp_path / "experiment" / "own.yaml").write_text(f"# @package _global_\n{content}\n")
+        return compose(
+            f"hydra.searchpath=[file://{tmp_path}]", "+experiment=own", *tiny, output_dir=tmp_path / "output"
+        )
+
+    return composed
+
+
+def test_an_experiment_may_lie_in_a_folder_of_ones_own(with_experiment):
+    assert with_experiment("label_dropout: 0.25").module.label_dropout == 0.25
+
+
+def test_an_unknown_top_level_key_in_an_experiment_is_named(with_experiment):
+    with pytest.raises(ConfigCompositionException) as error:
+        with_experiment("lable_dropout: 0.2")
+    assert "lable_dropout" in f"{error.value} {error.value.__cause__}"
+
+
+@pytest.mark.parametrize(
+    ("content", "key"),
+    [
+        ("network: {widht: 8}", "widht"),
+        ("data: {batchsize: 8}", "batchsize"),
+        ("trainer: {max_step: 8}", "max_step"),
+        ("schedule: {log_snr_mim: -10}", "log_snr_mim"),
+        ("guidance: {scael: 3}", "scael"),
+        ("sampler: {stesp: 3}", "stesp"),
+        ("sampler: {method: {etaa: 1}}", "etaa"),
+        ("module: {parametrization: v}", "parametrization"),
+        ("module: {lr_scheduler: {pct_strat: 0.1}}", "pct_strat"),
+        ("judge: {stpes: 3}", "stpes"),
+        ("callbacks: {ema: {deacy: 0.9}}", "deacy"),
+        ("callbacks: {acuracy: {num_samples: 8}}", "acuracy"),
+        ("logger: {csv: {nmae: x}}", "nmae"),
+    ],
+)
+def test_an_unknown_key_in_an_experiment_is_named_before_anything_is_written(content, key, with_experiment, tmp_path):
+    config = with_experiment(content)
+    with pytest.raises(ValueError, match=key):
+        train(config)
+    assert not (tmp_path / "output").exists()
+
+
+@pytest.mark.parametrize(
+    "override",
+    ["label_dropout=much", "scales=3", "scales=[a]", "seed=x", "network=unet_9", "+experiment=cfg_nothing"],
+)
+def test_a_value_of_the_wrong_kind_is_refused(override, compose):
+    with pytest.raises(Exception, match=re.split("[+=]", override.removeprefix("+"))[0]):
+        compose(override)
+
+
+# build
+
+
+@pytest.mark.parametrize(
+    ("node", "message"),
+    [
+        ({"_target_": "guided_diffusion.training.callbacks.EMA", "decay": 3}, r"decay must be in \[0, 1\), got 3"),
+        ({"_target_": "guided_diffusion.training.callbacks.EMA", "deacy": 0.5}, "unexpected keyword argument 'deacy'"),
+        ({"_target_": "guided_diffusion.training.callbacks.EMMA"}, "EMMA"),
+        ({"_target_": "guided_defusion.callbacks.EMA"}, "guided_defusion"),
+        (
+            {"_target_": "builtins.dict", "first": {"_target_": "guided_diffusion.guidance.Clip", "bound": -1}},
+            "^first: bound must be positive, got -1$",
+        ),
+        (
+            {"_target_": "builtins.dict", "f": {"_target_": "torch.optim.SGD", "_partial_": True, "rl": 1}},
+            "^f: got an unexpected keyword argument 'rl'$",
+        ),
+        ({"decay": 0.5}, "has no _target_: is it misspelt"),
+    ],
+)
+def test_what_can_not_be_built_is_named_on_one_line(node, message):
+    for config in (node, OmegaConf.create(node)):
+        with pytest.raises(ValueError, match=message) as error:
+            build(config)
+        assert "\n" not in str(error.value)
+
+
+def test_arguments_are_plain_lists_and_dicts():
+    built = build(OmegaConf.create({"_target_": "builtins.dict", "a": [1, 2], "b": {"c": [3]}}))
+    assert built == {"a": [1, 2], "b": {"c": [3]}}
+    assert type(built["a"]) is list
+    assert type(built["b"]) is dict
+
+
+def test_arguments_can_be_added():
+    assert build({"_target_": "builtins.dict", "a": 1}, b=2) == {"a": 1, "b": 2}

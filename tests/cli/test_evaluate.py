@@ -1,0 +1,294 @@
+import csv
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from lightning_fabric.loggers import tensorboard as fabric_tensorboard
+from omegaconf import OmegaConf
+
+import guided_diffusion
+from guided_diffusion.cli.evaluate import evaluate
+from guided_diffusion.evaluation.chunks import Chunks
+from guided_diffusion.evaluation.results import COLUMNS, POINT_COLUMNS, read
+
+FILES = {"about.json", "command.txt", "config.yaml", "intervals.csv", "metrics.csv", "per_class.csv", "pictures.npz"}
+FILES |= {"report.html", "results.csv", "environment.json", "reproduce.sh"}
+SMALL = ("num_samples=2", "judge.steps=2", "judge.width=8", "trainer.accelerator=cpu", "trainer.precision=32-true")
+
+
+@pytest.fixture
+def checkpoint(run_dir):
+    return run_dir / "checkpoints" / "last.ckpt"
+
+
+@pytest.fixture
+def evaluated(compose, checkpoint, tmp_path):
+    """The folder that ``evaluate`` writes for these overrides, each time another."""
+    count = iter(range(99))
+
+    def folder(*overrides):
+        overrides = (f"checkpoint={checkpoint}", *(overrides if "judge=both" in overrides else (*SMALL, *overrides)))
+        config = compose(*overrides, program="evaluate", output_dir=tmp_path / str(next(count)))
+        return evaluate(config, overrides)
+
+    return folder
+
+
+def table(folder):
+    with (folder / "results.csv").open() as file:
+        return list(csv.DictReader(file))
+
+
+def without_seconds(folder):
+    return [{name: value for name, value in row.items() if name != "seconds"} for row in table(folder)]
+
+
+def names(folder):
+    return {path.name for path in folder.iterdir() if path.is_file()}
+
+
+def test_it_leaves_a_table_pictures_and_a_page(evaluated):
+    folder = evaluated()
+    assert names(folder) - {"hparams.yaml"} == FILES
+    assert list(table(folder)[0]) == list(COLUMNS)
+    assert [row["scale"] for row in table(folder)] == ["0", "1", "3"]  # those of the training
+    assert {row["num_samples"] for row in table(folder)} == {"20"}
+    assert [row["nfe"] for row in table(folder)] == ["2", "2", "4"]
+    assert {row["method"] for row in table(folder)} == {"ClassifierFree"}
+    assert len(list((folder / "plots").glob("*.png"))) == len(list((folder / "plots").glob("*.pdf"))) > 4
+    assert "<input" in (folder / "report.html").read_text()
+
+
+def test_what_is_written_can_be_read(evaluated):
+    folder = evaluated("judge=both", "judge.first.steps=2", "judge.second.steps=2", "num_samples=2")
+    results = read(folder)
+    assert [row.scale for row in results.rows] == [0, 1, 3]
+    assert results.about["judge"] == "JudgeNet"
+    assert results.about["cross_check"]["name"] == "LeNet"
+    for row in results.rows:
+        assert row.measured["accuracy"].low <= row.measured["accuracy"].value <= row.measured["accuracy"].high
+        assert 0 <= row.measured["cross_accuracy"].value <= 1
+        assert row.pictures.confusion.sum() == 20
+        assert [one["class_name"] for one in row.per_class] == [f"class {label}" for label in range(10)]
+        assert row.pictures.strip.shape == (20, 1, 8, 8)
+        right = row.pictures.predictions == np.arange(20) % 10
+        assert right.mean() == pytest.approx(row.measured["accuracy"].value)
+        assert row.pictures.probabilities.mean() == pytest.approx(row.measured["judge_probability"].value, rel=1e-5)
+
+
+def test_one_noise_under_every_scale_and_method(evaluated, classifier_run):
+    classifier = classifier_run / "checkpoints" / "last.ckpt"
+    cfg = read(evaluated("scales=[0,1]"))
+    other = read(evaluated("guidance=classifier", f"classifier={classifier}", "scales=[0]"))
+    same, different = other.rows[0].pictures.strip, cfg.rows[1].pictures.strip
+    torch.testing.assert_close(*map(torch.from_numpy, (cfg.rows[0].pictures.strip, same)), rtol=0, atol=1e-4)
+    assert abs(same - different).max() > 1e-3
+
+
+def test_a_scale_on_the_command_line_is_the_one_that_is_measured(evaluated):
+    assert [row["scale"] for row in table(evaluated("guidance.scale=2.5"))] == ["2.5"]
+    assert [row["scale"] for row in table(evaluated("guidance.scale=2.5", "scales=[0,4]"))] == ["0", "4"]
+
+
+def test_evaluated_twice_it_is_the_same_to_the_bit(evaluated):
+    assert without_seconds(evaluated()) == without_seconds(evaluated())
+
+
+def test_what_an_earlier_evaluation_has_logged_in_the_folder_is_replaced(call, checkpoint, tmp_path):
+    for scales in ("1,2", "1,3"):
+        assert call("evaluate", f"checkpoint={checkpoint}", *SMALL, f"scales=[{scales}]", "output_dir=here").status == 0
+    with (tmp_path / "here" / "metrics.csv").open() as file:
+        (logged,) = csv.DictReader(file)
+    assert {"guidance/accuracy_w1", "guidance/accuracy_w3"} <= logged.keys()
+    assert "guidance/accuracy_w2" not in logged
+
+
+def test_a_logger_that_can_not_be_is_refused_before_anything_is_sampled(call, checkpoint, monkeypatch):
+    monkeypatch.setattr(fabric_tensorboard, "_TENSORBOARD_AVAILABLE", False)
+    monkeypatch.setattr(fabric_tensorboard, "_TENSORBOARDX_AVAILABLE", False)
+    monkeypatch.setattr("guided_diffusion.cli.evaluate.draw", None)
+    called = call("evaluate", f"checkpoint={checkpoint}", *SMALL, "logger=tensorboard")
+    assert called.status == 1
+    assert called.err.startswith("error: logger.tensorboard: TensorBoard is not installed")
+
+
+def test_samples_that_were_measured_are_not_kept(evaluated, tmp_path, monkeypatch):
+    monkeypatch.setenv("GUIDED_DIFFUSION_CACHE", str(tmp_path / "cache"))
+    evaluated()
+    assert list((tmp_path / "cache" / "samples").iterdir()) == []
+
+
+def test_told_to_stop_it_does_and_the_same_command_goes_on(call, checkpoint, monkeypatch, tmp_path):
+    monkeypatch.setenv("GUIDED_DIFFUSION_CACHE", str(tmp_path / "cache"))
+    sample = Chunks.predict_step
+
+    def told(self, batch, batch_idx):
+        signal.raise_signal(signal.SIGTERM) if batch.item() == 2 else None
+        return sample(self, batch, batch_idx)
+
+    arguments = [f"checkpoint={checkpoint}", *SMALL, "recipe.batch_size=20", "output_dir=here"]
+    with monkeypatch.context() as patch:
+        patch.setattr(Chunks, "predict_step", told)
+        stopped = call("evaluate", *arguments)
+    assert stopped.status == 143
+    assert "stopped by a signal; what has been sampled is kept: the same command goes on from there" in stopped.err
+    assert not (tmp_path / "here").exists()
+    again = call("evaluate", *arguments)
+    assert again.status == 0
+    assert "2 of 3 chunks of samples are there from before" in again.out
+
+
+def test_killed_in_the_middle_and_started_again_it_gives_the_same_table(checkpoint, tmp_path, request):
+    """Killed by a signal that can't be caught, once some chunks are there; the table is that of a run beside it.
+
+    Each has a cache of its own, and so a judge: with one they would take turns and share their chunks.
+    """
+    # Chunks of three samples, so that there are many.
+    command = [sys.executable, "-m", "guided_diffusion.evaluate", f"checkpoint={checkpoint}", *SMALL]
+    command += ["recipe.batch_size=3", "sampler.steps=20", "scales=[0,1,2,3]"]
+
+    def run(folder, cache):
+        environment = os.environ | {
+            "PYTHONPATH": str(Path(guided_diffusion.__file__).parent.parent),
+            "GUIDED_DIFFUSION_CACHE": str(tmp_path / cache),
+        }
+        process = subprocess.Popen(
+            [*command, f"output_dir={folder}"], cwd=tmp_path, env=environment, stdout=-1, stderr=-3, text=True
+        )
+        request.addfinalizer(process.kill)
+        return process
+
+    whole = run("whole", cache="another")
+    killed = run("killed", cache="cache")
+    deadline = time.monotonic() + 120
+    while len(list((tmp_path / "cache").glob("samples/*/chunk_*.pt"))) < 2:
+        assert killed.poll() is None
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    killed.send_signal(signal.SIGKILL)
+    killed.wait()
+    assert list((tmp_path / "cache").glob("samples/*/chunk_*.pt"))
+    again = run("again", cache="cache")
+    out, _ = again.communicate(timeout=120)
+    assert again.returncode == 0
+    assert "chunks of samples are there from before" in out
+    whole.communicate(timeout=120)
+    assert whole.returncode == 0
+    assert without_seconds(tmp_path / "again") == without_seconds(tmp_path / "whole")
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("scales=[]", "scales must hold at least one number"),
+        ("scales=[1,1]", "scales must differ"),
+        ("scales=[nan]", "scales must be finite"),
+        ("num_samples=0", "num_samples must be at least 1, got 0"),
+        ("checkpoint=nowhere.ckpt", "there is no checkpoint at"),
+        ("checkpoint=null", "checkpoint is missing: add checkpoint=PATH"),
+        ("guidance=classifier", "guidance.classifier is missing"),
+        ("judge.architecture=forest", "architecture must be one of"),
+    ],
+)
+def test_what_is_wrong_is_said_on_one_line_before_anything_is_sampled(override, message, call, checkpoint, tmp_path):
+    called = call("evaluate", f"checkpoint={checkpoint}", *SMALL, "hydra.run.dir=here", override)
+    assert called.status == 1
+    (line,) = called.err.splitlines()
+    assert line.startswith("error: ")
+    assert message in line
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_program_prints_the_table_and_says_where_the_page_is(call, checkpoint, tmp_path):
+    called = call("evaluate", f"checkpoint={checkpoint}", *SMALL, "hydra.run.dir=here")
+    assert called.status == 0
+    assert "judge JudgeNet: " in called.out
+    assert called.out.splitlines()[-1] == f"The evaluation is in {tmp_path / 'here'}: open report.html"
+    config = OmegaConf.load(tmp_path / "here" / "config.yaml")
+    assert config.sampler.steps == 2  # as in the training
+
+
+# Sweeps
+
+
+def test_a_sweep_ends_in_one_table_and_one_page(call, checkpoint, classifier_run, tmp_path):
+    classifier = classifier_run / "checkpoints" / "last.ckpt"
+    varied = ["guidance=cfg,classifier", "guidance.scale=0,2", "seed=0,1"]
+    called = call("evaluate", "-m", f"checkpoint={checkpoint}", f"classifier={classifier}", *SMALL, *varied)
+    assert called.status == 0, called.err
+    (sweep,) = (tmp_path / "outputs" / "evaluations").iterdir()
+    rows = table(sweep)
+    assert list(rows[0]) == [*COLUMNS, "seed"]
+    assert {(row["method"], row["scale"], row["seed"]) for row in rows} == {
+        (method, scale, seed)
+        for method in ("ClassifierFree", "ClassifierGuidance")
+        for scale in ("0", "2")
+        for seed in ("0", "1")
+    }
+    assert (sweep / "report.html").is_file()
+    assert len(read(sweep).rows) == 8
+    assert called.out.splitlines()[-1].startswith(f"8 rows of 8 jobs are in {sweep / 'results.csv'}: open ")
+
+
+def test_a_sweep_of_which_a_job_fails_says_which_and_gathers_the_others(call, checkpoint, tmp_path):
+    called = call("evaluate", "-m", f"checkpoint={checkpoint}", *SMALL, "guidance.scale=0,nan,2")
+    assert called.status == 1
+    (sweep,) = (tmp_path / "outputs" / "evaluations").iterdir()
+    assert [row["scale"] for row in table(sweep)] == ["0", "2"]
+    assert "job 1: error: " in called.out
+    assert "these jobs left no results" in called.out
+    assert (sweep / "failed.txt").read_text().startswith("1: ")
+    assert "guidance.scale=nan" in (sweep / "report.html").read_text()
+
+
+def test_a_sweep_of_trainings_is_gathered_too(call, tiny, tmp_path):
+    called = call("train", "-m", *tiny, "name=swept", "label_dropout=0.1,0.5")
+    assert called.status == 0
+    (sweep,) = (tmp_path / "outputs" / "swept").iterdir()
+    with (sweep / "accuracy_by_scale.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert list(rows[0]) == ["scale", "accuracy", "num_samples", "judge_ceiling", "label_dropout"]
+    assert [(row["scale"], row["label_dropout"]) for row in rows] == [
+        (scale, dropout) for dropout in ("0.1", "0.5") for scale in ("0", "1", "3")
+    ]
+    assert (sweep / "accuracy_by_scale.png").is_file()
+
+
+# Points
+
+
+def test_points_are_measured_against_their_patterns_and_need_no_judge(call, points_run, tmp_path):
+    checkpoint = points_run / "checkpoints" / "last.ckpt"
+    called = call(
+        "evaluate", f"checkpoint={checkpoint}", "scales=[0,2]", "num_samples=20", "hydra.run.dir=here", "logger=wandb"
+    )
+    assert called.status == 0, called.err
+    folder = tmp_path / "here"
+    rows = table(folder)
+    assert list(rows[0]) == list(POINT_COLUMNS)
+    assert [(row["scale"], row["num_samples"]) for row in rows] == [("0", "60"), ("2", "60")]
+    assert "training a judge" not in called.out
+    pngs = {path.name for path in (folder / "plots").glob("*.png")}
+    assert {"off_curve.png", "distance.png", "sliced_wasserstein.png", "total_variation.png"} <= pngs
+    page = (folder / "report.html").read_text()
+    assert page.count("data-scale=") == 2
+    assert "off the curve" in page
+    with (folder / "per_class.csv").open() as file:
+        classes = list(csv.DictReader(file))
+    assert sum(float(row["share"]) for row in classes[:3]) == pytest.approx(1, abs=1e-4)
+
+
+def test_an_evaluation_of_points_is_read_as_it_was_written(compose, points_run, tmp_path):
+    overrides = (f"checkpoint={points_run / 'checkpoints' / 'last.ckpt'}", "num_samples=5", "scales=[1]")
+    found = read(evaluate(compose(*overrides, program="evaluate", output_dir=tmp_path), overrides))
+    (row,) = found.rows
+    assert (found.kind, row.kind) == ("points", "points")
+    assert row.pictures.points.shape == (3, 5, 2)
+    assert set(row.floors) <= set(row.measured)
+    assert row.row["off_curve_floor"] == row.floors["off_curve"]

@@ -1,0 +1,408 @@
+import os
+import subprocess
+import sys
+from itertools import pairwise
+from pathlib import Path
+
+import imageio.v3 as imageio
+import numpy as np
+import pytest
+import torch
+from omegaconf import OmegaConf
+from PIL import Image
+
+import guided_diffusion
+from guided_diffusion.checkpoints.loading import load
+from guided_diffusion.cli.sample import sample
+from guided_diffusion.guidance import ClassifierFree, Clip
+from guided_diffusion.recipe import Recipe
+from guided_diffusion.samplers import Sampler
+
+RECORD = ["config.yaml", "environment.json", "reproduce.sh"]
+
+
+@pytest.fixture
+def checkpoint(run_dir):
+    return str(run_dir / "checkpoints" / "last.ckpt")
+
+
+@pytest.fixture
+def sampled(compose, checkpoint, tmp_path):
+    """The folder that ``sample`` writes for these overrides, each time another."""
+    count = iter(range(99))
+
+    def folder(*overrides):
+        output_dir = tmp_path / str(next(count))
+        overrides = (f"checkpoint={checkpoint}", *overrides)
+        return sample(compose(*overrides, program="sample", output_dir=output_dir), overrides)
+
+    return folder
+
+
+def images(folder):
+    with np.load(folder / "samples.npz") as arrays:
+        return torch.from_numpy(arrays["images"])
+
+
+def labels(folder):
+    with np.load(folder / "samples.npz") as arrays:
+        return arrays["labels"].tolist()
+
+
+def same(one, other):
+    return torch.allclose(images(one), images(other), rtol=0, atol=1e-5)
+
+
+def test_it_writes_a_picture_the_numbers_and_its_config(sampled):
+    folder = sampled("labels=[3,7]", "num_samples=4")
+    assert sorted(path.name for path in folder.iterdir()) == [
+        *("config.yaml", "environment.json", "reproduce.sh", "samples.npz", "samples.png"),
+    ]
+    assert images(folder).shape == (8, 1, 8, 8)
+    assert images(folder).dtype == torch.float32
+    assert images(folder).abs().max() <= 1
+    assert labels(folder) == [3] * 4 + [7] * 4
+    assert np.asarray(Image.open(folder / "samples.png")).shape[1] > 4 * 28
+    assert "${" not in (folder / "config.yaml").read_text()
+
+
+def test_all_classes_are_drawn_where_none_are_named(sampled):
+    assert labels(sampled("num_samples=2")) == [n // 2 for n in range(20)]
+
+
+def test_samples_are_those_of_the_model_with_the_average(sampled, checkpoint):
+    model = load(checkpoint)
+    recipe = Recipe(ClassifierFree(1.0), Clip(), Sampler(steps=2))
+    expected = recipe.images(model.denoiser, torch.tensor([3, 3]), model.shape, seed=5)
+    actual = images(sampled("labels=[3]", "num_samples=2", "seed=5", "guidance.scale=1"))
+    torch.testing.assert_close(actual, expected, rtol=0, atol=1e-5)
+
+
+def test_raw_weights_and_other_seeds_give_other_samples(sampled):
+    first = sampled("num_samples=1")
+    assert same(first, sampled("num_samples=1", "seed=0", "weights=ema"))
+    assert not same(first, sampled("num_samples=1", "weights=raw"))
+    assert not same(first, sampled("num_samples=1", "seed=1"))
+
+
+@pytest.mark.parametrize("sampler", ["ddim", "ddpm"])
+def test_a_sample_depends_on_its_number_and_not_on_the_batch(sampler, sampled):
+    """Sample i has the noise of (seed, i), however many are drawn together."""
+    common = ["labels=[3,7]", f"sampler={sampler}", "sampler.steps=3"]
+    whole = sampled(*common, "num_samples=6", "recipe.batch_size=64")
+    assert same(whole, sampled(*common, "num_samples=6", "recipe.batch_size=7"))
+    longer = sampled("labels=[3,7,1]", *common[1:], "num_samples=6")
+    torch.testing.assert_close(images(longer)[:12], images(whole), rtol=0, atol=1e-5)
+    more = sampled("labels=[3]", *common[1:], "num_samples=9")
+    torch.testing.assert_close(images(more)[:6], images(whole)[:6], rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("count", [1, 3, 12])
+def test_an_animation_has_a_frame_for_every_step_and_ends_with_the_samples(count, sampled):
+    chosen = ",".join(str(n % 10) for n in range(count))
+    folder = sampled(f"labels=[{chosen}]", "num_samples=4", "animate=true", "sampler.steps=5")
+    with Image.open(folder / "animation.gif") as gif:
+        assert gif.n_frames == 5
+        gif.seek(4)
+        last = np.asarray(gif.convert("L")).astype(int)
+    video = imageio.imread(folder / "animation.mp4")
+    assert len(video) == 5 + 20
+    # Two rows of images of 56 pixels with lines of 2 between: x_t, which is now the sample, above the estimate of x_0.
+    columns = count * min(4, max(1, 10 // count))
+    assert last.shape[0] == 2 * 58 + 2
+    assert last.shape[1] == columns * 58 + 2
+    rows = torch.arange(4 * count).unflatten(0, (count, 4))[:, : columns // count].flatten()
+    for column, pixels in enumerate((images(folder)[rows, 0] + 1) * 127.5):
+        enlarged = pixels.round().repeat_interleave(7, 0).repeat_interleave(7, 1)
+        shown = torch.from_numpy(last[2:58, 2 + 58 * column : 58 * (column + 1)])
+        assert abs(shown - enlarged).max() <= 4
+
+
+def test_where_the_command_line_is_silent_samples_are_made_as_in_the_training(sampled, compose):
+    used = OmegaConf.load(sampled("num_samples=1") / "config.yaml")
+    assert used.sampler.steps == 2  # as in the training, and not today's 25
+    assert compose(program="sample").sampler.steps == 25
+    assert used.recipe.sampler == used.sampler
+
+
+def test_a_key_on_the_command_line_changes_that_key_alone(sampled):
+    used = OmegaConf.load(sampled("num_samples=1", "guidance.scale=5", "sampler.method.eta=0.5") / "config.yaml")
+    plain = OmegaConf.load(sampled("num_samples=1") / "config.yaml")
+    assert (used.recipe.guidance.scale, used.recipe.sampler.method.eta) == (5, 0.5)
+    used.guidance.scale, used.sampler.method.eta = plain.guidance.scale, plain.sampler.method.eta
+    for group in ("guidance", "threshold", "sampler"):
+        assert used[group] == plain[group]
+
+
+def test_a_group_on_the_command_line_replaces_that_of_the_training(sampled):
+    used = OmegaConf.load(sampled("num_samples=1", "sampler=heun", "threshold=none") / "config.yaml")
+    assert used.recipe.sampler.method._target_ == "guided_diffusion.samplers.heun"
+    assert used.recipe.sampler.steps == 13  # of the option, and not the training's 2
+    assert used.recipe.threshold._target_ == "guided_diffusion.guidance.NoThreshold"
+    assert used.recipe.guidance.scale == 2
+
+
+def test_both_can_be_said_together(sampled):
+    used = OmegaConf.load(sampled("num_samples=1", "sampler=heun", "sampler.steps=3") / "config.yaml")
+    assert used.recipe.sampler.method._target_ == "guided_diffusion.samplers.heun"
+    assert used.recipe.sampler.steps == 3
+
+
+def test_the_scale_changes_the_samples(sampled):
+    first, second = sampled("num_samples=2", "guidance.scale=1"), sampled("num_samples=2", "guidance.scale=8")
+    assert not same(first, second)
+
+
+def test_colour_images_keep_their_channels(fit, compose, tmp_path):
+    from guided_diffusion.training.callbacks import LastCheckpoint
+
+    fit("data.channels=3", callbacks=[LastCheckpoint(str(tmp_path))])
+    overrides = [f"checkpoint={tmp_path / 'last.ckpt'}", "num_samples=2", "animate=true"]
+    folder = sample(compose(*overrides, program="sample", output_dir=tmp_path / "out"), overrides)
+    assert images(folder).shape == (20, 3, 8, 8)
+    assert len(imageio.imread(folder / "animation.mp4")) == 2 + 20
+
+
+# As a program
+
+
+def test_the_program_says_where_the_samples_are(call, checkpoint, tmp_path):
+    called = call("sample", f"checkpoint={checkpoint}", "num_samples=1")
+    assert (called.status, called.err) == (0, "")
+    (folder,) = (tmp_path / "outputs" / "samples").iterdir()
+    assert called.out == f"Samples are in {folder}\n"
+    assert (folder / "samples.png").is_file()
+
+
+@pytest.fixture
+def classifier(classifier_run):
+    return classifier_run / "checkpoints" / "last.ckpt"
+
+
+@pytest.mark.parametrize("base", ["unconditional", "conditional"])
+@pytest.mark.parametrize("sampler", ["ddim", "ddpm", "heun", "dpmpp_2m"])
+def test_a_classifier_guides(base, sampler, sampled, classifier):
+    common = ["guidance=classifier", f"guidance.classifier={classifier}", f"guidance.base={base}", "num_samples=1"]
+    plain, one, far = (
+        sampled(*common, f"sampler={sampler}", "sampler.steps=3", f"guidance.scale={scale}") for scale in (0, 1, 9)
+    )
+    neutral, guided = (plain, one) if base == "unconditional" else (one, plain)
+    cfg = sampled("num_samples=1", f"sampler={sampler}", "sampler.steps=3", f"guidance.scale={int(neutral is one)}")
+    assert same(neutral, cfg)
+    assert not same(neutral, guided)
+    assert not same(neutral, far)
+
+
+def test_both_families_guide_together(sampled, classifier):
+    common = ["num_samples=1", "guidance.scale=3"]
+    together = ["guidance=cfg_classifier", f"guidance.classifier={classifier}"]
+    neutral, both = (sampled(*common, *together, f"guidance.classifier_scale={scale}") for scale in (1, 9))
+    assert same(neutral, sampled(*common))
+    assert not same(neutral, both)
+
+
+def test_compare_writes_both_grids_from_the_same_noise_and_the_labels(sampled, classifier):
+    common = ["labels=[3,7]", "num_samples=2"]
+    folder = sampled(*common, "compare=true", "guidance.scale=9")
+    assert {path.name for path in folder.iterdir()} == {
+        *(
+            "config.yaml",
+            "environment.json",
+            "labels.txt",
+            "reproduce.sh",
+            "samples.npz",
+            "samples.png",
+            "unguided.npz",
+            "unguided.png",
+        ),
+    }
+    assert (folder / "labels.txt").read_text() == "class 3: 3 3\nclass 7: 7 7\n"
+    assert same(folder, sampled(*common, "guidance.scale=9"))
+    (folder / "unguided.npz").replace(folder / "samples.npz")
+    assert same(folder, sampled(*common, "guidance.scale=1"))
+    by_classifier = ["guidance=classifier", f"guidance.classifier={classifier}", "guidance.scale=9"]
+    folder = sampled(*common, *by_classifier, "compare=true")
+    (folder / "unguided.npz").replace(folder / "samples.npz")
+    assert same(folder, sampled(*common, "guidance.scale=0"))
+
+
+@pytest.mark.parametrize(
+    ("change", "difference"),
+    [
+        ({"shape": [3, 8, 8]}, "shape of images of the first: 1, 8, 8; of the second: 3, 8, 8"),
+        ({"class_names": ["cat"] * 10}, "classes of the first: class 0, class 1,"),
+        ({"range": [0, 1]}, "range of pixels of the first: -1.0, 1.0; of the second: 0, 1"),
+        (
+            {"log_snr_min": -9},
+            "schedule of the first: Cosine(log_snr_min=-15.0); of the second:",
+        ),
+    ],
+)
+def test_a_classifier_for_something_else_stops_with_both_files_and_the_difference(
+    change, difference, call, checkpoint, classifier, tmp_path
+):
+    saved = torch.load(classifier, weights_only=True)
+    record = saved["guided_diffusion"]
+    if "log_snr_min" in change:
+        record["config"]["schedule"] |= change
+    else:
+        record["data"] |= change
+    if "shape" in change:  # a network for three channels
+        for state in (saved["state_dict"], saved["current_model_state"]):
+            state["classifier.backbone.input.weight"] = state["classifier.backbone.input.weight"].expand(-1, 3, -1, -1)
+    other = tmp_path / "other.ckpt"
+    torch.save(saved, other)
+    called = call("sample", f"checkpoint={checkpoint}", "guidance=classifier", f"guidance.classifier={other}")
+    assert called.status == 1
+    (line,) = called.err.splitlines()
+    assert line.startswith(f"error: {checkpoint} and {other} can't work together: {difference}")
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["guidance=classifier"], "guidance.classifier is missing: add guidance.classifier=PATH"),
+        (["guidance=classifier", "guidance.classifier=nowhere.ckpt"], "there is no checkpoint at"),
+        (["guidance=classifier", "guidance.classifier={checkpoint}"], "not of a time-aware classifier"),
+        (["guidance=classifier", "guidance.classifier={classifier}", "guidance.temperature=0"], "must be positive"),
+    ],
+)
+def test_a_guide_that_is_none_is_refused(overrides, message, call, checkpoint, classifier, tmp_path):
+    overrides = [override.format(checkpoint=checkpoint, classifier=classifier) for override in overrides]
+    called = call("sample", f"checkpoint={checkpoint}", "hydra.run.dir=here", *overrides)
+    assert called.status == 1
+    (line,) = called.err.splitlines()
+    assert message in line
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_sweep_gives_every_job_a_folder_of_its_own(call, checkpoint, tmp_path):
+    called = call("sample", "-m", f"checkpoint={checkpoint}", "num_samples=1", "guidance.scale=0,3")
+    assert called.status == 0
+    (sweep,) = (tmp_path / "outputs" / "samples").iterdir()
+    assert sorted(path.name for path in sweep.iterdir()) == ["0", "1", "multirun.yaml"]
+    assert [OmegaConf.load(sweep / job / "config.yaml").guidance.scale for job in "01"] == [0, 3]
+    assert not same(sweep / "0", sweep / "1")
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("labels=[12]", "labels must be among 0 (class 0), 1 (class 1)"),
+        ("labels=[-1]", "got [-1]"),
+        ("labels=[]", "got none"),
+        ("num_samples=0", "num_samples must be at least 1, got 0"),
+        ("guidance.scale=nan", "scale must be finite, got nan"),
+        ("sampler.steps=0", "steps must be at least 1, got 0"),
+        ("recipe.batch_size=0", "batch_size must be at least 1, got 0"),
+        ("threshold.bound=-1", "bound must be positive, got -1"),
+        ("+sampler.method.etaa=1", "unexpected keyword argument 'etaa'"),
+        ("trainer.accelerator=abacus", "abacus"),
+        ("checkpoint=nowhere.ckpt", "there is no checkpoint at "),
+        ("checkpoint=null", "checkpoint is missing: add checkpoint=PATH"),
+    ],
+)
+def test_what_is_wrong_is_said_on_one_line_and_no_folder_is_left(override, message, call, checkpoint, tmp_path):
+    called = call("sample", f"checkpoint={checkpoint}", "hydra.run.dir=here", override)
+    assert called.status == 1
+    (line,) = called.err.splitlines()
+    assert line.startswith("error: ")
+    assert message in line
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("content", [b"", b"no checkpoint", None])
+def test_a_damaged_or_foreign_checkpoint_is_named_on_one_line(content, call, checkpoint, tmp_path):
+    file = tmp_path / "damaged.ckpt"
+    if content is None:
+        torch.save({"state_dict": {}}, file)
+    else:
+        file.write_bytes(content)
+    called = call("sample", f"checkpoint={file}", "hydra.run.dir=here")
+    assert called.status == 1
+    (line,) = called.err.splitlines()
+    assert line.startswith(f"error: {file} is ")
+    assert list(tmp_path.iterdir()) == [file]
+
+
+def test_in_a_shell_too_one_line_is_all_there_is(checkpoint, tmp_path):
+    """In a process of its own, where nothing of the tests is imported and no shapes are checked."""
+    parent = Path(guided_diffusion.__file__).parent.parent
+    wrong = ["labels=[12]", "weights=average", "guidance.scale=much", "guidance.scale=nan"]
+    code = (
+        "import sys\n"
+        "from guided_diffusion.sample import main\n"
+        f"for override in {wrong}:\n"
+        f"    sys.argv = ['sample.py', 'checkpoint={checkpoint}', override]\n"
+        "    try: main()\n"
+        "    except SystemExit as error: print(error.code)\n"
+    )
+    shell = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=tmp_path,
+        env=os.environ | {"PYTHONPATH": str(parent)},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert shell.stdout.split() == ["1"] * 4
+    lines = shell.stderr.splitlines()
+    assert len(lines) == 4
+    for line, message in zip(lines, ["got [12]", "got 'average'", "got 'much'", "got nan"], strict=True):
+        assert line.startswith("error: ")
+        assert line.endswith(message)
+    assert not [path for path in tmp_path.rglob("*") if path.is_file()]
+
+
+def test_an_unknown_key_is_named(call, checkpoint, tmp_path):
+    called = call("sample", f"checkpoint={checkpoint}", "hydra.run.dir=here", "guidance.scael=3")
+    assert called.status == 1
+    assert "scael" in called.err
+    assert "Traceback" not in called.err
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_whole_story_is_told_on_request(call, checkpoint, monkeypatch, tmp_path):
+    monkeypatch.setenv("HYDRA_FULL_ERROR", "1")
+    with pytest.raises(ValueError, match="labels must be among"):
+        call("sample", f"checkpoint={checkpoint}", "hydra.run.dir=here", "labels=[12]")
+    assert list(tmp_path.iterdir()) == []
+
+
+# Points
+
+
+@pytest.fixture
+def sampled_points(compose, points_run, tmp_path):
+    def folder(*overrides):
+        overrides = (f"checkpoint={points_run / 'checkpoints' / 'last.ckpt'}", *overrides)
+        return sample(compose(*overrides, program="sample", output_dir=tmp_path / "points"), overrides)
+
+    return folder
+
+
+def test_points_are_a_scatter_and_the_numbers(sampled_points):
+    folder = sampled_points("labels=[2,0]", "num_samples=4")
+    assert sorted(path.name for path in folder.iterdir()) == [*RECORD, "samples.npz", "samples.png"]
+    assert images(folder).shape == (8, 2)
+    assert images(folder).abs().max() <= 1
+    assert labels(folder) == [2] * 4 + [0] * 4
+    width, height = Image.open(folder / "samples.png").size
+    assert 1.5 < width / height < 2.5  # a panel for each class, side by side
+
+
+def test_there_are_a_thousand_points_of_each_class_where_nobody_says_how_many(sampled_points):
+    assert images(sampled_points("labels=[1]")).shape == (1000, 2)
+
+
+def test_an_animation_of_points_has_a_frame_for_every_step_and_changes(sampled_points):
+    folder = sampled_points("animate=true", "sampler.steps=4", "num_samples=50")
+    with Image.open(folder / "animation.gif") as gif:
+        assert gif.n_frames == 4
+        frames = []
+        for number in range(4):
+            gif.seek(number)
+            frames.append(np.asarray(gif.convert("RGB")).astype(int))
+    assert all(abs(one - other).max() > 100 for one, other in pairwise(frames))
+    assert len(imageio.imread(folder / "animation.mp4")) == 4 + 20
+    assert all((folder / f"animation.{suffix}").stat().st_size < 2e6 for suffix in ("gif", "mp4"))

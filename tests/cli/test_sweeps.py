@@ -1,0 +1,288 @@
+"""Jobs of a sweep that differ only in what changes nothing of the weights train once."""
+
+import csv
+import shutil
+import threading
+from pathlib import Path
+
+import pytest
+import torch
+from omegaconf import OmegaConf
+
+from guided_diffusion.cli.config import CONFIG_PATH
+from guided_diffusion.training.resume.find_run import FINISHED, Start
+from guided_diffusion.training.resume.fingerprint import (
+    DECIDING,
+    OBSERVING,
+    WATCHING,
+    flat,
+    training_fingerprint,
+    within,
+)
+from guided_diffusion.training.resume.sweep_reuse import WEIGHTS_FROM, last_of_same_weights, trained_once
+
+GROUPS = {
+    "callbacks": ("default", "minimal", "classifier", "patterns", "patterns_classifier", "sharded"),
+    "strategy": ("auto", "ddp", "ddp_spawn", "fsdp", "deepspeed"),
+    "logger": ("csv", "tensorboard", "wandb"),
+    "guidance": ("cfg", "classifier", "cfg_classifier", "interval"),
+    "judge": ("cnn", "lenet", "both"),
+}
+"""Options that bring keys of their own."""
+EXPERIMENTS = sorted(path.stem for path in Path(CONFIG_PATH, "experiment").glob("*.yaml"))
+
+
+@pytest.fixture
+def unscaled(tiny):
+    """The tiny training without a word about scales."""
+    return [override for override in tiny if not override.startswith("scales")]
+
+
+@pytest.fixture
+def minimal(tiny):
+    """The tiny training without what samples."""
+    return [*(override for override in tiny if not override.startswith("callbacks.")), "callbacks=minimal"]
+
+
+@pytest.fixture
+def uninterrupted(run_dir, tmp_path):
+    """The config of a run, and a copy of it as the first job of a sweep."""
+    shutil.copytree(run_dir, tmp_path / "swept" / "0")
+    return plain(OmegaConf.load(run_dir / "config.yaml")), tmp_path / "swept"
+
+
+def plain(config):
+    return OmegaConf.to_container(config, resolve=True)
+
+
+def weights(run):
+    saved = torch.load(run / "checkpoints" / "last.ckpt", weights_only=True)
+    return {**saved["state_dict"], **{f"raw.{name}": value for name, value in saved["current_model_state"].items()}}
+
+
+def same(one, other):
+    return one.keys() == other.keys() and all(torch.equal(value, other[name]) for name, value in one.items())
+
+
+def rows(path):
+    with path.open() as file:
+        return list(csv.DictReader(file))
+
+
+# Every key
+
+
+def test_the_options_above_are_all_there_are():
+    for group, options in GROUPS.items():
+        assert set(options) == {path.stem for path in Path(CONFIG_PATH, group).glob("*.yaml")}
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [[f"+experiment={name}"] for name in EXPERIMENTS]
+    + [[f"{group}={option}"] for group, options in GROUPS.items() for option in options],
+    ids=" ".join,
+)
+def test_every_key_either_may_decide_the_weights_or_does_not(overrides, compose):
+    keys = flat(plain(compose(*overrides, "classifier=a.ckpt")))
+    assert [key for key in keys if not within(key, (*DECIDING, *OBSERVING, *WATCHING))] == []
+
+
+@pytest.mark.parametrize(
+    ("override", "shared"),
+    [
+        ("guidance.scale=7", True),
+        ("guidance=classifier", True),
+        ("sampler=heun", True),
+        ("scales=[1]", True),
+        ("threshold=dynamic", True),
+        ("judge.steps=9", True),
+        ("logger=wandb", True),
+        ("callbacks.accuracy.num_samples=7", True),
+        ("callbacks=minimal", True),
+        ("callbacks.last.every_n_steps=7", True),
+        ("output_dir=elsewhere", True),
+        ("trainer.val_check_interval=7", False),  # its validations are part of what a job leaves
+        ("seed=1", False),
+        ("label_dropout=0.3", False),
+        ("callbacks.ema.decay=0.9", False),
+        ("trainer.max_steps=7", False),
+        ("trainer.precision=64-true", False),
+        ("schedule=linear_beta", False),
+        ("weighting=min_snr", False),
+        ("data.batch_size=7", False),
+        ("module.optimizer.lr=1", False),
+        ("+callbacks.stop._target_=pytorch_lightning.callbacks.EarlyStopping", False),  # unknown, so it may
+    ],
+)
+def test_what_decides_the_weights_is_in_the_fingerprint(override, shared, compose):
+    one = compose("classifier=a.ckpt", "trainer.precision=32-true")
+    other = compose("classifier=a.ckpt", "trainer.precision=32-true", override)
+    assert (training_fingerprint(plain(one)) == training_fingerprint(plain(other))) is shared
+
+
+# A sweep
+
+
+def test_jobs_of_the_same_training_train_once_and_sample_each(call, unscaled, tmp_path):
+    called = call("train", *unscaled, "hydra.sweep.dir=swept", "-m", "guidance.scale=0,3", "sampler=ddim,ddpm")
+    assert called.status == 0
+    jobs = [tmp_path / "swept" / str(number) for number in range(4)]
+    assert called.out.count("nothing to train: ") == 3
+    for job in jobs[1:]:
+        source = Path((job / WEIGHTS_FROM).read_text().strip())
+        assert f"nothing to train: {source} is of the same training\n" in called.out
+        assert source.parent.parent == jobs[0]
+        assert same(weights(job), weights(jobs[0]))
+    assert not (jobs[0] / WEIGHTS_FROM).exists()
+    assert [[row["scale"] for row in rows(job / "accuracy_by_scale.csv")] for job in jobs] == [
+        ["0"],
+        ["0"],
+        ["3"],
+        ["3"],
+    ]
+    for job, sampler in zip(jobs, ("ddim", "ddpm") * 2, strict=True):
+        assert OmegaConf.load(job / "config.yaml").sampler.method._target_.endswith(f".{sampler}")
+        saved = torch.load(job / "checkpoints" / "last.ckpt", weights_only=True)
+        assert saved["guided_diffusion"]["config"]["output_dir"] == str(job)
+        assert (job / FINISHED).is_file()
+        assert len(list(job.glob("samples/*.png"))) == 1
+    assert not list((tmp_path / "swept").glob(".*"))
+    gathered = rows(tmp_path / "swept" / "accuracy_by_scale.csv")
+    assert [(row["scale"], row["sampler"]) for row in gathered] == [
+        (scale, sampler) for scale in "03" for sampler in ("ddim", "ddpm")
+    ]
+
+
+def test_other_trainings_are_not_shared(call, minimal, tmp_path):
+    called = call("train", *minimal, "hydra.sweep.dir=swept", "-m", "seed=0,1", "guidance.scale=1,2")
+    assert called.status == 0
+    trained = [not (tmp_path / "swept" / job / WEIGHTS_FROM).exists() for job in "0123"]
+    assert trained == [True, False, True, False]
+    assert not same(weights(tmp_path / "swept" / "1"), weights(tmp_path / "swept" / "3"))
+
+
+def test_a_job_goes_on_from_its_own_folder_afterwards(call, tiny, tmp_path):
+    """What a job leaves that trained nothing is a run like any other."""
+    assert call("train", *tiny, "hydra.sweep.dir=swept", "-m", "guidance.scale=0,3").status == 0
+    called = call("train", *tiny, "scales=[3]", "guidance.scale=3", "resume=swept/1")
+    assert called.status == 0
+    assert f"resume: {tmp_path / 'swept' / '1'} has finished: there is nothing left to train" in called.out
+
+
+def test_a_sweep_that_goes_on_shares_with_runs_that_have_finished(call, tiny, tmp_path):
+    assert call("train", *tiny, "name=swept", "-m", "guidance.scale=0").status == 0
+    called = call("train", *tiny, "name=swept", "resume=auto", "-m", "guidance.scale=0,3")
+    assert called.status == 0
+    assert "0 has finished: there is nothing left to train" in called.out
+    assert called.out.count("nothing to train: ") == 1
+    second = next(path.parent for path in tmp_path.glob("outputs/swept/*/1/config.yaml"))
+    assert (second / WEIGHTS_FROM).is_file()
+    assert not any(row.get("train/loss") for row in rows(second / "metrics.csv"))
+
+
+def test_one_run_alone_shares_with_none(call, minimal, tmp_path):
+    for scale in (0, 3):
+        assert call("train", *minimal, "name=alone", f"guidance.scale={scale}").status == 0
+    assert not list(tmp_path.rglob(WEIGHTS_FROM))
+
+
+def test_of_two_jobs_that_start_together_one_waits_and_takes_what_the_other_has_trained(run_dir, tmp_path, capsys):
+    config = plain(OmegaConf.load(run_dir / "config.yaml"))
+    taken = []
+
+    def second():
+        with trained_once({**config, "scales": [4.0]}, Start(tmp_path / "1"), tmp_path, []) as start:
+            taken.append(start)
+
+    with trained_once(config, Start(tmp_path / "0"), tmp_path, []) as start:
+        assert not start.taken
+        job = threading.Thread(target=second)
+        job.start()
+        printed = ""
+        while "waiting: another job of this sweep does the same training\n" not in printed:
+            printed += capsys.readouterr().out
+        assert taken == []
+        shutil.copytree(run_dir, tmp_path / "0")
+    job.join()
+    assert taken == [Start(tmp_path / "1", tmp_path / "0" / "checkpoints" / "last.ckpt", taken=True)]
+
+
+def test_jobs_that_have_nothing_to_train_sample_at_the_same_time(uninterrupted, tmp_path):
+    config, sweep = uninterrupted
+    with (
+        trained_once(config, Start(tmp_path / "1"), sweep, []) as one,
+        trained_once(config, Start(tmp_path / "2"), sweep, []) as other,
+    ):
+        assert one.taken
+        assert other.taken
+
+
+def test_what_an_earlier_run_has_left_in_a_folder_is_not_taken_for_what_is_trained_now(call, minimal, tmp_path):
+    sweep = ["train", *minimal, "hydra.sweep.dir=swept", "-m", "guidance.scale=0,3"]
+    assert call(*sweep).status == 0
+    before = weights(tmp_path / "swept" / "0")
+    called = call(*sweep, "seed=1")
+    assert called.out.count("nothing to train: ") == 1
+    assert not (tmp_path / "swept" / "0" / WEIGHTS_FROM).exists()
+    assert not same(weights(tmp_path / "swept" / "0"), before)
+    assert same(weights(tmp_path / "swept" / "1"), weights(tmp_path / "swept" / "0"))
+    assert call(*sweep, "seed=1").out.count("nothing to train: ") == 1  # again, as its code may be another now
+
+
+def test_a_checkpoint_of_another_training_or_a_damaged_one_is_not_taken(uninterrupted):
+    config, sweep = uninterrupted
+    assert last_of_same_weights(config, [sweep / "0"]) == sweep / "0" / "checkpoints" / "last.ckpt"
+    assert last_of_same_weights({**config, "seed": 5}, [sweep / "0"]) is None
+    OmegaConf.save({**config, "seed": 5}, sweep / "0" / "config.yaml")  # killed before its first checkpoint
+    assert last_of_same_weights({**config, "seed": 5}, [sweep / "0"]) is None
+    OmegaConf.save(config, sweep / "0" / "config.yaml")
+    (sweep / "0" / "checkpoints" / "last.ckpt").write_bytes(b"half")
+    assert last_of_same_weights(config, [sweep / "0"]) is None
+
+
+def test_jobs_that_leave_no_last_checkpoint_share_nothing(uninterrupted, tmp_path):
+    config, sweep = uninterrupted
+    without = {**config, "callbacks": {"ema": config["callbacks"]["ema"]}}
+    with trained_once(without, Start(tmp_path / "1"), sweep, []) as start:
+        assert not start.taken
+
+
+@pytest.mark.parametrize("scale", ["abc", "null"])
+def test_a_scale_that_is_none_is_refused_by_its_name(scale, call, unscaled):
+    called = call("train", *unscaled, f"guidance.scale={scale}")
+    assert called.status == 1
+    (line,) = called.err.splitlines()
+    assert "guidance" in line
+    assert "scales[0]" not in line
+
+
+def test_if_the_job_that_trains_fails_the_next_one_trains(call, tiny, tmp_path):
+    called = call("train", *tiny, "hydra.sweep.dir=swept", "-m", "guidance.scale=nan,3,2")
+    assert called.status == 1
+    assert not (tmp_path / "swept" / "1" / WEIGHTS_FROM).exists()
+    assert (tmp_path / "swept" / "2" / WEIGHTS_FROM).exists()
+    page = (tmp_path / "swept" / "report.html").read_text()
+    assert "<h2>Failed jobs</h2>" in page
+    assert "guidance.scale=nan" in page
+
+
+# The page
+
+
+def test_a_sweep_of_trainings_ends_in_a_page(call, tiny, tmp_path):
+    called = call("train", *tiny, "hydra.sweep.dir=swept", "-m", "label_dropout=0.1,0.5")
+    assert called.out.splitlines()[-1].endswith(f": open {tmp_path / 'swept' / 'report.html'}")
+    page = (tmp_path / "swept" / "report.html").read_text()
+    assert page.count("data:image/") == 3  # the plot, and the samples of each job
+    assert page.count("<tr>") == 7  # two jobs at three scales, below the heads
+    assert "label dropout</th>" in page
+    assert "guided_diffusion.train -m" in page
+    assert "http" not in page.replace("http-equiv", "")
+
+
+def test_the_scale_on_the_command_line_is_the_one_that_is_sampled(call, unscaled, tmp_path):
+    assert call("train", *unscaled, "output_dir=one", "guidance.scale=4").status == 0
+    assert [row["scale"] for row in rows(tmp_path / "one" / "accuracy_by_scale.csv")] == ["4"]
+    assert call("train", *unscaled, "output_dir=both", "guidance.scale=4", "scales=[0,2]").status == 0
+    assert [row["scale"] for row in rows(tmp_path / "both" / "accuracy_by_scale.csv")] == ["0", "2"]

@@ -1,0 +1,363 @@
+import csv
+import os
+import shlex
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from omegaconf import OmegaConf
+from PIL import Image
+
+import guided_diffusion
+from guided_diffusion.checkpoints.loading import load
+from guided_diffusion.cli.train import train
+from guided_diffusion.training.callbacks import AccuracyByScale
+
+FILES = {
+    "accuracy_by_scale.csv",
+    "accuracy_by_scale.png",
+    "checkpoints/best.ckpt",
+    "checkpoints/last.ckpt",
+    "command.txt",
+    "config.yaml",
+    "finished.txt",
+    "environment.json",
+    "hparams.yaml",
+    "metrics.csv",
+    "reproduce.sh",
+    "samples/step_000004.png",
+}
+
+
+def files(folder):
+    return {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
+
+
+def rows(path):
+    with path.open() as file:
+        return list(csv.DictReader(file))
+
+
+def weights(folder):
+    saved = torch.load(folder / "checkpoints" / "last.ckpt", weights_only=True)
+    return torch.cat([tensor.flatten() for tensor in saved["current_model_state"].values()])
+
+
+def shell(*command, folder):
+    """Run a command as in a shell, in this folder, where nothing of the tests is imported."""
+    environment = os.environ | {"PYTHONPATH": str(Path(guided_diffusion.__file__).parent.parent)}
+    return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
+
+
+@pytest.fixture
+def minimal(tiny):
+    """The tiny training without what samples."""
+    return [*(override for override in tiny if not override.startswith("callbacks.")), "callbacks=minimal"]
+
+
+def test_a_run_leaves_these_files_and_no_others(run_dir):
+    assert files(run_dir) == FILES
+
+
+def test_its_config_is_resolved_and_can_be_trained_again(run_dir, tmp_path):
+    config = OmegaConf.load(run_dir / "config.yaml")
+    assert "${" not in (run_dir / "config.yaml").read_text()
+    assert config.module.lr_scheduler.total_steps == 4
+    again = OmegaConf.create(
+        (run_dir / "config.yaml").read_text().replace(str(run_dir), str(tmp_path))  # a folder of its own
+    )
+    train(again)
+    assert torch.equal(weights(tmp_path), weights(run_dir))
+
+
+def test_the_same_seed_gives_the_same_weights_and_another_others(run_dir, compose, minimal, tmp_path):
+    for seed in (0, 1):
+        train(compose(*minimal, f"seed={seed}", output_dir=tmp_path / str(seed)))
+    assert torch.equal(weights(tmp_path / "0"), weights(run_dir))
+    assert not torch.equal(weights(tmp_path / "1"), weights(run_dir))
+
+
+def test_the_initial_weights_follow_from_the_seed(compose, minimal, tmp_path):
+    def initial(seed):
+        torch.manual_seed(torch.seed())  # what others have drawn does not matter
+        train(compose(*minimal, f"seed={seed}", "module.optimizer.lr=1e-30", output_dir=tmp_path))
+        return weights(tmp_path)
+
+    assert torch.equal(initial(0), initial(0))
+    assert not torch.equal(initial(0), initial(1))
+
+
+def test_metrics_are_named_by_stage_and_quantity(run_dir):
+    table = rows(run_dir / "metrics.csv")
+    names = {name for row in table for name, value in row.items() if value}
+    assert {"train/loss", "val/loss", "train/learning_rate", "step", "epoch"} <= names
+    assert {f"val/loss_t_{band}" for band in ("0.00_0.25", "0.25_0.50", "0.50_0.75", "0.75_1.00")} <= names
+    assert {f"guidance/accuracy_w{scale}" for scale in (0, 1, 3)} <= names
+    assert [row["step"] for row in table if row["train/loss"]] == ["0", "1", "2", "3"]
+    assert [row["step"] for row in table if row["val/loss"]] == ["1", "3"]
+
+
+def test_accuracy_is_given_for_every_scale(run_dir):
+    table = rows(run_dir / "accuracy_by_scale.csv")
+    assert list(table[0]) == ["scale", "accuracy", "num_samples", "judge_ceiling"]
+    assert [row["scale"] for row in table] == ["0", "1", "3"]
+    for row in table:
+        assert 0 <= float(row["accuracy"]) <= 1
+        assert row["num_samples"] == "20"
+
+
+def test_pictures_can_be_opened(run_dir):
+    for picture in ("accuracy_by_scale.png", "samples/step_000004.png"):
+        pixels = np.asarray(Image.open(run_dir / picture).convert("L"))
+        assert min(pixels.shape) > 100
+        assert len(np.unique(pixels)) > 10
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("label_dropout=0", "scales: at 0, 3 samples need predictions without a label"),
+        ("label_dropout=1", "scales: at 1, 3 samples need predictions with a label"),
+    ],
+)
+def test_scales_that_need_what_label_dropout_does_not_teach_are_refused_unless_asked_for(
+    override, message, compose, minimal, tmp_path
+):
+    with pytest.raises(ValueError, match=message):
+        train(compose(*minimal, override, output_dir=tmp_path / "refused"))
+    assert not (tmp_path / "refused").exists()
+    only = "scales=[1]" if override == "label_dropout=0" else "scales=[0]"
+    assert train(compose(*minimal, override, only, output_dir=tmp_path / "taught")).is_dir()
+    assert train(compose(*minimal, override, "untaught_scales=true", output_dir=tmp_path / "asked for")).is_dir()
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_half_precision_trains_samples_and_judges(channels, compose, tiny, tmp_path):
+    half = ["trainer.precision=bf16-mixed", f"data.channels={channels}"]
+    train(compose(*tiny, *half, output_dir=tmp_path))
+    assert files(tmp_path) == FILES
+    parameters = load(tmp_path / "checkpoints" / "last.ckpt").denoiser.parameters()
+    assert {parameter.dtype for parameter in parameters} == {torch.float32}
+
+
+def test_the_program_says_at_the_end_where_everything_is_and_what_to_do_next(call, minimal, tmp_path):
+    called = call("train", *minimal, "name=short")
+    assert called.status == 0
+    (run,) = (tmp_path / "outputs" / "short").iterdir()
+    *_, everything, following = called.out.splitlines()
+    assert everything == f"Everything of this run is in {run}"
+    assert following.startswith(f"Next: python -m guided_diffusion.sample checkpoint={run}/checkpoints/last.ckpt ")
+    assert (run / "command.txt").read_text() == (
+        f"python -m guided_diffusion.train {shlex.join([*minimal, 'name=short'])}\n"
+    )
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("label_dropout=1.5", "label_dropout must be in [0, 1], got 1.5"),
+        ("data.batch_size=500", "lower data.batch_size or data.validation_size"),
+        ("network.width=4", "multiple of 8"),
+        ("module.parameterization=w", "parameterization must be one of eps, x0, v, got 'w'"),
+        ("sampler.steps=0", "steps must be at least 1, got 0"),
+        ("guidance.scale=inf", "scale must be finite, got inf"),
+        ("recipe.batch_size=0", "batch_size must be at least 1, got 0"),
+        ("scales=[]", "scales must hold at least one number"),
+        ("callbacks.ema.decay=1", "decay must be in [0, 1), got 1"),
+        ("+trainer.max_step=3", "max_step"),
+        ("trainer.precision=8", "precision"),
+        ("trainer.accelerator=tpus", "tpus"),
+        ("data=mnist data.root=/proc/nowhere", "GUIDED_DIFFUSION_DATA"),
+    ],
+)
+def test_a_wrong_value_ends_in_one_line_and_leaves_no_folder(override, message, call, tiny, tmp_path):
+    called = call("train", *tiny, *override.split(), "hydra.run.dir=here")
+    assert called.status == 1
+    (line,) = called.err.splitlines()
+    assert line.startswith("error: ")
+    assert message in line
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_sweep_gives_every_job_a_folder_of_its_own(call, tiny, tmp_path):
+    called = call("train", "-m", *tiny, "name=swept", "guidance.scale=0,3")
+    assert called.status == 0
+    (sweep,) = (tmp_path / "outputs" / "swept").iterdir()
+    gathered = ["accuracy_by_scale.csv", "accuracy_by_scale.png", "multirun.yaml", "report.html"]
+    assert sorted(path.name for path in sweep.iterdir()) == ["0", "1", *gathered]
+    assert files(sweep / "0") == FILES
+    assert files(sweep / "1") == FILES - {"checkpoints/best.ckpt"} | {"weights_from.txt"}
+    for job, scale in (("0", 0), ("1", 3)):
+        assert OmegaConf.load(sweep / job / "config.yaml").callbacks.accuracy.recipe.guidance.scale == scale
+        assert str(sweep / job) in called.out
+
+
+def test_in_a_sweep_a_job_that_fails_says_so_and_the_others_go_on(call, minimal, tmp_path):
+    called = call("train", "-m", *minimal, "name=swept", "label_dropout=0.1,1.5,0.2")
+    assert called.status == 1
+    assert "job 1: error: module: label_dropout must be in [0, 1], got 1.5" in called.out
+    (sweep,) = (tmp_path / "outputs" / "swept").iterdir()
+    assert (sweep / "0" / "checkpoints" / "last.ckpt").is_file()
+    assert not (sweep / "1").exists()
+    assert (sweep / "2" / "checkpoints" / "last.ckpt").is_file()
+
+
+def test_what_the_last_line_says_can_be_typed_into_a_shell(minimal, tmp_path):
+    python = [sys.executable, "-m", "guided_diffusion.train"]
+    trained = shell(*python, *minimal, folder=tmp_path)
+    assert trained.returncode == 0
+    assert "Traceback" not in trained.stderr
+    assert "Trainer.fit" not in trained.stderr  # Lightning tells of things that are as they should be
+    following = shlex.split(trained.stdout.splitlines()[-1].removeprefix("Next: "))
+    assert following[0] == "python"
+    sampled = shell(sys.executable, *following[1:], folder=tmp_path)
+    assert sampled.returncode == 0
+    assert sampled.stderr == ""
+    (samples,) = (tmp_path / "outputs" / "samples").iterdir()
+    assert files(samples) == {"config.yaml", "environment.json", "reproduce.sh", "samples.npz", "samples.png"}
+    with np.load(samples / "samples.npz") as arrays:
+        assert arrays["labels"].tolist() == [label for label in range(10) for _ in range(8)]
+
+
+@pytest.fixture
+def stopped_at_the_end(call, tiny, monkeypatch):
+    """Told to stop while it samples at the end."""
+
+    def stopped(number, *overrides):
+        with monkeypatch.context() as patch:
+            patch.setattr(AccuracyByScale, "sample", lambda *arguments: signal.raise_signal(number))
+            called = call("train", *tiny, *overrides)
+        assert called.status == 143
+        return shlex.split(called.err.splitlines()[-1].partition("to go on: ")[2])[3:]
+
+    return stopped
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_told_to_stop_while_it_samples_at_the_end_it_does(number, stopped_at_the_end, call, tiny, tmp_path):
+    again = stopped_at_the_end(number, "resume=null", "output_dir=here")
+    assert again == [*tiny, "output_dir=here", "resume=auto"]
+    assert not (tmp_path / "here" / "accuracy_by_scale.csv").exists()
+    assert call("train", *again).status == 0
+    assert len(rows(tmp_path / "here" / "accuracy_by_scale.csv")) == 3
+
+
+def test_stopped_once_more_it_goes_on_where_it_was_told_to(stopped_at_the_end, call, tiny, tmp_path):
+    stopped_at_the_end(signal.SIGTERM, "output_dir=elsewhere")
+    again = stopped_at_the_end(signal.SIGTERM, "resume=elsewhere")
+    assert again == [*tiny, f"resume={tmp_path / 'elsewhere'}"]
+    assert call("train", *again).status == 0
+    assert (tmp_path / "elsewhere" / "finished.txt").is_file()
+
+
+# Points
+
+
+def test_a_run_on_points_leaves_the_same_files_with_distances_instead_of_accuracy(points_run):
+    expected = {name.replace("accuracy", "distance") for name in FILES}
+    assert files(points_run) == expected
+    table = rows(points_run / "distance_by_scale.csv")
+    assert list(table[0]) == ["scale", "distance_mean", "distance_p95", "off_curve", "num_samples", "off_curve_floor"]
+    assert [(row["scale"], row["num_samples"]) for row in table] == [("0", "9"), ("1", "9"), ("3", "9")]
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["network=unet_8"], "guided_diffusion.networks.UNet is not for points"),
+        (["callbacks=default"], "the data are points: add callbacks=patterns"),
+        (["data.patterns=[helix]"], "patterns must be among spiral"),
+        (["data.noise=3"], "noise must be in [0, 0.1], got 3"),
+    ],
+)
+def test_what_does_not_suit_points_is_refused_on_one_line(overrides, message, call, tmp_path):
+    called = call("train", "+experiment=cfg_patterns", "trainer.max_steps=1", *overrides, "hydra.run.dir=here")
+    assert called.status == 1
+    line = called.err.splitlines()[-1]
+    assert line.startswith("error: ")
+    assert message in line
+
+
+def test_a_classifier_of_points_guides(points_run, compose, tiny_points, tmp_path):
+    guide = f"callbacks.guide={points_run / 'checkpoints' / 'last.ckpt'}"
+    train(compose("+experiment=classifier_patterns", *tiny_points, guide, output_dir=tmp_path))
+    assert {"accuracy_by_noise.csv", "distance_by_scale.csv", "samples/step_000004.png"} <= files(tmp_path)
+
+
+# Classifiers
+
+
+def test_a_classifier_leaves_the_same_files_and_its_accuracy_by_noise(classifier_run):
+    assert files(classifier_run) == FILES | {"accuracy_by_noise.csv"}
+
+
+def test_without_a_guide_a_classifier_leaves_no_samples(call, classifier_overrides, tiny, tmp_path):
+    called = call("train", *classifier_overrides, *tiny, "hydra.run.dir=here")
+    assert called.status == 0
+    sampled = {"samples/step_000004.png", "accuracy_by_scale.csv", "accuracy_by_scale.png"}
+    assert files(tmp_path / "here") == FILES - sampled | {"accuracy_by_noise.csv"}
+    last = tmp_path / "here" / "checkpoints" / "last.ckpt"
+    assert called.out.splitlines()[-1] == (
+        "Next: python -m guided_diffusion.sample checkpoint=DIFFUSION guidance=classifier "
+        f"guidance.classifier={last} compare=true"
+    )
+
+
+def test_a_diffusion_model_can_be_watched_under_a_classifier(compose, tiny, classifier_run, tmp_path):
+    path = classifier_run / "checkpoints" / "last.ckpt"
+    train(compose(*tiny, "guidance=classifier", f"guidance.classifier={path}", output_dir=tmp_path))
+    assert files(tmp_path) == FILES
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["guidance=classifier"], "guidance.classifier is missing: add guidance.classifier=PATH"),
+        (["guidance=cfg_classifier"], "guidance.classifier is missing: add guidance.classifier=PATH"),
+        (["guidance=classifier", "guidance.classifier={diffusion}"], "is the checkpoint of a diffusion model, not of"),
+        (["guidance=classifier", "guidance.classifier={classifier}", "data.channels=3"], "shape of images"),
+        (["{classify}", "callbacks.guide={classifier}"], "is the checkpoint of a time-aware classifier, not of"),
+        (["{classify}", "callbacks.guide={diffusion}", "schedule=linear_beta"], "schedule of the first: LinearBeta"),
+        (["{classify}", "callbacks.guide={diffusion}", "guidance=cfg"], "add guidance=classifier"),
+        (["{classify}", "callbacks.guide=nowhere.ckpt"], "there is no checkpoint at"),
+        (["{classify}", "guidance.base=both"], "base must be unconditional or conditional, got 'both'"),
+    ],
+)
+def test_models_that_can_not_work_together_are_refused_before_training(
+    overrides, message, call, tiny, classifier_overrides, run_dir, classifier_run, tmp_path
+):
+    names = {
+        kind: run / "checkpoints" / "last.ckpt"
+        for kind, run in (("diffusion", run_dir), ("classifier", classifier_run))
+    }
+    formatted = [
+        part
+        for override in overrides
+        for part in (classifier_overrides if override == "{classify}" else [override.format(**names)])
+    ]
+    called = call("train", *tiny, *formatted, "hydra.run.dir=here")
+    assert called.status == 1
+    (line,) = called.err.splitlines()
+    assert line.startswith("error: ")
+    assert message in line
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("strategy", ["ddp_spawn", "ddp"])
+def test_two_processes_leave_what_one_does(strategy, tiny, tmp_path):
+    """Two processes with half the batch each; their gradients are averaged."""
+    command = [*tiny, f"strategy={strategy}", "trainer.devices=2", "hydra.run.dir=here"]
+    trained = shell(sys.executable, "-m", "guided_diffusion.train", *command, folder=tmp_path)
+    assert trained.returncode == 0, trained.stderr
+    assert files(tmp_path / "here") == FILES
+    assert trained.stdout.count("Next: ") == 1
+    assert [path.name for path in tmp_path.iterdir()] == ["here"]
+    assert (tmp_path / "here" / "command.txt").read_text() == (
+        f"python -m guided_diffusion.train {shlex.join(command)}\n"
+    )
+    assert load(tmp_path / "here" / "checkpoints" / "last.ckpt").num_classes == 10

@@ -1,0 +1,188 @@
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from matplotlib.collections import PolyCollection
+from PIL import Image
+
+from guided_diffusion.evaluation.plots import image_evaluation as evaluation_plots
+from guided_diffusion.evaluation.plots.curves import curves
+from guided_diffusion.evaluation.plots.image_evaluation import (
+    class_accuracies,
+    save_accuracy,
+    save_confusion,
+    save_frechet_distance,
+    save_means,
+    save_per_class,
+    save_plots,
+    save_precision_recall,
+    save_strip,
+    save_uncertain,
+)
+
+EIGHTEEN = [0, 0.5, 1, 1.25, 1.5, 1.75, 2, 2.5, 3, 3.5, 4, 5, 6, 7, 8, 10, 12, 15.0]
+
+
+@pytest.fixture
+def drawn(monkeypatch, tmp_path):
+    """Call a function that saves a plot; the figure comes back instead."""
+    figures = []
+    monkeypatch.setattr(evaluation_plots, "save_figure", lambda figure, path: figures.append(figure))
+
+    def draw(save, *arguments):
+        save(*arguments, tmp_path / "plot")
+        figures[-1].draw_without_rendering()
+        return figures[-1]
+
+    return draw
+
+
+def centres(path, rows, columns):
+    """The greys of a grid of 32 pixels an image, whose labels stand to the left and above."""
+    pixels = np.asarray(Image.open(path).convert("L")).astype(int)
+    height, width = pixels.shape
+    zoom = 2 * 34
+    y = [height - zoom * (rows - row) + zoom // 2 for row in range(rows)]
+    x = [width - zoom * (columns - column) + zoom // 2 for column in range(columns)]
+    return pixels[np.ix_(y, x)]
+
+
+def test_a_curve_has_its_rows_in_the_order_of_the_scale(fabricate):
+    results = fabricate(scales=[3.0, 0.0, 1.0], jobs=[{"p": "0.1"}, {"p": "0.2"}, {"p": ""}])
+    names = [curve.name for curve in curves(results)]
+    assert names == ["cfg, ddim, 25 steps, p = 0.1", "cfg, ddim, 25 steps, p = 0.2", "cfg, ddim, 25 steps"]
+    assert [curve.scales for curve in curves(results)] == [[0, 1, 3]] * 3
+    assert [curve.slug for curve in curves(results)] == ["cfg-ddim-25-p=0.1", "cfg-ddim-25-p=0.2", "cfg-ddim-25"]
+
+
+def test_curves_never_share_a_file(fabricate):
+    jobs = [{"file": "a/b"}, {"file": "a-b"}, {"file": "A b"}, {"file": "x" * 200}, {"file": "x" * 201}]
+    slugs = [curve.slug for curve in curves(fabricate(jobs=jobs))]
+    assert len({slug.lower() for slug in slugs}) == 5
+    assert all("/" not in slug and len(slug) < 110 for slug in slugs)
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize(
+    "case",
+    [
+        {"scales": [1.0]},
+        {"scales": [1.0], "nan": True},
+        {"scales": EIGHTEEN, "channels": 3, "nan": True},
+        {"classes": 100, "scales": [0.0, 2.0]},
+        {"scales": [0.0, 2.0], "jobs": [{"p": "0.1"}, {"p": "0.2"}]},
+    ],
+    ids=["one scale", "all nan", "eighteen scales", "hundred classes", "two curves"],
+)
+def test_every_plot_is_there_as_png_and_pdf(case, fabricate, tmp_path):
+    results = fabricate(**case)
+    plots = save_plots(results, tmp_path)
+    each = [f"{name}-{curve.slug}" for curve in curves(results) for name in evaluation_plots.PLOTS_OF_CURVE]
+    assert sorted(plots) == sorted(["accuracy", "frechet_distance", "precision_recall", *each])
+    written = {path.name for path in (tmp_path / "plots").iterdir()}
+    assert written == {f"{name}{suffix}" for name in plots for suffix in (".png", ".pdf")}
+    for name, path in plots.items():
+        assert path == tmp_path / "plots" / f"{name}.png"
+        with Image.open(path) as image:
+            assert min(image.size) > 50
+        assert path.with_name(f"{name}.pdf").read_bytes().startswith(b"%PDF")
+
+
+def test_accuracy_stands_against_scale_with_band_and_ceiling(fabricate, drawn):
+    axes = drawn(save_accuracy, curves(fabricate(jobs=[{"p": "1"}, {"p": "2"}])), 0.9875).axes[0]
+    first, second, ceiling = axes.lines
+    assert first.get_xdata().tolist() == second.get_xdata().tolist() == [0, 1, 3]
+    assert first.get_ydata().tolist() == pytest.approx([1 / 2, 2 / 3, 4 / 5])
+    assert second.get_ydata().tolist() == pytest.approx([1 / 3, 2 / 4, 4 / 6])
+    assert set(ceiling.get_ydata()) == {0.9875}
+    assert ceiling.get_linestyle() == "--"
+    bands = [one for one in axes.collections if isinstance(one, PolyCollection)]
+    edges = bands[0].get_paths()[0].vertices
+    assert edges[edges[:, 0] == 1][:, 1] == pytest.approx([2 / 3 - 0.05, 2 / 3 + 0.02])
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("jobs", [2, 10, 40])
+def test_however_many_curves_are_told_apart_by_colour_and_named(jobs, fabricate, drawn):
+    lines = curves(fabricate(classes=1, jobs=[{"label_dropout": str(index)} for index in range(jobs)]))
+    for figure in (drawn(save_accuracy, lines, 0.9875), drawn(save_precision_recall, lines)):
+        assert len({line.get_color() for line in figure.axes[0].lines[:jobs]}) == jobs
+        names = [text.get_text() for text in figure.legends[0].get_texts()]
+        assert names[:jobs] == [curve.name for curve in lines]
+        assert figure.axes[0].bbox.height > 250  # the legend takes nothing from the plot
+
+
+@pytest.mark.parametrize(("floors", "lines"), [([1, 1, 1], [1]), ([1, 2, 2], [1, 2]), ([np.nan] * 3, [])])
+def test_the_floor_of_the_distance_is_dashed(floors, lines, fabricate, drawn):
+    results = fabricate()
+    rows = [replace(row, floors={"fld": float(floor)}) for row, floor in zip(results.rows, floors, strict=True)]
+    axes = drawn(save_frechet_distance, curves(replace(results, rows=rows))).axes[0]
+    assert [set(line.get_ydata()) for line in axes.lines[1:]] == [{line} for line in lines]
+
+
+def test_the_path_of_precision_and_recall_names_its_scales(fabricate, drawn):
+    axes = drawn(save_precision_recall, curves(fabricate())).axes[0]
+    assert axes.lines[0].get_xydata()[1] == pytest.approx([2 / 3, 2 / 3])
+    assert [text.get_text() for text in axes.texts] == ["w = 0", "w = 3", "w = 1"]  # the ends first
+    crowded = drawn(save_precision_recall, curves(fabricate(EIGHTEEN))).axes[0]
+    assert 3 < len(crowded.texts) < 18
+    assert [text.get_text() for text in crowded.texts[:2]] == [
+        f"w = {scale:g}" for scale in (EIGHTEEN[0], EIGHTEEN[-1])
+    ]
+
+
+def test_the_ends_of_two_paths_from_one_point_are_named_beside_it(fabricate, drawn):
+    axes = drawn(save_precision_recall, curves(fabricate(jobs=[{"seed": "0"}, {"seed": "1"}]))).axes[0]
+    places = {(text.xy[0], text.xy[1], text.xyann) for text in axes.texts}
+    assert len(places) == len(axes.texts) == 6
+
+
+def test_the_accuracy_of_a_class_is_the_share_of_its_samples(fabricate):
+    row = fabricate().rows[0]
+    confusion = np.array([[3, 1, 0], [0, 0, 0], [1, 1, 0]])
+    row = replace(row, pictures=row.pictures._replace(confusion=confusion))
+    assert class_accuracies(row) == pytest.approx([0.75, np.nan, 0], nan_ok=True)
+
+
+@pytest.mark.parametrize(("classes", "labels"), [(3, ["class <0>", "class <1>", "class <2>"]), (40, ["mean of 40"])])
+def test_few_classes_have_a_name_and_many_a_mean(classes, labels, fabricate, drawn):
+    results = fabricate(classes=classes)
+    figure = drawn(save_per_class, curves(results)[0], results.about["class_names"])
+    shown = [text.get_text() for text in figure.legends[0].get_texts()]
+    assert len(shown) == len(labels)
+    assert all(text.startswith(label) for text, label in zip(shown, labels, strict=True))
+    share = 4 / (classes + 3)
+    assert all(line.get_ydata() == pytest.approx([share] * 3) for line in figure.axes[0].lines)
+
+
+def test_confusion_has_a_panel_for_each_scale_on_one_range_of_colour(fabricate, drawn):
+    results = fabricate(EIGHTEEN)
+    figure = drawn(save_confusion, curves(results)[0], results.about["class_names"])
+    panels = [axes for axes in figure.axes if axes.images]
+    assert [axes.get_title() for axes in panels] == [f"w = {scale:g}" for scale in EIGHTEEN]
+    assert {axes.images[0].get_clim() for axes in panels} == {(0, 1)}
+    assert panels[0].images[0].get_array()[0].tolist() == pytest.approx([4 / 6, 1 / 6, 1 / 6])
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_the_strip_has_a_row_for_each_scale_on_the_fixed_range(channels, fabricate, tmp_path):
+    results = fabricate(channels=channels)
+    save_strip(curves(results)[0], tmp_path / "strip")
+    greys = np.array([row.pictures.strip[:, 0, 0, 0] for row in results.rows])
+    assert np.abs(centres(tmp_path / "strip.png", 3, 12) - (greys + 1) * 127.5).max() <= 2
+
+
+def test_means_have_a_column_for_each_class_and_grey_for_a_class_without_samples(fabricate, tmp_path):
+    results = fabricate(nan=True)
+    save_means(curves(results)[0], results.about["class_names"], tmp_path / "means")
+    assert centres(tmp_path / "means.png", 3, 3) == pytest.approx(np.array([[191] * 3, [191] * 3, [128] * 3]), abs=2)
+
+
+def test_the_least_certain_samples_are_captioned(fabricate, drawn):
+    results = fabricate()
+    axes = drawn(save_uncertain, curves(results)[0], ["3", "5", "an uncommonly long name"]).axes[0]
+    texts = [text.get_text() for text in axes.texts]
+    assert texts[:4] == ["w = 0", "3 → 5\n1.0%", "5\n→ an uncommon…\n2.0%", "an uncommon…\n→ 3\n30.0%"]
+    assert len(axes.images) == 9
+    assert axes.images[1].get_clim() == (0, 1)
+    assert axes.images[1].get_array()[0, 0] == pytest.approx((results.rows[0].pictures.strip[1, 0, 0, 0] + 1) / 2)

@@ -1,0 +1,96 @@
+import imageio.v3 as imageio
+import numpy as np
+import pytest
+import torch
+from PIL import Image, ImageSequence
+
+from guided_diffusion.evaluation.plots.curves import save_accuracy_plot
+from guided_diffusion.evaluation.plots.image_grid import grid, save_animation, save_grid, save_labelled_grid
+
+
+def flat(*values, channels=1, size=8):
+    """Images of one grey each."""
+    return torch.tensor(values, dtype=torch.float32)[:, None, None, None].expand(-1, channels, size, size)
+
+
+def pixels(path):
+    return np.asarray(Image.open(path).convert("RGB"))
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_images_stand_side_by_side_in_rows_on_the_fixed_range(channels):
+    # A dark image stays dark: nothing is rescaled image by image, and what lies outside is clamped.
+    picture = grid(flat(-1, -0.5, 0, 0.5, 1, 3, channels=channels), columns=3, min_size=8)
+    assert picture.shape == (2 * 10 + 2, 3 * 10 + 2, 3)
+    assert picture.dtype == torch.uint8
+    centres = picture[[6, 16]][:, [6, 16, 26]]
+    assert centres[..., 0].tolist() == [[0, 64, 128], [191, 255, 255]]
+    assert (centres == centres[..., :1]).all()
+    assert (picture[[0, 1, 10, 11, 20, 21]] == 255).all()  # the lines between
+
+
+def test_colours_are_not_mixed_up():
+    red = torch.tensor([1.0, -1, -1])[None, :, None, None].expand(1, 3, 8, 8)
+    assert grid(red, columns=1)[15, 15].tolist() == [255, 0, 0]
+
+
+@pytest.mark.parametrize(("size", "min_size", "zoomed"), [(8, 28, 32), (28, 28, 28), (32, 28, 32), (28, 56, 56)])
+def test_small_images_are_enlarged_by_a_whole_number_without_blur(size, min_size, zoomed):
+    images = torch.zeros(2, 1, size, size) - 1
+    images[..., size // 2 :] = 1
+    picture = grid(images, columns=1, min_size=min_size)
+    assert picture.shape[:2] == (2 * zoomed + 6, zoomed + 4)
+    assert picture.unique().tolist() == [0, 255]
+
+
+def test_a_grid_is_square_unless_columns_are_given(tmp_path):
+    images = flat(*[0] * 9, size=28)
+    save_grid(images, tmp_path / "square.png")
+    save_grid(images, tmp_path / "row.png", columns=9)
+    assert pixels(tmp_path / "square.png").shape == (92, 92, 3)
+    assert pixels(tmp_path / "row.png").shape == (32, 272, 3)
+
+
+def test_rows_and_columns_of_a_labelled_grid_are_in_order(tmp_path):
+    greys = torch.linspace(-1, 0.6, 6)
+    images = flat(*greys, size=28).unflatten(0, (2, 3))
+    save_labelled_grid(images, tmp_path / "grid.png", rows=["w = 0", "w = 1"], columns=["a", "b", "c"])
+    picture = pixels(tmp_path / "grid.png")[..., 0].astype(int)
+    height, width = picture.shape
+    # The labels stand to the left and above, so images lie against the right and the lower edge.
+    zoom = 2 * 30
+    for row in range(2):
+        for column in range(3):
+            y, x = height - zoom * (2 - row) + zoom // 2, width - zoom * (3 - column) + zoom // 2
+            expected = round((greys[3 * row + column].item() + 1) * 127.5)
+            assert abs(picture[y, x] - expected) <= 2, (row, column)
+
+
+def test_the_accuracy_plot_is_a_picture_of_the_curve_and_the_ceiling(tmp_path):
+    def plot(accuracies, ceiling):
+        save_accuracy_plot({"samples": list(zip([0, 1, 3], accuracies, strict=True))}, ceiling, tmp_path / "plot.png")
+        return pixels(tmp_path / "plot.png")
+
+    first = plot([0.1, 0.5, 0.9], 0.95)
+    assert min(first.shape[:2]) > 300
+    assert not np.array_equal(first, plot([0.9, 0.5, 0.1], 0.95))
+    assert not np.array_equal(first, plot([0.1, 0.5, 0.9], 0.5))
+
+
+@pytest.mark.parametrize("size", [(40, 60), (41, 61)])  # the video's codec needs even sizes
+def test_an_animation_has_every_frame_in_order_as_gif_and_mp4(size, tmp_path):
+    greys = [30, 90, 150, 210]
+    frames = [torch.full((*size, 3), grey, dtype=torch.uint8) for grey in greys]
+    save_animation(frames, tmp_path / "animation", fps=5)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["animation.gif", "animation.mp4"]
+
+    with Image.open(tmp_path / "animation.gif") as gif:
+        shown = [
+            (np.asarray(frame.convert("L")).mean(), frame.info["duration"]) for frame in ImageSequence.Iterator(gif)
+        ]
+    assert [duration for _, duration in shown] == [200, 200, 200, 2000]
+    assert [mean for mean, _ in shown] == pytest.approx(greys, abs=3)
+
+    video = imageio.imread(tmp_path / "animation.mp4")
+    assert video.shape == (4 + 10, 40, 60, 3)  # the last frame stays for two seconds
+    assert video.mean((1, 2, 3)) == pytest.approx([*greys, *[210] * 10], abs=5)

@@ -1,0 +1,48 @@
+import pytest
+from pytorch_lightning import Callback
+
+from guided_diffusion.training.callbacks import ImagesPerSecond, throughput
+
+
+class Clock:
+    """Time that passes when it is told to."""
+
+    now = 0.0
+
+    def __call__(self):
+        return self.now
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    clock = Clock()
+    monkeypatch.setattr(throughput, "perf_counter", clock)
+    return clock
+
+
+class Slow(Callback):
+    """A step takes a quarter of a second and more with every step; a validation takes an hour."""
+
+    def __init__(self, clock):
+        self.clock = clock
+        self.logged = []
+
+    def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
+        self.clock.now += 0.25 * (batch_idx + 1)
+
+    def on_validation_start(self, trainer, pl_module):
+        self.clock.now += 3600
+
+    def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
+        self.logged.append(trainer.logged_metrics.get("train/images_per_second"))
+
+
+@pytest.mark.parametrize(
+    ("every_n_steps", "logged"), [(1, [64, 32, 64 / 3, 16]), (2, [None, 128 / 3, 128 / 3, 128 / 7])]
+)
+def test_images_are_counted_against_the_time_of_steps_alone(every_n_steps, logged, fit, clock):
+    slow = Slow(clock)
+    measure = ImagesPerSecond(every_n_steps)
+    fit(callbacks=[measure, slow])
+    values = [value if value is None else value.item() for value in slow.logged]
+    assert values == pytest.approx(logged)
