@@ -91,7 +91,7 @@ def measure(name: str, args: argparse.Namespace) -> tuple[float, ...]:
 
     def sample() -> None:
         with autocast():
-            recipe.images(denoiser, labels, images.shape[1:])
+            recipe.sample(denoiser, labels, images.shape[1:])
 
     rates = [
         args.batch_size / seconds(run, repeats, device)

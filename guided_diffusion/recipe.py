@@ -57,7 +57,7 @@ class Recipe:
         noise = draw((len(labels), *shape)).to(device)
         return self.sampler(denoise, denoiser.schedule, noise, labels.to(device), draw)
 
-    def images(
+    def sample(
         self,
         denoiser: Denoiser,
         labels: Int[Tensor, " n"],
@@ -80,7 +80,7 @@ class Recipe:
             raise ValueError("labels must hold at least one class")
         indices = list(range(len(labels))) if indices is None else list(indices)
         batches = []
-        with torch.no_grad(), evaluating(denoiser):
+        with torch.no_grad(), eval_mode(denoiser):
             for rows in torch.arange(len(labels)).split(self.batch_size):
                 recipe = self if scales is None else self.at(scales[rows])
                 *_, last = recipe.steps(denoiser, labels[rows], shape, [indices[row] for row in rows], seed)
@@ -97,7 +97,7 @@ class Recipe:
     ) -> Float[Tensor, "scales n *shape"]:
         """The same labels and the same noise under every scale, all in the same batches."""
         count = len(labels)
-        images = self.images(
+        images = self.sample(
             denoiser,
             labels.repeat(len(scales)),
             shape,
@@ -109,7 +109,7 @@ class Recipe:
 
 
 @contextmanager
-def evaluating(module: nn.Module) -> Iterator[None]:
+def eval_mode(module: nn.Module) -> Iterator[None]:
     """The module and all its parts in eval mode, and afterwards each as it was."""
     modes = {part: part.training for part in module.modules()}
     module.eval()

@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from guided_diffusion.guidance import ClassifierFree, Clip, NoThreshold
-from guided_diffusion.recipe import Recipe, evaluating
+from guided_diffusion.recipe import Recipe, eval_mode
 from guided_diffusion.samplers import Sampler, ddim, ddpm, dpmpp_2m, heun
 from guided_diffusion.schedules import Cosine
 
@@ -27,15 +27,15 @@ def recipe(method=ddim, scale=2.0, batch_size=500, threshold=None):
 @every_method
 @pytest.mark.parametrize("batch_size", [1, 3])
 def test_the_batch_size_does_not_change_the_samples(method, batch_size, exact):
-    together = recipe(method).images(exact, labels, (2,))
-    in_parts = recipe(method, batch_size=batch_size).images(exact, labels, (2,))
+    together = recipe(method).sample(exact, labels, (2,))
+    in_parts = recipe(method, batch_size=batch_size).sample(exact, labels, (2,))
     torch.testing.assert_close(in_parts, together, rtol=0, atol=1e-5)
 
 
 @every_method
 def test_a_sample_depends_on_its_number_in_the_run_and_not_on_its_place(method, exact):
-    run = recipe(method).images(exact, labels, (2,))
-    some = recipe(method).images(exact, labels[[5, 2]], (2,), indices=[5, 2])
+    run = recipe(method).sample(exact, labels, (2,))
+    some = recipe(method).sample(exact, labels[[5, 2]], (2,), indices=[5, 2])
     torch.testing.assert_close(some, run[[5, 2]], rtol=0, atol=1e-5)
 
 
@@ -45,7 +45,7 @@ def test_a_sweep_is_the_same_as_one_run_per_scale(method, exact):
     sweep = recipe(method).sweep(exact, labels, (2,), scales)
     assert sweep.shape == (4, 7, 2)
     for images, scale in zip(sweep, scales, strict=True):
-        torch.testing.assert_close(images, recipe(method, scale).images(exact, labels, (2,)), rtol=0, atol=1e-5)
+        torch.testing.assert_close(images, recipe(method, scale).sample(exact, labels, (2,)), rtol=0, atol=1e-5)
 
 
 def test_a_sweep_in_small_batches_is_the_same_sweep(exact):
@@ -54,8 +54,8 @@ def test_a_sweep_in_small_batches_is_the_same_sweep(exact):
 
 
 def test_scale_one_is_the_model_without_guidance_to_the_bit(exact):
-    guided = recipe(scale=1.0).images(exact, labels, (2,))
-    plain = replace(recipe(), guidance=Plain()).images(exact, labels, (2,))
+    guided = recipe(scale=1.0).sample(exact, labels, (2,))
+    plain = replace(recipe(), guidance=Plain()).sample(exact, labels, (2,))
     assert torch.equal(guided, plain)
 
 
@@ -72,10 +72,10 @@ class Plain:
 
 
 def test_the_scale_changes_the_samples_and_so_does_the_seed(exact):
-    images = recipe().images(exact, labels, (2,))
-    assert not torch.equal(images, recipe(scale=3.0).images(exact, labels, (2,)))
-    assert not torch.equal(images, recipe().images(exact, labels, (2,), seed=1))
-    assert torch.equal(images, recipe().images(exact, labels, (2,), seed=0))
+    images = recipe().sample(exact, labels, (2,))
+    assert not torch.equal(images, recipe(scale=3.0).sample(exact, labels, (2,)))
+    assert not torch.equal(images, recipe().sample(exact, labels, (2,), seed=1))
+    assert torch.equal(images, recipe().sample(exact, labels, (2,), seed=0))
 
 
 def test_guidance_makes_samples_likelier_to_be_of_their_class(exact, mixture):
@@ -90,7 +90,7 @@ def test_guidance_makes_samples_likelier_to_be_of_their_class(exact, mixture):
 
 
 def test_samples_of_a_class_have_its_mean(exact, mixture):
-    x = Recipe(ClassifierFree(1.0), NoThreshold(), Sampler(heun, 30)).images(
+    x = Recipe(ClassifierFree(1.0), NoThreshold(), Sampler(heun, 30)).sample(
         exact, torch.arange(2).repeat_interleave(1000), (2,)
     )
     for k in range(2):
@@ -105,13 +105,13 @@ def test_the_threshold_is_applied_after_guidance(exact):
 
 
 def test_sampling_works_in_inference_mode(exact):
-    images = recipe().images(exact, labels, (2,))
+    images = recipe().sample(exact, labels, (2,))
     with torch.inference_mode():
-        assert torch.equal(recipe().images(exact, labels, (2,)), images)
+        assert torch.equal(recipe().sample(exact, labels, (2,)), images)
 
 
 def test_images_are_on_the_cpu_in_single_precision_and_carry_no_gradient(exact):
-    images = recipe().images(exact, labels, (2,))
+    images = recipe().sample(exact, labels, (2,))
     assert (images.device.type, images.dtype, images.requires_grad) == ("cpu", torch.float32, False)
 
 
@@ -119,13 +119,13 @@ def test_steps_are_those_of_one_batch(exact):
     with torch.no_grad():
         steps = list(recipe().steps(exact, labels, (2,), range(7)))
     assert len(steps) == 6
-    assert torch.equal(steps[-1].x, recipe().images(exact, labels, (2,)))
+    assert torch.equal(steps[-1].x, recipe().sample(exact, labels, (2,)))
 
 
 @every_method
 def test_sampling_leaves_the_global_random_state_alone(method, exact):
     before = torch.random.get_rng_state()
-    recipe(method).images(exact, labels, (2,))
+    recipe(method).sample(exact, labels, (2,))
     assert torch.equal(torch.random.get_rng_state(), before)
 
 
@@ -133,7 +133,7 @@ def test_the_model_samples_in_eval_mode_and_returns_to_training(exact):
     seen = []
     exact.backbone.register_forward_hook(lambda module, *_: seen.append(module.training))
     exact.train()
-    recipe().images(exact, labels, (2,))
+    recipe().sample(exact, labels, (2,))
     assert set(seen) == {False}
     assert exact.training
 
@@ -157,13 +157,13 @@ def parts(*modes):
 )
 def test_evaluating_gives_every_part_its_own_mode_back(modes):
     module = parts(*modes)
-    with evaluating(module):
+    with eval_mode(module):
         assert not any(part.training for part in module.modules())
     assert tuple(part.training for part in module.modules()) == modes
 
 
 def test_evaluating_gives_modes_back_after_an_error_too():
     module = parts(True, False, True)
-    with pytest.raises(RuntimeError, match="stop"), evaluating(module):
+    with pytest.raises(RuntimeError, match="stop"), eval_mode(module):
         raise RuntimeError("stop")
     assert [part.training for part in module.modules()] == [True, False, True]

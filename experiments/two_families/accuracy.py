@@ -43,7 +43,7 @@ def main() -> None:
     arguments = parser.parse_args()
 
     model, classifier = load(arguments.diffusion), load_classifier(arguments.classifier)
-    check_match(model.trait, classifier.trait)
+    check_match(model.spec, classifier.spec)
     judge = JudgeSource(arguments.judge)(build(model.config["data"]))
     labels = torch.arange(arguments.num_samples) % model.num_classes
     methods = {

@@ -47,7 +47,7 @@ def main() -> None:
         for _ in range(ROUNDS):
             for name, guidance in methods.items():
                 start = process_time()
-                Recipe(guidance, sampler=Sampler(steps=arguments.steps)).images(model.denoiser, labels, model.shape)
+                Recipe(guidance, sampler=Sampler(steps=arguments.steps)).sample(model.denoiser, labels, model.shape)
                 seconds[name].append((process_time() - start) / arguments.num_samples * 1000)
     plain = min(seconds["no guidance (w = 1)"])
     rows = [

@@ -1,6 +1,6 @@
 """Trained models as files: reading them, rebuilding a model from one, and whether two models fit together."""
 
-from guided_diffusion.checkpoints.compatibility import Trait, check_match
+from guided_diffusion.checkpoints.compatibility import ModelSpec, check_match
 from guided_diffusion.checkpoints.loading import (
     TrainedClassifier,
     TrainedDiffusion,
@@ -12,9 +12,9 @@ from guided_diffusion.checkpoints.loading import (
 )
 
 __all__ = [
+    "ModelSpec",
     "TrainedClassifier",
     "TrainedDiffusion",
-    "Trait",
     "check_guidance",
     "check_match",
     "classifier_guidance",

@@ -12,7 +12,7 @@ VALUE_RANGE = (-1.0, 1.0)
 
 
 @dataclass(frozen=True)
-class Trait:
+class ModelSpec:
     """What two models must have in common to work together."""
 
     source: str
@@ -25,15 +25,15 @@ class Trait:
     """Of the pixels."""
 
 
-def check_match(one: Trait, other: Trait) -> None:
+def check_match(one: ModelSpec, other: ModelSpec) -> None:
     """Raise ``ValueError`` unless both are for the same noise, range, images and classes."""
-    for trait, name in (
+    for spec, name in (
         ("schedule", "schedule"),
         ("value_range", "range of pixels"),
         ("shape", "shape of images"),
         ("class_names", "classes"),
     ):
-        values = getattr(one, trait), getattr(other, trait)
+        values = getattr(one, spec), getattr(other, spec)
         if values[0] != values[1]:
             raise ValueError(
                 f"{one.source} and {other.source} can't work together: {name} of the first: {_shown(values[0])}; "

@@ -15,7 +15,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from guided_diffusion.utils.files import whole_file
+from guided_diffusion.utils.files import atomic_write
 
 Weights = Literal["ema", "raw"]
 
@@ -76,7 +76,7 @@ def export(checkpoint: str | Path, output: str | Path, weights: str = "ema") -> 
     state = {key: value.contiguous() for key, value in weights_of(weights, content, Path(checkpoint)).items()}
     names = [weights] if "current_model_state" in content else _names(content)
     record = {**content["guided_diffusion"], "weights": names}
-    with whole_file(output) as path:
+    with atomic_write(output) as path:
         save_file(state, path, {"format": "pt", "guided_diffusion": json.dumps(record)})
 
 

@@ -14,7 +14,7 @@ from hydra.utils import get_object
 from omegaconf import DictConfig
 from torch import Tensor, nn
 
-from guided_diffusion.checkpoints.compatibility import VALUE_RANGE, Trait, check_match
+from guided_diffusion.checkpoints.compatibility import VALUE_RANGE, ModelSpec, check_match
 from guided_diffusion.checkpoints.files import Weights, read_model_file, weights_of
 from guided_diffusion.classifiers import Classifier
 from guided_diffusion.data import LabelledDataModule, kind_of
@@ -38,27 +38,27 @@ NAMES = {"diffusion": "diffusion model", "classifier": "time-aware classifier"}
 TRUSTED = ("guided_diffusion.",)
 
 
-def check_guidance(node: DictConfig | dict[str, Any], trait: Trait) -> None:
+def check_guidance(node: DictConfig | dict[str, Any], spec: ModelSpec) -> None:
     """Raise ``ValueError`` if a guidance needs a classifier and names none, or one that does not match the model."""
     if "classifier" not in node:
         return
     if not node["classifier"]:
         raise ValueError("guidance.classifier is missing: add guidance.classifier=PATH, the checkpoint of a classifier")
-    check_match(trait, read_trait(node["classifier"], "classifier"))
+    check_match(spec, read_spec(node["classifier"], "classifier"))
 
 
 @dataclass(frozen=True)
 class Trained:
     """What is known of a trained model."""
 
-    trait: Trait
+    spec: ModelSpec
     config: dict[str, Any]
     """The whole resolved config of the training."""
 
     @property
     def shape(self) -> tuple[int, ...]:
         """Of one sample: channels, height, width of an image, coordinates of a point."""
-        return self.trait.shape
+        return self.spec.shape
 
     @property
     def kind(self) -> str:
@@ -67,7 +67,7 @@ class Trained:
 
     @property
     def class_names(self) -> tuple[str, ...]:
-        return self.trait.class_names
+        return self.spec.class_names
 
     @property
     def num_classes(self) -> int:
@@ -75,7 +75,7 @@ class Trained:
 
     @property
     def schedule(self) -> Schedule:
-        return self.trait.schedule
+        return self.spec.schedule
 
     @property
     def label_dropout(self) -> float:
@@ -85,7 +85,7 @@ class Trained:
     def data(self, trusted: tuple[str, ...] = TRUSTED) -> LabelledDataModule:
         """The data of the training; in the folder ``GUIDED_DIFFUSION_DATA`` if that is set, else where it was."""
         node = dict(self.config["data"])
-        _check_targets(node, trusted, Path(self.trait.source))
+        _check_targets(node, trusted, Path(self.spec.source))
         if "root" in node:
             node["root"] = os.environ.get("GUIDED_DIFFUSION_DATA") or node["root"]
         data: LabelledDataModule = build(node)
@@ -163,7 +163,7 @@ def load(
     saved.check_config(("network", "schedule", "guidance", "threshold", "sampler"), trusted)
     denoiser = Denoiser(saved.network(), saved.schedule(), saved.config["module"]["parameterization"])
     saved.load_weights(denoiser, "denoiser.", weights)
-    return TrainedDiffusion(saved.trait(), saved.config, denoiser.to(device).eval())
+    return TrainedDiffusion(saved.spec(), saved.config, denoiser.to(device).eval())
 
 
 def load_classifier(
@@ -178,14 +178,14 @@ def load_classifier(
     with torch.inference_mode(False):  # weights made in inference mode could not be part of a gradient
         classifier = Classifier(saved.network(), saved.schedule()).requires_grad_(False)
         saved.load_weights(classifier, "classifier.", weights)
-        return TrainedClassifier(saved.trait(), saved.config, classifier.to(device).eval())
+        return TrainedClassifier(saved.spec(), saved.config, classifier.to(device).eval())
 
 
-def read_trait(checkpoint: str | Path, kind: str, trusted: tuple[str, ...] = TRUSTED) -> Trait:
+def read_spec(checkpoint: str | Path, kind: str, trusted: tuple[str, ...] = TRUSTED) -> ModelSpec:
     """What the model of a checkpoint is for, without the model; errors as for ``load``."""
     saved = _Saved.read(Path(checkpoint), kind, "cpu")
     saved.check_config(("schedule",), trusted)
-    return saved.trait()
+    return saved.spec()
 
 
 def classifier_guidance(
@@ -247,8 +247,8 @@ class _Saved:
     def network(self) -> nn.Module:
         return build_network(self.config["network"], tuple(self.data["shape"]), len(self.data["class_names"]))
 
-    def trait(self) -> Trait:
-        return Trait(
+    def spec(self) -> ModelSpec:
+        return ModelSpec(
             str(self.path),
             self.schedule(),
             tuple(self.data["shape"]),

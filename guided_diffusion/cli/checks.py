@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from guided_diffusion.evaluation.cost import labels_asked_for
+from guided_diffusion.evaluation.cost import labels_needed
 from guided_diffusion.recipe import Recipe
 from guided_diffusion.schedules import Schedule
 
@@ -29,7 +29,7 @@ def check_recipe(recipe: Recipe, schedule: Schedule) -> None:
     times = recipe.sampler.times(schedule, recipe.sampler.steps)
     if not times.isfinite().all() or not (times.diff() < 0).all():
         raise ValueError(f"sampler.times don't fall from 1 to 0 in {recipe.sampler.steps} steps: change its settings")
-    labels_asked_for(recipe, schedule)
+    labels_needed(recipe, schedule)
 
 
 def check_label_dropout(
@@ -50,9 +50,9 @@ def check_label_dropout(
     missing = {0.0: False, 1.0: True}.get(label_dropout)
     if missing is None:
         return
-    untaught = [scale for scale in scales if missing in labels_asked_for(recipe.at(scale), schedule)]
+    untaught = [scale for scale in scales if missing in labels_needed(recipe.at(scale), schedule)]
     if untaught:
-        taught = [scale for scale in (0, 1) if missing not in labels_asked_for(recipe.at(scale), schedule)]
+        taught = [scale for scale in (0, 1) if missing not in labels_needed(recipe.at(scale), schedule)]
         mend = f"{key}={taught if key == 'scales' else taught[0]}" if taught else "another guidance"
         raise ValueError(
             f"{key}: at {', '.join(f'{scale:g}' for scale in untaught)} samples need predictions "

@@ -101,7 +101,7 @@ def register() -> None:
     OmegaConf.register_new_resolver("fast_precision", fast_precision, replace=True)
 
 
-def chosen(overrides: Sequence[str], key: str) -> bool:
+def is_overridden(overrides: Sequence[str], key: str) -> bool:
     """Whether the command line says something of this key or group."""
     return any(override.key_or_group == key for override in OverridesParser.create().parse_overrides(list(overrides)))
 

@@ -13,33 +13,33 @@ from pytorch_lightning.loggers import Logger
 
 from guided_diffusion.checkpoints.loading import TrainedDiffusion
 from guided_diffusion.cli.checks import check_label_dropout, check_scales
-from guided_diffusion.cli.config import EvaluateConfig, chosen
+from guided_diffusion.cli.config import EvaluateConfig, is_overridden
 from guided_diffusion.cli.program import command
 from guided_diffusion.cli.provenance import write_record
 from guided_diffusion.cli.restore import prepare
 from guided_diffusion.data import LabelledDataModule
-from guided_diffusion.evaluation.chunks import Chunks, EvaluationProgress, draw, drawn_by_one
+from guided_diffusion.evaluation.chunks import Chunks, EvaluationProgress, draw, sampling_lock
 from guided_diffusion.evaluation.cost import evaluations_per_sample
 from guided_diffusion.evaluation.modalities.examinations import EXAMINATIONS, Examination
 from guided_diffusion.evaluation.modalities.exhibits import EXHIBITS
 from guided_diffusion.evaluation.plan import Plan, sampling_fingerprint
 from guided_diffusion.evaluation.publish import log_results
 from guided_diffusion.evaluation.report.page import write_report
-from guided_diffusion.evaluation.results import Result, Results, described, save
+from guided_diffusion.evaluation.results import Result, Results, describe_setting, save
 from guided_diffusion.recipe import Recipe
 from guided_diffusion.training.loggers.csv import CSVLogger
-from guided_diffusion.training.loggers.finish import finishing
-from guided_diffusion.training.trainer import build_trainer, check_whole
-from guided_diffusion.utils.distributed import say
+from guided_diffusion.training.loggers.finish import closing_loggers
+from guided_diffusion.training.trainer import build_trainer, check_not_sharded
+from guided_diffusion.utils.distributed import rank_zero_print
 from guided_diffusion.utils.files import cache_dir
 from guided_diffusion.utils.instantiate import build
-from guided_diffusion.utils.memory import naming_memory
+from guided_diffusion.utils.memory import explain_out_of_memory
 
 
 def run(config: DictConfig) -> None:
     config.output_dir = HydraConfig.get().runtime.output_dir
     output_dir = evaluate(config, HydraConfig.get().overrides.task)
-    say(f"\nThe evaluation is in {output_dir}: open report.html")
+    rank_zero_print(f"\nThe evaluation is in {output_dir}: open report.html")
 
 
 def evaluate(config: DictConfig, overrides: Sequence[str] = ()) -> Path:
@@ -63,15 +63,15 @@ def evaluate(config: DictConfig, overrides: Sequence[str] = ()) -> Path:
     judge_source = build(config.judge)
     loggers = [build(node) for node in config.logger.values()]
     trainer = build_trainer(config.trainer, [EvaluationProgress()])
-    check_whole(trainer.strategy)
+    check_not_sharded(trainer.strategy)
 
     folder = cache_dir() / "samples" / sampling_fingerprint(config, plan)
     chunks = Chunks(model.denoiser, recipe, plan, folder)
     costs = [evaluations_per_sample(recipe.at(scale), model.schedule) for scale in plan.scales]
     chunks.costs = costs
     output_dir = Path(config.output_dir)
-    with drawn_by_one(folder):
-        with naming_memory("recipe.batch_size"):
+    with sampling_lock(folder):
+        with explain_out_of_memory("recipe.batch_size"):
             draw(trainer, chunks)
         if trainer.is_global_zero:
             samples, seconds = chunks.collect(costs)
@@ -87,7 +87,7 @@ def chosen_scales(config: DictConfig, overrides: Sequence[str], trained: dict[st
     """``scales``; where they are not said, ``guidance.scale`` if that is; else those of the training."""
     if config.scales is not None:
         return list(config.scales)
-    return [config.guidance.scale] if chosen(overrides, "guidance.scale") else list(trained["scales"])
+    return [config.guidance.scale] if is_overridden(overrides, "guidance.scale") else list(trained["scales"])
 
 
 def _rows(
@@ -100,9 +100,9 @@ def _rows(
 ) -> list[Result]:
     return [
         Result(
-            described(recipe.guidance),
+            describe_setting(recipe.guidance),
             scale,
-            described(recipe.sampler.method),
+            describe_setting(recipe.sampler.method),
             recipe.sampler.steps,
             plan.per_scale,
             found.measured,
@@ -138,7 +138,7 @@ def _write(config: DictConfig, results: Results, output_dir: Path, device: str, 
     save(results, output_dir)
     write_report(results, output_dir, plain, command())
     EXHIBITS[results.kind].show(results)
-    with finishing(loggers):
+    with closing_loggers(loggers):
         for logger in loggers:
             if isinstance(logger, CSVLogger):
                 logger.keep(0)  # the table of an earlier evaluation in this folder, which may have other columns

@@ -30,7 +30,7 @@ from omegaconf.errors import OmegaConfBaseException
 from guided_diffusion.cli.config import CONFIG_PATH, register
 from guided_diffusion.cli.errors import check_flags, explain
 from guided_diffusion.utils.memory import keep_freed_memory
-from guided_diffusion.utils.signals import INTERRUPTED, TERMINATED, Terminated, handling
+from guided_diffusion.utils.signals import INTERRUPTED, TERMINATED, Terminated, signal_handlers
 
 log = logging.getLogger(__name__)
 
@@ -103,7 +103,7 @@ def program(config_name: str, run: Callable[[DictConfig], object] | None = None)
         try:
             sys.argv[1:] = sorted(sys.argv[1:], key=lambda argument: argument not in ("-m", "--multirun"))
             check_flags(sys.argv[1:])
-            with _errors_as_they_are(), handling({signal.SIGTERM: _end, signal.SIGUSR1: _end}):
+            with _errors_as_they_are(), signal_handlers({signal.SIGTERM: _end, signal.SIGUSR1: _end}):
                 hydra.main(version_base="1.3", config_path=CONFIG_PATH, config_name=config_name)(job)()
         except Exception as error:
             if os.environ.get("HYDRA_FULL_ERROR") or not _is_users(error):

@@ -1,4 +1,4 @@
-"""What sampling and evaluating begin with: the trained model, and how samples are made."""
+"""What sampling and eval_mode begin with: the trained model, and how samples are made."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def prepare(config: DictConfig, overrides: Sequence[str], schema: type) -> tuple
     model = load(config.checkpoint, weights=config.weights)
     use_recipe_of_training(config, model.config, overrides)
     check_config(cast(dict[str, Any], OmegaConf.to_container(config, resolve=True)), schema)
-    check_guidance(config.guidance, model.trait)
+    check_guidance(config.guidance, model.spec)
     recipe: Recipe = build(config.recipe)
     check_recipe(recipe, model.schedule)
     return model, recipe

@@ -22,16 +22,16 @@ from guided_diffusion.cli.checks import check_label_dropout
 from guided_diffusion.cli.config import SampleConfig
 from guided_diffusion.cli.provenance import write_record
 from guided_diffusion.cli.restore import prepare
-from guided_diffusion.evaluation.chunks import Chunks, EvaluationProgress, draw, drawn_by_one
+from guided_diffusion.evaluation.chunks import Chunks, EvaluationProgress, draw, sampling_lock
 from guided_diffusion.evaluation.modalities.galleries import GALLERIES, Gallery
 from guided_diffusion.evaluation.plan import Plan, sampling_fingerprint
 from guided_diffusion.evaluation.plots.image_grid import save_animation
-from guided_diffusion.recipe import Recipe, evaluating
+from guided_diffusion.recipe import Recipe, eval_mode
 from guided_diffusion.samplers import Step
-from guided_diffusion.training.trainer import build_trainer, check_whole
-from guided_diffusion.utils.distributed import say
-from guided_diffusion.utils.files import cache_dir, whole_file
-from guided_diffusion.utils.memory import naming_memory
+from guided_diffusion.training.trainer import build_trainer, check_not_sharded
+from guided_diffusion.utils.distributed import rank_zero_print
+from guided_diffusion.utils.files import atomic_write, cache_dir
+from guided_diffusion.utils.memory import explain_out_of_memory
 
 T = TypeVar("T")
 
@@ -43,7 +43,7 @@ QUIET_SECONDS = 2
 def run(config: DictConfig) -> None:
     config.output_dir = HydraConfig.get().runtime.output_dir
     output_dir = sample(config, HydraConfig.get().overrides.task)
-    say(f"Samples are in {output_dir}")
+    rank_zero_print(f"Samples are in {output_dir}")
 
 
 def sample(config: DictConfig, overrides: Sequence[str] = ()) -> Path:
@@ -68,9 +68,9 @@ def sample(config: DictConfig, overrides: Sequence[str] = ()) -> Path:
     scales, size = [float(recipe.guidance.scale)], recipe.batch_size
     plan = Plan(scales, num_samples, len(classes), model.shape, size, config.seed, classes)
     trainer = build_trainer(config.trainer, [EvaluationProgress(QUIET_SECONDS)])
-    check_whole(trainer.strategy)
+    check_not_sharded(trainer.strategy)
 
-    with naming_memory("recipe.batch_size"):
+    with explain_out_of_memory("recipe.batch_size"):
         _sample(config, trainer, model, recipe, plan, gallery)
     if trainer.is_global_zero:
         OmegaConf.save(config, Path(config.output_dir) / "config.yaml", resolve=True)
@@ -89,11 +89,11 @@ def _sample(
         of_scale = replace(plan, scales=[float(one.guidance.scale)])
         folder = cache_dir() / "samples" / sampling_fingerprint(config, of_scale)
         chunks = Chunks(model.denoiser, one, of_scale, folder)
-        with drawn_by_one(folder):
+        with sampling_lock(folder):
             draw(trainer, chunks)
             if trainer.is_global_zero:
                 ((samples,), _) = chunks.collect([1.0])
-                _write(output_dir / name, samples.images, plan.labels, names, gallery)
+                _write(output_dir / name, samples.samples, plan.labels, names, gallery)
                 shutil.rmtree(folder)
         trainer.strategy.barrier()
     if not trainer.is_global_zero:
@@ -114,7 +114,7 @@ def _sample(
 def _write(path: Path, images: Tensor, labels: Tensor, names: Sequence[str], gallery: Gallery) -> None:
     """A picture of each class, and the numbers."""
     gallery.save(images.unflatten(0, (len(names), -1)), names, path.with_suffix(".png"))
-    with whole_file(path.with_suffix(".npz")) as temporary:
+    with atomic_write(path.with_suffix(".npz")) as temporary:
         np.savez_compressed(temporary, images=images.numpy(), labels=labels.numpy())
 
 
@@ -132,7 +132,7 @@ def _classes(labels: Sequence[int] | None, model: TrainedDiffusion) -> list[int]
 def _steps(recipe: Recipe, model: TrainedDiffusion, labels: Tensor, indices: list[int], seed: int) -> list[Step]:
     """Everything between noise and sample."""
     steps = recipe.steps(model.denoiser, labels, model.shape, indices, seed)
-    with evaluating(model.denoiser):
+    with eval_mode(model.denoiser):
         return list(_shown(steps, "sampling", recipe.sampler.steps))
 
 

@@ -133,13 +133,13 @@ def _gather_trainings(
 
     from guided_diffusion.evaluation.plots.curves import save_share_plot
     from guided_diffusion.evaluation.report.page import Trainings, write_training_report
-    from guided_diffusion.utils.files import whole_file
+    from guided_diffusion.utils.files import atomic_write
 
     keys, rows = varied(jobs, IN_THE_CURVE), []
     for job in jobs:
         with (job.folder / curve.file).open(newline="") as file:
             rows += [row | {key: job.option(key) for key in keys} for row in csv.DictReader(file)]
-    with whole_file(folder / curve.file) as path, path.open("w", newline="") as file:
+    with atomic_write(folder / curve.file) as path, path.open("w", newline="") as file:
         table = csv.DictWriter(file, list(rows[0]), lineterminator="\n")
         table.writeheader()
         table.writerows(rows)

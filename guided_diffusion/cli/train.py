@@ -17,11 +17,11 @@ from pytorch_lightning.loggers import Logger
 from pytorch_lightning.utilities import rank_zero_only
 from pytorch_lightning.utilities.exceptions import SIGTERMException
 
-from guided_diffusion.checkpoints.compatibility import Trait, check_match
+from guided_diffusion.checkpoints.compatibility import ModelSpec, check_match
 from guided_diffusion.checkpoints.files import LAST
-from guided_diffusion.checkpoints.loading import build_network, check_guidance, make_record, read_trait
+from guided_diffusion.checkpoints.loading import build_network, check_guidance, make_record, read_spec
 from guided_diffusion.cli.checks import check_label_dropout, check_recipe, check_scales, check_seed
-from guided_diffusion.cli.config import TrainConfig, chosen
+from guided_diffusion.cli.config import TrainConfig, is_overridden
 from guided_diffusion.cli.program import command
 from guided_diffusion.cli.provenance import write_record
 from guided_diffusion.cli.validation import check_config
@@ -30,16 +30,23 @@ from guided_diffusion.recipe import Recipe
 from guided_diffusion.training.callbacks import Resumable
 from guided_diffusion.training.checks import check_optimization, check_trainer
 from guided_diffusion.training.loggers.csv import CSVLogger
-from guided_diffusion.training.loggers.finish import finishing
+from guided_diffusion.training.loggers.finish import closing_loggers
 from guided_diffusion.training.modules import NoisyTraining
-from guided_diffusion.training.resume.checkpoint_io import WholeCheckpointIO
-from guided_diffusion.training.resume.find_run import FINISHED, Start, alone, find_start, forget, mark_finished
+from guided_diffusion.training.resume.checkpoint_io import AtomicCheckpointIO
+from guided_diffusion.training.resume.find_run import (
+    FINISHED,
+    Start,
+    clear_shared_start,
+    exclusive_folder,
+    find_start,
+    mark_finished,
+)
 from guided_diffusion.training.resume.loop_state import ResumableFitLoop
 from guided_diffusion.training.resume.preemption import preemptible
-from guided_diffusion.training.resume.sweep_reuse import WEIGHTS_FROM, trained_once
+from guided_diffusion.training.resume.sweep_reuse import WEIGHTS_FROM, reuse_training
 from guided_diffusion.training.trainer import build_trainer
 from guided_diffusion.utils.instantiate import build
-from guided_diffusion.utils.memory import naming_memory
+from guided_diffusion.utils.memory import explain_out_of_memory
 from guided_diffusion.utils.signals import TERMINATED
 
 
@@ -48,7 +55,7 @@ def run(config: DictConfig) -> None:
     config.output_dir = hydra.runtime.output_dir
     said = hydra.overrides.task
     scale = config.guidance.get("scale")
-    if chosen(said, "guidance.scale") and not chosen(said, "scales") and isinstance(scale, int | float):
+    if is_overridden(said, "guidance.scale") and not is_overridden(said, "scales") and isinstance(scale, int | float):
         config.scales = [scale]
     sweep = Path(hydra.sweep.dir).absolute() if hydra.mode == RunMode.MULTIRUN else None
     train(config, _earlier_runs(Path(config.output_dir)), sweep)
@@ -57,7 +64,7 @@ def run(config: DictConfig) -> None:
 def _earlier_runs(output_dir: Path) -> list[Path]:
     """Beside a time-stamped folder, and in the sweeps there; none where the command line names the folder."""
     overrides = HydraConfig.get().overrides
-    if chosen(overrides.task, "output_dir") or chosen(overrides.hydra, "hydra.run.dir"):
+    if is_overridden(overrides.task, "output_dir") or is_overridden(overrides.hydra, "hydra.run.dir"):
         return []
     name = output_dir.parent.parent if HydraConfig.get().mode == RunMode.MULTIRUN else output_dir.parent
     found = [*name.glob("*/config.yaml"), *name.glob("sweep_*/*/config.yaml")]
@@ -86,10 +93,10 @@ def train(config: DictConfig, search: Sequence[Path] = (), sweep: Path | None = 
             output_dir.rmdir()  # empty: Hydra has made it
     try:
         if not start.finished:
-            with trained_once(wanted, start, sweep, runs) as start:
+            with reuse_training(wanted, start, sweep, runs) as start:
                 _run(config, start)
     finally:
-        forget()
+        clear_shared_start()
     return start.folder
 
 
@@ -98,11 +105,11 @@ def _run(config: DictConfig, start: Start) -> None:
     config.output_dir, config.resume = str(start.folder), None
     plain = _plain(config)
     module, data, trainer = assemble(config, plain)
-    with alone(start.folder):
+    with exclusive_folder(start.folder):
         if trainer.is_global_zero:
             _describe(start, plain, trainer.strategy.root_device.type)
         _prepare(trainer.loggers, start)
-        with finishing(trainer.loggers):
+        with closing_loggers(trainer.loggers):
             for logger in trainer.loggers:
                 logger.log_hyperparams(plain)
             _fit(trainer, module, data, start)
@@ -120,12 +127,12 @@ def assemble(config: DictConfig, plain: dict[str, Any]) -> tuple[NoisyTraining, 
     network = build_network(config.network, data.shape, data.num_classes)
     module: NoisyTraining = build(config.module, network=network)
     module.record = make_record(module.kind, plain, data)
-    _check_partners(config, module, Trait("this training", module.schedule, data.shape, data.class_names))
+    _check_partners(config, module, ModelSpec("this training", module.schedule, data.shape, data.class_names))
     callbacks = [build(node) for node in config.callbacks.values() if isinstance(node, DictConfig)]
     check_optimization(module)
     _check_samples(plain, build(config.recipe), module)
     trainer = build_trainer(config.trainer, [Resumable(), *callbacks])
-    trainer.strategy.checkpoint_io = WholeCheckpointIO()
+    trainer.strategy.checkpoint_io = AtomicCheckpointIO()
     ResumableFitLoop.replace(trainer)
     trainer.loggers = [build(node) for node in config.logger.values()]
     return module, data, trainer
@@ -169,7 +176,7 @@ def _prepare(loggers: Sequence[Logger], start: Start) -> None:
 
 def _fit(trainer: Trainer, module: NoisyTraining, data: LabelledDataModule, start: Start) -> None:
     try:
-        with preemptible(), naming_memory("data.batch_size"):
+        with preemptible(), explain_out_of_memory("data.batch_size"):
             trainer.fit(module, datamodule=data, ckpt_path=start.checkpoint, weights_only=True)
     except SIGTERMException:
         if trainer.is_global_zero:
@@ -186,14 +193,14 @@ def _again(folder: Path) -> str:
     return shlex.join([*(part for part in parts if part not in resumes), f"resume={folder if named else 'auto'}"])
 
 
-def _check_partners(config: DictConfig, module: NoisyTraining, trait: Trait) -> None:
+def _check_partners(config: DictConfig, module: NoisyTraining, spec: ModelSpec) -> None:
     """The models that this one will sample with must be there, and for the same noise, images and classes."""
     if module.kind == "diffusion":
-        check_guidance(config.guidance, trait)
+        check_guidance(config.guidance, spec)
     elif config.callbacks.get("guide"):
         if "classifier" not in config.guidance:
             raise ValueError("callbacks.guide is guided by the classifier in training: add guidance=classifier")
-        check_match(trait, read_trait(config.callbacks.guide, "diffusion"))
+        check_match(spec, read_spec(config.callbacks.guide, "diffusion"))
 
 
 NEXT = {

@@ -31,7 +31,7 @@ def kind_of(shape: Sequence[int]) -> str:
 class Batch(NamedTuple):
     """Samples and their classes; images are uint8 from the loader, all are float in [-1, 1] once on the device."""
 
-    images: Tensor
+    samples: Tensor
     labels: Int[Tensor, " b"]
 
 
@@ -174,8 +174,8 @@ class LabelledDataModule(LightningDataModule, ABC):
             )
         train, val = order[:remaining].sort().values, order[remaining:].sort().values
         return {
-            "train": Batch(data.images[train], data.labels[train]),
-            "val": Batch(data.images[val], data.labels[val]),
+            "train": Batch(data.samples[train], data.labels[train]),
+            "val": Batch(data.samples[val], data.labels[val]),
         }
 
     def setup(self, stage: str | None = None) -> None:
@@ -234,7 +234,7 @@ class ImageDataModule(LabelledDataModule):
         return ImageDataset(*self.split(split), flip=self.flip and split == "train", seed=self.seed)
 
     def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
-        return Batch(normalise(batch.images), batch.labels)
+        return Batch(normalise(batch.samples), batch.labels)
 
 
 def _as_it_is(batch: Any) -> Any:

@@ -1,4 +1,4 @@
-"""Samples for an evaluation: every scale in the same batches, on any number of devices, kept as they come.
+"""LabelledSamples for an evaluation: every scale in the same batches, on any number of devices, kept as they come.
 
 All samples of all scales form one list, scale after scale, which is cut into chunks of ``recipe.batch_size``. A
 chunk that was sampled is a file, so an interrupted evaluation goes on where it was; what is in a chunk depends
@@ -28,14 +28,14 @@ from torch.utils.data import DataLoader
 from tqdm import tqdm
 
 from guided_diffusion.denoisers import Denoise, Denoiser, Labels, Prediction
-from guided_diffusion.evaluation.metrics.images import Samples
+from guided_diffusion.evaluation.metrics.images import LabelledSamples
 from guided_diffusion.evaluation.plan import Plan
 from guided_diffusion.guidance import Wrapper
 from guided_diffusion.recipe import Recipe
 from guided_diffusion.schedules import Schedule
 from guided_diffusion.utils.distributed import rank
-from guided_diffusion.utils.files import whole_file
-from guided_diffusion.utils.locks import turn
+from guided_diffusion.utils.files import atomic_write
+from guided_diffusion.utils.locks import file_lock
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,7 @@ class Watched:
 
 
 class Chunks(LightningModule):
-    """Samples chunks and keeps each as a file: ``trainer.predict(Chunks(...), numbers of chunks)``.
+    """LabelledSamples chunks and keeps each as a file: ``trainer.predict(Chunks(...), numbers of chunks)``.
 
     Args:
         denoiser: the trained model.
@@ -102,7 +102,7 @@ class Chunks(LightningModule):
         watched = Watched(self.recipe.threshold, lambda prediction: saturated.append(saturation(prediction.x0)))
         recipe = replace(self.recipe, threshold=watched)
         start = perf_counter()
-        images = recipe.images(
+        images = recipe.sample(
             self.denoiser,
             self.plan.labels[indices],
             self.plan.shape,
@@ -111,13 +111,13 @@ class Chunks(LightningModule):
             self.plan.seed,
         )
         content = {"images": images, "saturation": saturated[-1].cpu(), "seconds": perf_counter() - start}
-        with whole_file(self._path(chunk)) as path:
+        with atomic_write(self._path(chunk)) as path:
             torch.save(content, path)
 
     def _path(self, chunk: int) -> Path:
         return self.folder / f"chunk_{chunk:05d}.pt"
 
-    def collect(self, evaluations: Sequence[float]) -> tuple[list[Samples], list[float]]:
+    def collect(self, evaluations: Sequence[float]) -> tuple[list[LabelledSamples], list[float]]:
         """The samples of each scale, and seconds: those of a chunk shared by what each of its samples costs."""
         chunks = [_read(self._path(chunk)) for chunk in range(len(self.plan))]
         images, saturated = (torch.cat([chunk[name] for chunk in chunks]) for name in ("images", "saturation"))
@@ -129,7 +129,7 @@ class Chunks(LightningModule):
             ]
         )
         samples = [
-            Samples(image, self.plan.labels, share)
+            LabelledSamples(image, self.plan.labels, share)
             for image, share in zip(
                 images.split(self.plan.per_scale), saturated.split(self.plan.per_scale), strict=True
             )
@@ -195,12 +195,12 @@ def draw(trainer: Trainer, chunks: Chunks) -> None:
 
 
 @contextmanager
-def drawn_by_one(folder: Path) -> Iterator[None]:
+def sampling_lock(folder: Path) -> Iterator[None]:
     """Of evaluations of the very same samples one at a time draws them; its first process waits for the others."""
     if rank():
         yield
         return
-    with turn(folder.with_suffix(".lock"), "another evaluation draws the same samples"):
+    with file_lock(folder.with_suffix(".lock"), "another evaluation draws the same samples"):
         yield
 
 

@@ -15,15 +15,15 @@ from guided_diffusion.schedules import Schedule
 
 def evaluations_per_sample(recipe: Recipe, schedule: Schedule) -> float:
     """How often the denoiser is evaluated for a sample; evaluations of a classifier are not among them."""
-    return float(len(predictions_asked_for(recipe, schedule)))
+    return float(len(predictions_needed(recipe, schedule)))
 
 
-def labels_asked_for(recipe: Recipe, schedule: Schedule) -> set[bool]:
+def labels_needed(recipe: Recipe, schedule: Schedule) -> set[bool]:
     """Whether the model is asked for predictions with the label (True), without it (False), or both."""
-    return set(predictions_asked_for(recipe, schedule))
+    return set(predictions_needed(recipe, schedule))
 
 
-def predictions_asked_for(recipe: Recipe, schedule: Schedule) -> list[bool]:
+def predictions_needed(recipe: Recipe, schedule: Schedule) -> list[bool]:
     """Every prediction that a sample asks the model for, with the label (True) or without it (False), in order.
 
     They are counted on a model that estimates nothing, which is quick. What a classifier is asked for is not among

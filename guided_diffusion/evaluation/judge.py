@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from guided_diffusion.data import ImageDataModule, normalise
 from guided_diffusion.networks import JudgeNet, LeNet
-from guided_diffusion.utils.files import cache_dir, whole_file
+from guided_diffusion.utils.files import atomic_write, cache_dir
 from guided_diffusion.utils.rng import generator_for
 
 CHUNK = 1000
@@ -122,7 +122,7 @@ class JudgeSource:
         if path.is_file():
             return self._read(path, data)
         judge = self._train(data)
-        with whole_file(path) as temporary:
+        with atomic_write(path) as temporary:
             torch.save(self._saved(judge), temporary)
         return judge
 
@@ -141,7 +141,7 @@ class JudgeSource:
         settings = repr((self, data.shape, data.class_names, data.flip, str(self._network(data))))
         content = hashlib.sha256(settings.encode())
         for split in ("train", "test"):
-            content.update(data.split(split).images.numpy().tobytes())
+            content.update(data.split(split).samples.numpy().tobytes())
             content.update(data.split(split).labels.numpy().tobytes())
         return content.hexdigest()[:16]
 

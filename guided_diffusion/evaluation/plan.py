@@ -13,7 +13,7 @@ from jaxtyping import Float, Int
 from omegaconf import DictConfig, OmegaConf
 from torch import Tensor
 
-from guided_diffusion.utils.files import fingerprint
+from guided_diffusion.utils.files import content_hash
 from guided_diffusion.utils.validation import check_positive
 
 
@@ -89,4 +89,4 @@ def sampling_fingerprint(config: DictConfig, plan: Plan) -> str:
     parts = {name: OmegaConf.to_container(config[name], resolve=True) for name in ("guidance", "threshold", "sampler")}
     classifier = config.guidance.get("classifier")
     files = [Path(config.checkpoint), *([Path(classifier)] if classifier else [])]
-    return fingerprint(plan.plain(), parts, config.weights, config.trainer.precision, *files)
+    return content_hash(plan.plain(), parts, config.weights, config.trainer.precision, *files)

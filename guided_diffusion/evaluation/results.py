@@ -20,10 +20,10 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from guided_diffusion.utils.files import whole_file
+from guided_diffusion.utils.files import atomic_write
 
 
-def described(setting: Any) -> str:
+def describe_setting(setting: Any) -> str:
     """``ClassifierGuidance(base=conditional)``: a setting's class and what differs from its defaults.
 
     The scale and the classifier are left out: the one is on the axis, the other the same for all.
@@ -243,9 +243,9 @@ def save(results: Results, folder: Path) -> None:
         for index, result in enumerate(results.rows)
         for name, array in result.pictures._asdict().items()
     }
-    with whole_file(folder / "pictures.npz") as path:
+    with atomic_write(folder / "pictures.npz") as path:
         np.savez_compressed(path, **arrays)
-    with whole_file(folder / "about.json") as path:
+    with atomic_write(folder / "about.json") as path:
         path.write_text(json.dumps(dict(results.about), indent=2) + "\n")
 
 
@@ -306,7 +306,7 @@ def _key(result: Result) -> dict[str, Any]:
 def write_csv(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
     """A table with a column for every key that any row has."""
     names = list(dict.fromkeys(name for row in rows for name in row))
-    with whole_file(path) as temporary, temporary.open("w", newline="") as file:
+    with atomic_write(path) as temporary, temporary.open("w", newline="") as file:
         table = csv.DictWriter(file, names, lineterminator="\n")
         table.writeheader()
         table.writerows({name: _shown(value) for name, value in row.items()} for row in rows)

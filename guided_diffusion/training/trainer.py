@@ -76,7 +76,7 @@ def check_strategy(strategy: Strategy, callbacks: Sequence[Callback], gradient_c
         raise ValueError(f"{name} clips no gradients by norm: add trainer.gradient_clip_val=null")
 
 
-def check_whole(strategy: Strategy) -> None:
+def check_not_sharded(strategy: Strategy) -> None:
     """Raise ``ValueError`` for a strategy that divides the weights: there is nothing to gain from it in sampling."""
     name = type(strategy).__name__
     if type(strategy) in SHARDED:

@@ -11,6 +11,6 @@ def rank() -> int:
 
 
 @rank_zero_only
-def say(line: str) -> None:
+def rank_zero_print(line: str) -> None:
     """Print; of several processes, the first."""
     print(line, flush=True)

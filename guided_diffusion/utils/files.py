@@ -19,7 +19,7 @@ def cache_dir() -> Path:
 
 
 @contextmanager
-def whole_file(path: str | Path) -> Iterator[Path]:
+def atomic_write(path: str | Path) -> Iterator[Path]:
     """A temporary path beside ``path``, of the same suffix, which takes its place if the block succeeds."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -31,7 +31,7 @@ def whole_file(path: str | Path) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
 
 
-def synchronise(path: Path) -> None:
+def flush_to_disk(path: Path) -> None:
     """Have the system write a file, or the names in a folder, to the disk now."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
@@ -40,7 +40,7 @@ def synchronise(path: Path) -> None:
         os.close(descriptor)
 
 
-def fingerprint(*parts: Any) -> str:
+def content_hash(*parts: Any) -> str:
     """Sixteen characters that differ where plain data, or the contents of files, differ."""
     content = hashlib.sha256()
     for part in parts:

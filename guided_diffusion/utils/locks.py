@@ -22,7 +22,7 @@ def try_lock(descriptor: int) -> bool:
 
 
 @contextmanager
-def turn(path: Path, why: str) -> Iterator[None]:
+def file_lock(path: Path, why: str) -> Iterator[None]:
     """One process at a time holds this file; the others wait, and say why. One that a killed process left is free."""
     path.parent.mkdir(parents=True, exist_ok=True)
     file = _held(path, why)

@@ -13,7 +13,7 @@ SIGNS = ("out of memory", "can't allocate memory", "not enough memory")
 
 
 @contextmanager
-def naming_memory(key: str) -> Iterator[None]:
+def explain_out_of_memory(key: str) -> Iterator[None]:
     """Where memory does not suffice raise a ``ValueError`` that names the setting to halve."""
     try:
         yield

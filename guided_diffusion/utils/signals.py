@@ -23,7 +23,7 @@ class Terminated(KeyboardInterrupt):
 
 
 @contextmanager
-def handling(handlers: Mapping[int, Handler]) -> Iterator[None]:
+def signal_handlers(handlers: Mapping[int, Handler]) -> Iterator[None]:
     """Let these functions answer these signals. Only the main thread can: elsewhere nothing changes."""
     if threading.current_thread() is not threading.main_thread():
         yield

@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 import guided_diffusion
-from guided_diffusion.checkpoints.compatibility import Trait, check_match
+from guided_diffusion.checkpoints.compatibility import ModelSpec, check_match
 from guided_diffusion.checkpoints.loading import FORMAT, load, load_classifier
 from guided_diffusion.classifiers import gradient
 from guided_diffusion.data import Fake
@@ -221,7 +221,7 @@ def test_a_checkpoint_of_the_first_format_is_read(changed, path):
         del record["data"]["range"]
 
     model = load(changed(change))
-    assert model.trait.value_range == (-1.0, 1.0)
+    assert model.spec.value_range == (-1.0, 1.0)
     assert torch.equal(weights(model.denoiser.state_dict()), weights(load(path).denoiser.state_dict()))
 
 
@@ -346,7 +346,7 @@ def test_a_classifier_of_another_package_is_refused(classifier, tmp_path):
         load_classifier(tmp_path / "evil.ckpt")
 
 
-TRAIT = Trait("a.ckpt", Cosine(), (1, 8, 8), ("cat", "dog"))
+TRAIT = ModelSpec("a.ckpt", Cosine(), (1, 8, 8), ("cat", "dog"))
 
 
 def test_models_for_the_same_images_match():

@@ -73,7 +73,7 @@ def test_all_classes_are_drawn_where_none_are_named(sampled):
 def test_samples_are_those_of_the_model_with_the_average(sampled, checkpoint):
     model = load(checkpoint)
     recipe = Recipe(ClassifierFree(1.0), Clip(), Sampler(steps=2))
-    expected = recipe.images(model.denoiser, torch.tensor([3, 3]), model.shape, seed=5)
+    expected = recipe.sample(model.denoiser, torch.tensor([3, 3]), model.shape, seed=5)
     actual = images(sampled("labels=[3]", "num_samples=2", "seed=5", "guidance.scale=1"))
     torch.testing.assert_close(actual, expected, rtol=0, atol=1e-5)
 

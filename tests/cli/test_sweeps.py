@@ -19,7 +19,7 @@ from guided_diffusion.training.resume.fingerprint import (
     training_fingerprint,
     within,
 )
-from guided_diffusion.training.resume.sweep_reuse import WEIGHTS_FROM, last_of_same_weights, trained_once
+from guided_diffusion.training.resume.sweep_reuse import WEIGHTS_FROM, find_trained_checkpoint, reuse_training
 
 GROUPS = {
     "callbacks": ("default", "minimal", "classifier", "patterns", "patterns_classifier", "sharded"),
@@ -192,10 +192,10 @@ def test_of_two_jobs_that_start_together_one_waits_and_takes_what_the_other_has_
     taken = []
 
     def second():
-        with trained_once({**config, "scales": [4.0]}, Start(tmp_path / "1"), tmp_path, []) as start:
+        with reuse_training({**config, "scales": [4.0]}, Start(tmp_path / "1"), tmp_path, []) as start:
             taken.append(start)
 
-    with trained_once(config, Start(tmp_path / "0"), tmp_path, []) as start:
+    with reuse_training(config, Start(tmp_path / "0"), tmp_path, []) as start:
         assert not start.taken
         job = threading.Thread(target=second)
         job.start()
@@ -211,8 +211,8 @@ def test_of_two_jobs_that_start_together_one_waits_and_takes_what_the_other_has_
 def test_jobs_that_have_nothing_to_train_sample_at_the_same_time(uninterrupted, tmp_path):
     config, sweep = uninterrupted
     with (
-        trained_once(config, Start(tmp_path / "1"), sweep, []) as one,
-        trained_once(config, Start(tmp_path / "2"), sweep, []) as other,
+        reuse_training(config, Start(tmp_path / "1"), sweep, []) as one,
+        reuse_training(config, Start(tmp_path / "2"), sweep, []) as other,
     ):
         assert one.taken
         assert other.taken
@@ -232,19 +232,19 @@ def test_what_an_earlier_run_has_left_in_a_folder_is_not_taken_for_what_is_train
 
 def test_a_checkpoint_of_another_training_or_a_damaged_one_is_not_taken(uninterrupted):
     config, sweep = uninterrupted
-    assert last_of_same_weights(config, [sweep / "0"]) == sweep / "0" / "checkpoints" / "last.ckpt"
-    assert last_of_same_weights({**config, "seed": 5}, [sweep / "0"]) is None
+    assert find_trained_checkpoint(config, [sweep / "0"]) == sweep / "0" / "checkpoints" / "last.ckpt"
+    assert find_trained_checkpoint({**config, "seed": 5}, [sweep / "0"]) is None
     OmegaConf.save({**config, "seed": 5}, sweep / "0" / "config.yaml")  # killed before its first checkpoint
-    assert last_of_same_weights({**config, "seed": 5}, [sweep / "0"]) is None
+    assert find_trained_checkpoint({**config, "seed": 5}, [sweep / "0"]) is None
     OmegaConf.save(config, sweep / "0" / "config.yaml")
     (sweep / "0" / "checkpoints" / "last.ckpt").write_bytes(b"half")
-    assert last_of_same_weights(config, [sweep / "0"]) is None
+    assert find_trained_checkpoint(config, [sweep / "0"]) is None
 
 
 def test_jobs_that_leave_no_last_checkpoint_share_nothing(uninterrupted, tmp_path):
     config, sweep = uninterrupted
     without = {**config, "callbacks": {"ema": config["callbacks"]["ema"]}}
-    with trained_once(without, Start(tmp_path / "1"), sweep, []) as start:
+    with reuse_training(without, Start(tmp_path / "1"), sweep, []) as start:
         assert not start.taken
 
 

@@ -33,7 +33,7 @@ def numbers(images):
 
 
 def order(loader):
-    return [number for batch in loader for number in numbers(batch.images)]
+    return [number for batch in loader for number in numbers(batch.samples)]
 
 
 class Probe(LightningModule):
@@ -53,7 +53,7 @@ class Probe(LightningModule):
         return None
 
     def order(self, stage, epoch):
-        return [n for batch in self.batches[stage, epoch] for n in numbers(((batch.images + 1) * 127.5).round())]
+        return [n for batch in self.batches[stage, epoch] for n in numbers(((batch.samples + 1) * 127.5).round())]
 
 
 def seen(data, epochs=2):
@@ -86,13 +86,13 @@ def test_images_are_uint8_in_the_loader_and_in_minus_one_to_one_on_the_device(ch
     data = Numbered(channels=channels)
     data.setup("fit")
     batch = next(iter(data.train_dataloader()))
-    assert batch.images.dtype == torch.uint8
-    assert batch.images.shape == (16, channels, 2, 2)
+    assert batch.samples.dtype == torch.uint8
+    assert batch.samples.shape == (16, channels, 2, 2)
     for batch in seen(data, epochs=1).batches["train", 0]:
-        assert batch.images.dtype == torch.float32
-        assert batch.images.shape == (16, channels, 2, 2)
-        assert batch.images.min() == -1
-        assert batch.images.max() <= 1
+        assert batch.samples.dtype == torch.float32
+        assert batch.samples.shape == (16, channels, 2, 2)
+        assert batch.samples.min() == -1
+        assert batch.samples.max() <= 1
 
 
 def test_labels_stay_with_their_images():
@@ -100,19 +100,19 @@ def test_labels_stay_with_their_images():
     data.setup("fit")
     for loader in (data.train_dataloader(), data.val_dataloader(), data.test_dataloader()):
         for batch in loader:
-            assert [number % 2 for number in numbers(batch.images)] == batch.labels.tolist()
+            assert [number % 2 for number in numbers(batch.samples)] == batch.labels.tolist()
 
 
 def test_training_and_validation_share_no_image_and_leave_none_out():
     data = Numbered()
-    train, val = (numbers(data.split(name).images) for name in ("train", "val"))
+    train, val = (numbers(data.split(name).samples) for name in ("train", "val"))
     assert len(val) == 40
     assert sorted(train + val) == list(range(300))
 
 
 def test_the_validation_images_are_those_of_the_split_seed_whatever_the_seed():
     def val(**seeds):
-        return set(numbers(Numbered(**seeds).split("val").images))
+        return set(numbers(Numbered(**seeds).split("val").samples))
 
     assert val(seed=0) == val(seed=1)
     assert val(split_seed=0) != val(split_seed=1)
@@ -122,7 +122,7 @@ def test_the_test_split_is_another_and_training_never_reads_it():
     data = Numbered()
     seen(data, epochs=1)
     assert data.loaded == ["train"]
-    assert numbers(data.split("test").images) == list(range(300, 350))
+    assert numbers(data.split("test").samples) == list(range(300, 350))
 
 
 def test_the_data_is_read_once():
@@ -191,7 +191,7 @@ def mirrored(images, originals):
 def test_a_random_half_is_mirrored_from_left_to_right(channels, generator):
     images = torch.randint(256, (400, channels, 4, 4), generator=generator, dtype=torch.uint8)
     dataset = ImageDataset(images, torch.arange(400), flip=True, seed=0)
-    flipped = mirrored(dataset.__getitems__(range(400)).images, images)
+    flipped = mirrored(dataset.__getitems__(range(400)).samples, images)
     assert 160 < flipped.sum() < 240
 
 
@@ -200,7 +200,7 @@ def test_mirroring_is_decided_by_the_seed_and_the_indices(generator):
 
     def flipped(seed, rows):
         torch.manual_seed(torch.seed())
-        return mirrored(ImageDataset(images, torch.arange(64), True, seed).__getitems__(rows).images, images[rows])
+        return mirrored(ImageDataset(images, torch.arange(64), True, seed).__getitems__(rows).samples, images[rows])
 
     rows, others = list(range(32)), list(range(32, 64))
     assert torch.equal(flipped(0, rows), flipped(0, rows))
@@ -219,7 +219,7 @@ def test_images_are_mirrored_in_training_alone():
     data = Numbered(flip=True, validation_size=100)
     for name, is_mirrored in (("train", True), ("val", False), ("test", False)):
         data.split(name)
-        images = torch.cat([batch.images for batch in getattr(data, f"{name}_dataloader")()])
+        images = torch.cat([batch.samples for batch in getattr(data, f"{name}_dataloader")()])
         assert images[:, :, :, 1].count_nonzero() > 0
         # In an image as it is, the left pixel is 0 or 1: the number is below 512.
         assert bool((images[:, 0, 0, 0] > 1).any()) == is_mirrored

@@ -19,11 +19,11 @@ def test_all_1797_images_are_there_1437_of_them_to_train_and_validate_and_360_to
     for split in (train, val, test):
         assert split.images.shape == (len(split.labels), *data.shape) == (len(split.labels), 1, 8, 8)
     pixels = torch.from_numpy(load_digits().data * (255 / 16)).round().to(torch.uint8)
-    assert sorted(rows(torch.cat([train.images, val.images, test.images]))) == sorted(rows(pixels))
+    assert sorted(rows(torch.cat([train.samples, val.samples, test.samples]))) == sorted(rows(pixels))
 
 
 def test_grey_0_to_16_becomes_0_to_255():
-    images = digits().split("train").images
+    images = digits().split("train").samples
     assert (images.dtype, images.min(), images.max()) == (torch.uint8, 0, 255)
     assert len(images.unique()) == 17
 
@@ -33,7 +33,7 @@ def test_an_image_has_its_own_label():
     labels_of = dict(zip(rows(torch.from_numpy(pixels * (255 / 16)).round().to(torch.uint8)), labels, strict=True))
     for name in ("train", "val", "test"):
         split = digits().split(name)
-        assert [labels_of[row] for row in rows(split.images)] == split.labels.tolist()
+        assert [labels_of[row] for row in rows(split.samples)] == split.labels.tolist()
 
 
 def test_the_test_split_is_stratified():
@@ -51,12 +51,12 @@ def test_every_class_is_in_every_split():
 
 def test_the_test_split_is_the_same_whatever_the_seeds():
     first, second = (digits(seed=seed, split_seed=seed).split("test") for seed in (0, 1))
-    assert torch.equal(first.images, second.images)
+    assert torch.equal(first.samples, second.samples)
 
 
 def test_the_validation_split_changes_with_the_split_seed_alone():
     def val(**seeds):
-        return digits(**seeds).split("val").images
+        return digits(**seeds).split("val").samples
 
     assert torch.equal(val(seed=0), val(seed=1))
     assert not torch.equal(val(split_seed=0), val(split_seed=1))

@@ -16,12 +16,12 @@ def test_images_have_the_size_and_the_number_of_channels_asked_for(channels):
 
 def test_training_and_test_images_differ():
     data = Fake(16, 0, num_train=64)
-    assert not torch.equal(data.split("train").images, data.split("test").images)
+    assert not torch.equal(data.split("train").samples, data.split("test").samples)
 
 
 def test_images_are_those_of_the_split_seed():
     def images(**seeds):
-        return Fake(16, 32, **seeds).split("train").images
+        return Fake(16, 32, **seeds).split("train").samples
 
     assert torch.equal(images(seed=0), images(seed=1))
     assert not torch.equal(images(split_seed=0), images(split_seed=1))

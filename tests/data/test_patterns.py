@@ -115,18 +115,18 @@ def test_batches_are_points_in_range_with_their_labels():
     data = patterns()
     data.setup("fit")
     for batch in data.train_dataloader():
-        assert batch.images.shape == (32, 2)
-        assert batch.images.abs().max() <= 1
-        own = torch.stack([pattern.distance(batch.images) for pattern in data.patterns])
+        assert batch.samples.shape == (32, 2)
+        assert batch.samples.abs().max() <= 1
+        own = torch.stack([pattern.distance(batch.samples) for pattern in data.patterns])
         assert (own.gather(0, batch.labels[None]) < 0.015 * 5).all()
 
 
 def test_splits_follow_from_the_split_seed_and_share_no_point():
     one, same, other = patterns(seed=1), patterns(seed=2), patterns(split_seed=1)
     for name in ("train", "val", "test"):
-        assert torch.equal(one.split(name).images, same.split(name).images)
-        assert not torch.equal(one.split(name).images, other.split(name).images)
-    every_point = torch.cat([one.split(name).images for name in ("train", "val", "test")])
+        assert torch.equal(one.split(name).samples, same.split(name).samples)
+        assert not torch.equal(one.split(name).samples, other.split(name).samples)
+    every_point = torch.cat([one.split(name).samples for name in ("train", "val", "test")])
     assert len(every_point.unique(dim=0)) == len(every_point) == 3 * 250
 
 
@@ -135,7 +135,7 @@ def test_the_oracle_is_the_exact_mixture_of_the_data():
     data = patterns("mixture_a", "mixture_b", "mixture_c", num_test=20_000)
     oracle = data.oracle(Cosine())
     labels = torch.arange(3).repeat_interleave(20_000)
-    points = data.split("test").images.double()
+    points = data.split("test").samples.double()
     sampled = oracle.sample(labels, seeded())
     for label in range(3):
         one, other = sampled[labels == label], points[labels == label]

@@ -8,15 +8,15 @@ import torch
 from pytorch_lightning import Trainer
 from torch.utils.data import DataLoader
 
-from guided_diffusion.evaluation.chunks import Chunks, drawn_by_one, saturation
+from guided_diffusion.evaluation.chunks import Chunks, sampling_lock, saturation
 from guided_diffusion.evaluation.cost import evaluations_per_sample
 from guided_diffusion.evaluation.plan import Plan
-from guided_diffusion.evaluation.results import described
+from guided_diffusion.evaluation.results import describe_setting
 from guided_diffusion.guidance import ClassifierFree, ClassifierGuidance, Clip, Combined, NoThreshold
 from guided_diffusion.recipe import Recipe
 from guided_diffusion.samplers import Sampler, ddim, ddpm, dpmpp_2m, heun
 from guided_diffusion.schedules import Cosine
-from guided_diffusion.utils.files import fingerprint
+from guided_diffusion.utils.files import content_hash
 
 RECIPE = Recipe(ClassifierFree(), Clip(), Sampler(steps=3), batch_size=4)
 PLAN = Plan(scales=[0.0, 1.0, 3.0], num_samples=2, num_classes=3, shape=(2,), batch_size=4, seed=7)
@@ -61,10 +61,10 @@ def test_of_two_that_draw_the_same_samples_one_waits(tmp_path, capsys):
     order = []
 
     def second():
-        with drawn_by_one(tmp_path / "samples" / "same"):
+        with sampling_lock(tmp_path / "samples" / "same"):
             order.append("second")
 
-    with drawn_by_one(tmp_path / "samples" / "same"):
+    with sampling_lock(tmp_path / "samples" / "same"):
         other = threading.Thread(target=second)
         other.start()
         while "waiting: another evaluation draws the same samples\n" not in capsys.readouterr().out:
@@ -79,7 +79,7 @@ def test_samples_are_those_of_a_sweep_from_the_same_noise(chunks, exact):
     samples, _ = sample(chunks())
     expected = RECIPE.sweep(exact, PLAN.labels, (2,), PLAN.scales, seed=7)
     for of_scale, images in zip(samples, expected, strict=True):
-        torch.testing.assert_close(of_scale.images, images, rtol=0, atol=1e-5)
+        torch.testing.assert_close(of_scale.samples, images, rtol=0, atol=1e-5)
         assert torch.equal(of_scale.labels, PLAN.labels)
 
 
@@ -93,7 +93,7 @@ def test_what_was_sampled_is_not_sampled_again_and_the_bits_are_the_same(chunks,
     resumed, _ = sample(interrupted)
     assert (tmp_path / "chunks" / "chunk_00003.pt").stat().st_mtime_ns == before
     for one, other in zip(whole, resumed, strict=True):
-        assert torch.equal(one.images, other.images)
+        assert torch.equal(one.samples, other.samples)
         assert torch.equal(one.saturation, other.saturation)
 
 
@@ -103,7 +103,7 @@ def test_saturation_is_measured_before_the_threshold(chunks, exact):
     clipped, _ = sample(chunks(recipe))
     assert clipped[2].images.abs().max() <= 0.5
     free, _ = sample(chunks(replace(recipe, threshold=NoThreshold()), folder=chunks().folder / "free"))
-    torch.testing.assert_close(free[2].saturation, saturation(free[2].images))
+    torch.testing.assert_close(free[2].saturation, saturation(free[2].samples))
     assert clipped[2].saturation.max() > 0
 
 
@@ -151,18 +151,18 @@ def test_evaluations_of_heun_and_of_classifier_guidance():
     ],
 )
 def test_a_setting_is_named_by_its_class_and_what_is_not_default(setting, name):
-    assert described(setting) == name
+    assert describe_setting(setting) == name
 
 
 def test_fingerprints_differ_where_something_does(tmp_path):
     file = tmp_path / "file"
     file.write_bytes(b"one")
-    first = fingerprint(PLAN.plain(), {"a": 1}, file)
-    assert first == fingerprint(PLAN.plain(), {"a": 1}, file)
-    assert first != fingerprint(replace(PLAN, seed=8).plain(), {"a": 1}, file)
-    assert first != fingerprint(PLAN.plain(), {"a": 2}, file)
+    first = content_hash(PLAN.plain(), {"a": 1}, file)
+    assert first == content_hash(PLAN.plain(), {"a": 1}, file)
+    assert first != content_hash(replace(PLAN, seed=8).plain(), {"a": 1}, file)
+    assert first != content_hash(PLAN.plain(), {"a": 2}, file)
     file.write_bytes(b"two")
-    assert first != fingerprint(PLAN.plain(), {"a": 1}, file)
+    assert first != content_hash(PLAN.plain(), {"a": 1}, file)
 
 
 def test_progress_counts_evaluations(chunks):

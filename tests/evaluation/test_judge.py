@@ -71,7 +71,7 @@ def test_other_data_or_another_training_needs_a_judge_of_its_own(changed, traini
 
 
 @pytest.mark.parametrize("split", ["train", "test"])
-@pytest.mark.parametrize("part", ["images", "labels"])
+@pytest.mark.parametrize("part", ["samples", "labels"])
 def test_one_other_pixel_or_label_is_other_data(split, part, trainings):
     judge_of()
     data = fake()

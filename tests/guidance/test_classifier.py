@@ -246,12 +246,12 @@ def test_it_guides_in_every_loop_of_a_trainer(loop, channels, perturbed):
     class Sampling(LightningModule):
         def validation_step(self, batch, batch_idx):
             assert torch.is_inference_mode_enabled()
-            sampled.append(recipe.images(denoiser, labels, shape))
+            sampled.append(recipe.sample(denoiser, labels, shape))
 
         test_step = predict_step = validation_step
 
     trainer = Trainer(accelerator="cpu", logger=False, enable_progress_bar=False, enable_model_summary=False)
     getattr(trainer, loop)(Sampling(), DataLoader([0]), **({} if loop == "predict" else {"verbose": False}))
-    torch.testing.assert_close(sampled[0], recipe.images(denoiser, labels, shape), rtol=0, atol=1e-5)
-    plain = replace(recipe, guidance=recipe.guidance.unguided()).images(denoiser, labels, shape)
+    torch.testing.assert_close(sampled[0], recipe.sample(denoiser, labels, shape), rtol=0, atol=1e-5)
+    plain = replace(recipe, guidance=recipe.guidance.unguided()).sample(denoiser, labels, shape)
     assert not torch.allclose(sampled[0], plain, atol=1e-3)

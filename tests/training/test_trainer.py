@@ -82,8 +82,8 @@ def test_clipping_under_fsdp_is_refused():
 @pytest.mark.parametrize("kind", [FSDPStrategy, DeepSpeedStrategy])
 def test_an_evaluation_needs_the_weights_whole(kind):
     with pytest.raises(ValueError, match="samples need them whole: add strategy=ddp"):
-        strategies.check_whole(without(kind))
-    strategies.check_whole(without(DDPStrategy))
+        strategies.check_not_sharded(without(kind))
+    strategies.check_not_sharded(without(DDPStrategy))
 
 
 @pytest.mark.parametrize(
@@ -286,7 +286,7 @@ def test_jobs_side_by_side_have_a_folder_and_a_wandb_run_each(launcher, tiny, tm
 # One sample depends on (seed, its number) alone
 
 
-def images(folder):
+def sample(folder):
     with np.load(folder / "samples.npz") as arrays:
         return arrays["images"]
 

@@ -1,7 +1,7 @@
 import errno
 import fcntl
 
-from guided_diffusion.utils.locks import turn
+from guided_diffusion.utils.locks import file_lock
 
 
 def test_where_the_file_system_has_no_locks_nobody_waits(tmp_path, monkeypatch, capsys):
@@ -9,7 +9,7 @@ def test_where_the_file_system_has_no_locks_nobody_waits(tmp_path, monkeypatch, 
         raise OSError(errno.ENOLCK, "no locks available")
 
     monkeypatch.setattr(fcntl, "flock", without_locks)
-    with turn(tmp_path / "lock", "another is first"), turn(tmp_path / "lock", "another is first"):
+    with file_lock(tmp_path / "lock", "another is first"), file_lock(tmp_path / "lock", "another is first"):
         pass
     assert capsys.readouterr().out == ""
     assert list(tmp_path.iterdir()) == []

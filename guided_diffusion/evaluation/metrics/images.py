@@ -53,10 +53,10 @@ FRECHET_RESAMPLES = 50
 """Each costs an eigenproblem."""
 
 
-class Samples(NamedTuple):
+class LabelledSamples(NamedTuple):
     """Generated samples, on the CPU."""
 
-    images: Float[Tensor, "n *shape"]
+    samples: Float[Tensor, "n *shape"]
     """In [-1, 1]."""
     labels: Int[Tensor, " n"]
     """The classes that were asked for."""
@@ -91,7 +91,7 @@ class Reference:
     @classmethod
     def of(cls, data: ImageDataModule, judge: Judge, num_samples: int, seed: int) -> Reference:
         """The reference for ``num_samples`` samples of this data; the seed is of the images that are chosen."""
-        train, test = data.split("train").images, data.split("test").images
+        train, test = data.split("train").samples, data.split("test").samples
         test_features = judge.features(normalise(test))
         train_features = judge.features(normalise(train[_choice(len(train), num_samples, seed)]))
         nearest = nearest_distances(normalise(test[_choice(len(test), NEAREST_LIMIT, seed)]), normalise(train))
@@ -120,7 +120,7 @@ class Measurement:
     """Accuracy by the judge's ``cross_check``; None without one."""
 
 
-def measure(samples: Samples, reference: Reference, judge: Judge, seed: int = 0) -> Measurement:
+def measure(samples: LabelledSamples, reference: Reference, judge: Judge, seed: int = 0) -> Measurement:
     """Everything about these samples, at least one of them.
 
     ``measured`` holds, with 95 % intervals,
@@ -141,7 +141,7 @@ def measure(samples: Samples, reference: Reference, judge: Judge, seed: int = 0)
     wide, by half or more; ``diversity`` is resampled within each class; ``improved_recall`` and ``coverage`` are means
     over test images, which are resampled instead. What too few samples leave undefined is nan.
     """
-    probabilities, features = judge.probabilities(samples.images), judge.features(samples.images)
+    probabilities, features = judge.probabilities(samples.samples), judge.features(samples.samples)
     predictions = probabilities.argmax(1)
     of_label = probabilities.gather(1, samples.labels[:, None]).squeeze(1)
     diversity = within_class_diversity(features, samples.labels, len(reference.class_names))
@@ -153,7 +153,7 @@ def measure(samples: Samples, reference: Reference, judge: Judge, seed: int = 0)
         **_manifold(reference.features, features, seed),
         "diversity": _diversity(features, samples.labels, diversity, seed),
         "saturation": bootstrap_mean(samples.saturation, seed),
-        "nearest": _nearest(samples.images, reference, seed),
+        "nearest": _nearest(samples.samples, reference, seed),
     }
     confusion = _confusion(predictions, samples.labels, len(reference.class_names))
     return Measurement(
@@ -259,14 +259,14 @@ def _nearest(images: Float[Tensor, "n c h w"], reference: Reference, seed: int) 
     return bootstrap_mean(distances / reference.nearest_test, seed)
 
 
-def _cross_accuracy(samples: Samples, judge: Judge, seed: int) -> Interval | None:
+def _cross_accuracy(samples: LabelledSamples, judge: Judge, seed: int) -> Interval | None:
     if judge.cross_check is None:
         return None
-    return bootstrap_mean((judge.cross_check.classify(samples.images) == samples.labels).double(), seed)
+    return bootstrap_mean((judge.cross_check.classify(samples.samples) == samples.labels).double(), seed)
 
 
 def _per_class(
-    samples: Samples,
+    samples: LabelledSamples,
     class_names: Sequence[str],
     confusion: Int[Tensor, "classes classes"],
     probabilities: Float[Tensor, " n"],
@@ -283,7 +283,7 @@ def _per_class(
         "f1": f1 * exists,
         "probability_mean": torch.stack([probabilities[group].mean() for group in groups]),
         "diversity": diversity,
-        "pixel_variance": torch.stack([_pixel_variance(samples.images[group]) for group in groups]),
+        "pixel_variance": torch.stack([_pixel_variance(samples.samples[group]) for group in groups]),
     }
     return [
         {"class": label, "class_name": name, "count": int(count[label])}

@@ -17,7 +17,7 @@ from torch import Tensor
 from guided_diffusion.data import Pattern
 from guided_diffusion.evaluation.metrics.bootstrap import RESAMPLES, counts, percentile_interval
 from guided_diffusion.evaluation.metrics.features import kernel_discrepancies
-from guided_diffusion.evaluation.metrics.images import Samples
+from guided_diffusion.evaluation.metrics.images import LabelledSamples
 from guided_diffusion.evaluation.results import Interval
 from guided_diffusion.utils.rng import generator_for
 
@@ -74,7 +74,7 @@ class PointMeasurement:
 
 
 def measure_points(
-    samples: Samples, patterns: Sequence[Pattern], class_names: Sequence[str], seed: int = 0
+    samples: LabelledSamples, patterns: Sequence[Pattern], class_names: Sequence[str], seed: int = 0
 ) -> PointMeasurement:
     """Everything about these samples, at least one of them, against the pattern of their label.
 
@@ -91,7 +91,7 @@ def measure_points(
     Intervals come from points resampled within each class. Sets of points of which some are drawn twice are further
     from the truth, so the intervals of the four distances between sets are moved to the value.
     """
-    distances = torch.stack([pattern.distance(samples.images) for pattern in patterns], dim=1)
+    distances = torch.stack([pattern.distance(samples.samples) for pattern in patterns], dim=1)
     groups = [label for label in range(len(patterns)) if (samples.labels == label).any()]
     found = {
         label: _of_class(samples, distances, label, patterns[label], generator_for("cpu", seed, label + 1))
@@ -129,7 +129,7 @@ def floors_of(
     for label, pattern in enumerate(patterns):
         of_class = labels == label
         points[of_class] = pattern.generate(int(of_class.sum()), generator)
-    found = measure_points(Samples(points, labels, torch.zeros(num_samples)), patterns, class_names, seed)
+    found = measure_points(LabelledSamples(points, labels, torch.zeros(num_samples)), patterns, class_names, seed)
     return {name: found.measured[name].value for name in MEASURES}
 
 
@@ -180,10 +180,14 @@ class _Resampled:
 
 
 def _of_class(
-    samples: Samples, distances: Float[Tensor, "n classes"], label: int, pattern: Pattern, generator: torch.Generator
+    samples: LabelledSamples,
+    distances: Float[Tensor, "n classes"],
+    label: int,
+    pattern: Pattern,
+    generator: torch.Generator,
 ) -> dict[str, _Resampled]:
     of_class = samples.labels == label
-    points, to_all = samples.images[of_class].double(), distances[of_class]
+    points, to_all = samples.samples[of_class].double(), distances[of_class]
     to_own = to_all[:, label]
     few = points[:LIMIT]
     true = pattern.generate(len(few), generator).double()

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import torch
 
 from guided_diffusion.evaluation.judge import Judge
-from guided_diffusion.evaluation.metrics.images import Measurement, Reference, Samples, measure
+from guided_diffusion.evaluation.metrics.images import LabelledSamples, Measurement, Reference, measure
 from guided_diffusion.evaluation.metrics.points import floors_of, measure_points
 from guided_diffusion.evaluation.plan import Plan
 from guided_diffusion.evaluation.plots.scatter import LIMIT, densities_of
@@ -42,7 +42,7 @@ class Examination(NamedTuple):
 
 
 def examine_images(
-    data: Any, judge_source: Callable[[Any], Judge], samples: Sequence[Samples], plan: Plan
+    data: Any, judge_source: Callable[[Any], Judge], samples: Sequence[LabelledSamples], plan: Plan
 ) -> Examination:
     """By the judge, against the test images."""
     judge = judge_source(data)
@@ -60,15 +60,15 @@ def about_judge(judge: Judge) -> dict[str, Any]:
     return {"judge": judge.name, "judge_ceiling": judge.ceiling, "cross_check": cross_check}
 
 
-def pictures(samples: Samples, found: Measurement) -> Pictures:
+def pictures(samples: LabelledSamples, found: Measurement) -> Pictures:
     """The first samples, the mean of each class, those of whose label the judge is least certain, and what it says."""
     num_classes = len(found.confusion)
-    groups = [samples.images[samples.labels == label] for label in range(num_classes)]
+    groups = [samples.samples[samples.labels == label] for label in range(num_classes)]
     uncertain = found.probabilities.argsort()[:SHOWN]
     return Pictures(
-        strip=samples.images[: max(1, SHOWN // num_classes) * num_classes][:SHOWN].numpy(),
+        strip=samples.samples[: max(1, SHOWN // num_classes) * num_classes][:SHOWN].numpy(),
         means=torch.stack([group.mean(0) for group in groups]).numpy(),
-        uncertain=samples.images[uncertain].numpy(),
+        uncertain=samples.samples[uncertain].numpy(),
         uncertain_labels=samples.labels[uncertain].numpy(),
         uncertain_predictions=found.predictions[uncertain].numpy(),
         uncertain_probabilities=found.probabilities[uncertain].float().numpy(),
@@ -79,14 +79,14 @@ def pictures(samples: Samples, found: Measurement) -> Pictures:
 
 
 def examine_points(
-    data: Any, judge_source: Callable[[Any], Judge], samples: Sequence[Samples], plan: Plan
+    data: Any, judge_source: Callable[[Any], Judge], samples: Sequence[LabelledSamples], plan: Plan
 ) -> Examination:
     """Against the patterns, which are known exactly: the judge is not asked."""
     densities = densities_of(data.patterns, LIMIT)
     findings = []
     for of_scale in samples:
         found = measure_points(of_scale, data.patterns, data.class_names, plan.seed)
-        classes = [of_scale.images[of_scale.labels == label][:POINTS_SHOWN] for label in range(data.num_classes)]
+        classes = [of_scale.samples[of_scale.labels == label][:POINTS_SHOWN] for label in range(data.num_classes)]
         shown = PointPictures(torch.stack(classes).numpy(), densities)
         findings.append(Finding(found.measured, found.per_class, shown))
     return Examination(findings, floors_of(data.patterns, data.class_names, plan.per_scale, plan.seed), {})

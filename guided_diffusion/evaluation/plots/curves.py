@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from guided_diffusion.evaluation.plots.image_grid import _save
 from guided_diffusion.evaluation.results import Result, Results
-from guided_diffusion.utils.files import whole_file
+from guided_diffusion.utils.files import atomic_write
 
 
 def save_accuracy_plot(lines: Mapping[str, Sequence[tuple[float, float]]], ceiling: float, path: str | Path) -> None:
@@ -175,5 +175,5 @@ def _with_suffix(path: Path, suffix: str) -> Path:
 def save_figure(figure: Figure, path: Path) -> None:
     FigureCanvasAgg(figure)
     for suffix in SUFFIXES:
-        with whole_file(_with_suffix(path, suffix)) as temporary:
+        with atomic_write(_with_suffix(path, suffix)) as temporary:
             figure.savefig(temporary, bbox_inches="tight", pad_inches=0.05)

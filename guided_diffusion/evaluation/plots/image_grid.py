@@ -17,7 +17,7 @@ from torch import Tensor
 from torchvision.utils import make_grid
 
 from guided_diffusion.data import denormalise
-from guided_diffusion.utils.files import whole_file
+from guided_diffusion.utils.files import atomic_write
 
 
 def grid(images: Float[Tensor, "n c h w"], columns: int, min_size: int = 28) -> UInt8[Tensor, "height width 3"]:
@@ -30,7 +30,7 @@ def grid(images: Float[Tensor, "n c h w"], columns: int, min_size: int = 28) -> 
 def save_grid(images: Float[Tensor, "n c h w"], path: str | Path, columns: int | None = None) -> None:
     """A PNG of images side by side, by default in a square."""
     columns = columns or int(np.ceil(len(images) ** 0.5))
-    with whole_file(path) as temporary:
+    with atomic_write(path) as temporary:
         Image.fromarray(grid(images, columns).numpy()).save(temporary)
 
 
@@ -57,15 +57,15 @@ def save_animation(frames: Sequence[UInt8[Tensor, "height width 3"]], path: str 
     """A GIF and an MP4, at ``path`` with these suffixes; the last frame stays for two seconds."""
     pictures = [Image.fromarray(frame.numpy()) for frame in frames]
     durations = [1000 // fps] * (len(pictures) - 1) + [2000]
-    with whole_file(Path(path).with_suffix(".gif")) as temporary:
+    with atomic_write(Path(path).with_suffix(".gif")) as temporary:
         pictures[0].save(temporary, save_all=True, append_images=pictures[1:], duration=durations, loop=0)
     video = torch.stack([*frames, *[frames[-1]] * (2 * fps)])
     even = video[:, : video.shape[1] // 2 * 2, : video.shape[2] // 2 * 2]  # the codec needs even sizes
-    with whole_file(Path(path).with_suffix(".mp4")) as temporary:
+    with atomic_write(Path(path).with_suffix(".mp4")) as temporary:
         imageio.imwrite(temporary, even.numpy(), fps=fps, codec="libx264", macro_block_size=1)
 
 
 def _save(figure: Figure, path: str | Path) -> None:
     FigureCanvasAgg(figure)
-    with whole_file(path) as temporary:
+    with atomic_write(path) as temporary:
         figure.savefig(temporary, bbox_inches="tight", pad_inches=0.05)

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from guided_diffusion.data import Pattern
 from guided_diffusion.samplers import Step
-from guided_diffusion.utils.files import whole_file
+from guided_diffusion.utils.files import atomic_write
 
 LIMIT = 1.35
 """Pictures show the plane from minus this to this, the data from -1 to 1."""
@@ -89,7 +89,7 @@ def save_scatter_grid(
 ) -> None:
     """A PNG of ``scatter_grid``."""
     figure = scatter_grid(points, densities, rows, columns, own)
-    with whole_file(path) as temporary:
+    with atomic_write(path) as temporary:
         figure.savefig(temporary)
 
 

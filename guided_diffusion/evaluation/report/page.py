@@ -17,7 +17,7 @@ from guided_diffusion.evaluation.modalities.exhibits import EXHIBITS, Exhibit
 from guided_diffusion.evaluation.plots.curves import Curve, curve_name, curves
 from guided_diffusion.evaluation.results import KINDS, Interval, Result, Results
 from guided_diffusion.evaluation.summary import number, shown
-from guided_diffusion.utils.files import whole_file
+from guided_diffusion.utils.files import atomic_write
 
 MAX_DETAILED = 4
 """Curves whose plots and classes are part of the page; those of the others stay in the folder."""
@@ -120,7 +120,7 @@ def write_report(results: Results, folder: Path, config_yaml: str, command: str)
     if not results.rows:
         raise ValueError("there is nothing to report: the results have no rows")
     plots = EXHIBITS[results.kind].save_plots(results, folder)
-    with whole_file(folder / "report.html") as path:
+    with atomic_write(folder / "report.html") as path:
         path.write_text(page(results, plots, config_yaml, command), encoding="utf-8")
     return folder / "report.html"
 
@@ -170,7 +170,7 @@ def write_training_report(trainings: Trainings, folder: Path, config_yaml: str, 
         f"<h2>Samples</h2>{samples}" if samples else "",
         _origin(config_yaml, command),
     ]
-    with whole_file(folder / "report.html") as path:
+    with atomic_write(folder / "report.html") as path:
         path.write_text(_document("A sweep of trainings", "\n".join(sections), script=""), encoding="utf-8")
     return folder / "report.html"
 

@@ -7,7 +7,7 @@ from guided_diffusion.training.callbacks.ema import EMA
 from guided_diffusion.training.callbacks.progress import StepProgress
 from guided_diffusion.training.callbacks.sample_grid import SampleGrid
 from guided_diffusion.training.callbacks.scatter_grid import ScatterGrid
-from guided_diffusion.training.callbacks.terminate_on_nan import StopWhereNotFinite
+from guided_diffusion.training.callbacks.terminate_on_nan import TerminateOnNonFinite
 from guided_diffusion.training.callbacks.throughput import ImagesPerSecond
 from guided_diffusion.training.resume.last_checkpoint import LastCheckpoint
 from guided_diffusion.training.resume.loop_state import Resumable
@@ -23,5 +23,5 @@ __all__ = [
     "SampleGrid",
     "ScatterGrid",
     "StepProgress",
-    "StopWhereNotFinite",
+    "TerminateOnNonFinite",
 ]

@@ -12,7 +12,7 @@ from pytorch_lightning import Callback, Trainer
 
 from guided_diffusion.training.modules.base import band_name
 from guided_diffusion.training.modules.classifier import NUM_BANDS, ClassifierModule
-from guided_diffusion.utils.files import whole_file
+from guided_diffusion.utils.files import atomic_write
 
 log = logging.getLogger(__name__)
 
@@ -53,7 +53,7 @@ class AccuracyByNoise(Callback):
 
     def _write(self, pl_module: ClassifierModule) -> None:
         rows = [self._row(pl_module, band) for band in range(NUM_BANDS)]
-        with whole_file(self.path) as path, path.open("w", newline="") as file:
+        with atomic_write(self.path) as path, path.open("w", newline="") as file:
             table = csv.writer(file, lineterminator="\n")
             table.writerow(COLUMNS)
             table.writerows([f"{value:.6g}" for value in row] for row in rows)

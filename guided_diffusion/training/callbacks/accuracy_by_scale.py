@@ -16,7 +16,7 @@ from guided_diffusion.evaluation.plots.curves import save_accuracy_plot
 from guided_diffusion.recipe import Recipe
 from guided_diffusion.training.callbacks.base import SamplingCallback, Sweep
 from guided_diffusion.training.loggers.log import log_curve, log_image
-from guided_diffusion.utils.files import whole_file
+from guided_diffusion.utils.files import atomic_write
 from guided_diffusion.utils.validation import check_positive
 
 COLUMNS = ("scale", "accuracy", "num_samples", "judge_ceiling")
@@ -68,7 +68,7 @@ class AccuracyByScale(SamplingCallback):
         log_image(trainer, "guidance/accuracy_by_scale", self.output_dir / "accuracy_by_scale.png")
 
     def _write(self, accuracies: Sequence[float], judge: Judge) -> None:
-        with whole_file(self.output_dir / "accuracy_by_scale.csv") as path, path.open("w", newline="") as file:
+        with atomic_write(self.output_dir / "accuracy_by_scale.csv") as path, path.open("w", newline="") as file:
             rows = csv.writer(file, lineterminator="\n")
             rows.writerow(COLUMNS)
             for scale, accuracy in zip(self.scales, accuracies, strict=True):

@@ -16,11 +16,11 @@ from guided_diffusion.checkpoints.loading import load
 from guided_diffusion.data import LabelledDataModule
 from guided_diffusion.denoisers import Denoiser
 from guided_diffusion.guidance import check_scale
-from guided_diffusion.recipe import Recipe, evaluating
+from guided_diffusion.recipe import Recipe, eval_mode
 from guided_diffusion.training.callbacks.ema import evaluation_weights
 from guided_diffusion.training.modules import NoisyTraining
-from guided_diffusion.training.resume.preemption import stopping_at_once
-from guided_diffusion.utils.memory import naming_memory
+from guided_diffusion.training.resume.preemption import exit_on_sigterm
+from guided_diffusion.utils.memory import explain_out_of_memory
 
 Sweep = Callable[[Tensor], Tensor]
 """``sweep(labels)``: samples under every scale, shape (scales, labels, *shape)."""
@@ -30,11 +30,11 @@ Subject = tuple[Denoiser, Recipe]
 """What is sampled from, and how."""
 
 
-def the_denoiser_in_training(module: Any, guide: Denoiser | None, recipe: Recipe) -> Subject:
+def denoiser_in_training(module: Any, guide: Denoiser | None, recipe: Recipe) -> Subject:
     return module.denoiser, recipe
 
 
-def the_guide_with_the_classifier_in_training(module: Any, guide: Denoiser | None, recipe: Recipe) -> Subject | None:
+def guide_with_classifier_in_training(module: Any, guide: Denoiser | None, recipe: Recipe) -> Subject | None:
     if guide is None:
         return None
     guidance = replace(recipe.guidance, classifier=module.classifier)  # type: ignore[type-var]
@@ -42,8 +42,8 @@ def the_guide_with_the_classifier_in_training(module: Any, guide: Denoiser | Non
 
 
 SUBJECTS: dict[str, Callable[[Any, Denoiser | None, Recipe], Subject | None]] = {
-    "diffusion": the_denoiser_in_training,
-    "classifier": the_guide_with_the_classifier_in_training,
+    "diffusion": denoiser_in_training,
+    "classifier": guide_with_classifier_in_training,
 }
 """By the kind of the training."""
 
@@ -118,7 +118,7 @@ class SamplingCallback(Callback):
             self._run(trainer, pl_module)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        with stopping_at_once(trainer):
+        with exit_on_sigterm(trainer):
             self._run(trainer, pl_module)
 
     def _run(self, trainer: Trainer, module: Any) -> None:
@@ -136,8 +136,8 @@ class SamplingCallback(Callback):
 
         def sweep(labels: Tensor) -> Tensor:
             """Under every scale, in the precision of the training."""
-            with trainer.precision_plugin.forward_context(), evaluating(module):
+            with trainer.precision_plugin.forward_context(), eval_mode(module):
                 return recipe.sweep(denoiser, labels, data.shape, self.scales, self.seed)
 
-        with naming_memory("recipe.batch_size"):
+        with explain_out_of_memory("recipe.batch_size"):
             self.sample(trainer, sweep, data)

@@ -15,7 +15,7 @@ from guided_diffusion.evaluation.plots.curves import save_share_plot
 from guided_diffusion.recipe import Recipe
 from guided_diffusion.training.callbacks.base import SamplingCallback, Sweep
 from guided_diffusion.training.loggers.log import log_curve, log_image
-from guided_diffusion.utils.files import whole_file
+from guided_diffusion.utils.files import atomic_write
 from guided_diffusion.utils.rng import generator_for
 from guided_diffusion.utils.validation import check_positive
 
@@ -64,7 +64,7 @@ class DistanceByScale(SamplingCallback):
         log_image(trainer, "guidance/distance_by_scale", self.output_dir / "distance_by_scale.png")
 
     def _write(self, distances: Sequence[Tensor], floor: float) -> None:
-        with whole_file(self.output_dir / "distance_by_scale.csv") as path, path.open("w", newline="") as file:
+        with atomic_write(self.output_dir / "distance_by_scale.csv") as path, path.open("w", newline="") as file:
             rows = csv.writer(file, lineterminator="\n")
             rows.writerow(COLUMNS)
             for scale, one in zip(self.scales, distances, strict=True):

@@ -22,7 +22,7 @@ class Observed(NamedTuple):
     gradient: Tensor
 
 
-class StopWhereNotFinite(Callback):
+class TerminateOnNonFinite(Callback):
     """Stops a training whose loss, gradients or weights are infinite or NaN, before that gets into a checkpoint.
 
     The loss and the norm of the gradients of every step are kept on the device and looked at every

@@ -12,7 +12,7 @@ from pytorch_lightning.loggers.csv_logs import CSVLogger as LightningCSVLogger
 from pytorch_lightning.loggers.csv_logs import ExperimentWriter
 from pytorch_lightning.utilities import rank_zero_only
 
-from guided_diffusion.utils.files import synchronise, whole_file
+from guided_diffusion.utils.files import atomic_write, flush_to_disk
 
 
 class CSVLogger(LightningCSVLogger):
@@ -74,7 +74,7 @@ class MetricsTable(ExperimentWriter):
         try:
             super().save()
             if pending:
-                synchronise(Path(self.metrics_file_path))
+                flush_to_disk(Path(self.metrics_file_path))
         except OSError as error:
             raise OSError(f"the metrics could not be written in {self.log_dir}: {error.strerror or error}") from error
         self.written += pending
@@ -85,7 +85,7 @@ class MetricsTable(ExperimentWriter):
         self._replace(rows)
 
     def _replace(self, rows: list[dict[str, str]]) -> None:
-        with whole_file(self.metrics_file_path) as path, path.open("w", newline="") as file:
+        with atomic_write(self.metrics_file_path) as path, path.open("w", newline="") as file:
             table = csv.DictWriter(file, self.metrics_keys)
             table.writeheader()
             table.writerows(rows)

@@ -11,7 +11,7 @@ from guided_diffusion.evaluation.publish import dashboard
 
 
 @contextmanager
-def finishing(loggers: Sequence[Logger]) -> Iterator[None]:
+def closing_loggers(loggers: Sequence[Logger]) -> Iterator[None]:
     """Close the loggers at the end, as failed where what is inside fails: else the jobs of a sweep merge in W&B."""
     status = 1
     try:

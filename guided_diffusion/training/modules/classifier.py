@@ -60,7 +60,7 @@ class ClassifierModule(NoisyTraining):
         self.band_metrics = cast(Sequence[MetricCollection], nn.ModuleList(per_band))
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        x0, eps, t = self.noisy(batch.images, self.training_generator(batch_idx))
+        x0, eps, t = self.noisy(batch.samples, self.training_generator(batch_idx))
         losses, logits = classification_loss(self.classifier, x0, batch.labels, t, eps)
         self.log("train/loss", losses.mean(), prog_bar=True)
         self.log("train/accuracy", (logits.argmax(1) == batch.labels).float().mean())
@@ -71,7 +71,7 @@ class ClassifierModule(NoisyTraining):
         generator = self.validation_generator(batch_idx)
         loss = torch.zeros((), device=self.device)
         for band, metrics in enumerate(self.band_metrics):
-            x0, eps, t = self.noisy(batch.images, generator)
+            x0, eps, t = self.noisy(batch.samples, generator)
             losses, logits = classification_loss(self.classifier, x0, batch.labels, (band + t) / NUM_BANDS, eps)
             loss = loss + losses.mean() / NUM_BANDS
             metrics.update(logits.softmax(1), batch.labels)  # numbers in [0, 1] would be taken for probabilities

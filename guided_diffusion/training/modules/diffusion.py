@@ -64,7 +64,7 @@ class DiffusionModule(NoisyTraining):
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         generator = self.training_generator(batch_idx)
         labels = drop_labels(batch.labels, self.label_dropout, generator)
-        loss = self._losses(Batch(batch.images, labels), generator)[0].mean()
+        loss = self._losses(Batch(batch.samples, labels), generator)[0].mean()
         self.log("train/loss", loss, prog_bar=True)
         return loss
 
@@ -80,7 +80,7 @@ class DiffusionModule(NoisyTraining):
             metric.reset()
 
     def _losses(self, batch: Batch, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-        x0, eps, t = self.noisy(batch.images, generator)
+        x0, eps, t = self.noisy(batch.samples, generator)
         return denoising_loss(self.denoiser, x0, batch.labels, t, eps, self.weighting), t
 
 

@@ -8,13 +8,13 @@ from typing import Any
 import torch
 from lightning_fabric.plugins.io.torch_io import TorchCheckpointIO
 
-from guided_diffusion.utils.files import synchronise
+from guided_diffusion.utils.files import flush_to_disk
 
 PART = ".part"
 """What the names of unfinished files end in; nothing reads them, and the next checkpoint overwrites them."""
 
 
-class WholeCheckpointIO(TorchCheckpointIO):
+class AtomicCheckpointIO(TorchCheckpointIO):
     """Writes a checkpoint beside its place, has it on the disk, and then moves it there.
 
     Lightning's own writes to the temporary folder and moves, which is a copy where that is another disk.
@@ -27,9 +27,9 @@ class WholeCheckpointIO(TorchCheckpointIO):
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             torch.save(checkpoint, part)
-            synchronise(part)
+            flush_to_disk(part)
             part.replace(path)
-            synchronise(path.parent)
+            flush_to_disk(path.parent)
         except (OSError, RuntimeError) as error:  # torch.save makes a RuntimeError of a full disk
             part.unlink(missing_ok=True) if path.parent.is_dir() else None
             raise OSError(

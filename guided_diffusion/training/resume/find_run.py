@@ -14,9 +14,9 @@ from typing import Any
 from omegaconf import OmegaConf
 
 from guided_diffusion.checkpoints.files import read_model_file
-from guided_diffusion.training.resume.fingerprint import differences, same_training
-from guided_diffusion.utils.distributed import rank, say
-from guided_diffusion.utils.files import whole_file
+from guided_diffusion.training.resume.fingerprint import deciding_differences, same_training
+from guided_diffusion.utils.distributed import rank, rank_zero_print
+from guided_diffusion.utils.files import atomic_write
 from guided_diffusion.utils.locks import try_lock
 
 FINISHED = "finished.txt"
@@ -65,17 +65,17 @@ def find_start(config: dict[str, Any], folder: Path, search: Sequence[Path]) -> 
     start, resume = Start(folder), config.get("resume")
     if resume:
         start = _newest(config, folder, search) if resume == "auto" else _given(config, folder, Path(resume))
-    decide(start)
+    share_start(start)
     return start
 
 
-def decide(start: Start) -> None:
+def share_start(start: Start) -> None:
     """Let the processes that the first one starts know."""
     if not rank():
         os.environ[_STARTED] = json.dumps(asdict(start), default=str)
 
 
-def forget() -> None:
+def clear_shared_start() -> None:
     """What was decided holds no longer."""
     os.environ.pop(_STARTED, None)
 
@@ -90,12 +90,12 @@ def config_of(run: Path) -> dict[str, Any]:
 
 
 def mark_finished(folder: Path) -> None:
-    with whole_file(folder / FINISHED) as path:
+    with atomic_write(folder / FINISHED) as path:
         path.write_text(f"{datetime.now().astimezone().isoformat(timespec='seconds')}\n")
 
 
 @contextmanager
-def alone(folder: Path) -> Iterator[None]:
+def exclusive_folder(folder: Path) -> Iterator[None]:
     """Only one training at a time in a folder, held by its first process; the system lets go when that dies.
 
     Raises:
@@ -117,17 +117,17 @@ def _newest(config: dict[str, Any], folder: Path, search: Sequence[Path]) -> Sta
         if not same_training(config, config_of(run)):
             continue
         if _is_running(run):
-            say(f"resume=auto: {run} is left alone: another process is training there")
+            rank_zero_print(f"resume=auto: {run} is left alone: another process is training there")
         elif (run / FINISHED).is_file():
-            say(f"resume=auto: {run} has finished: there is nothing left to train")
+            rank_zero_print(f"resume=auto: {run} has finished: there is nothing left to train")
             return Start(run, finished=True)
         elif start := _last_whole(run):
-            say(f"resume=auto: going on from step {start.step} in {run}")
+            rank_zero_print(f"resume=auto: going on from step {start.step} in {run}")
             return start
         elif anew.folder == folder:
             anew = Start(run)
     where = f" in {anew.folder}, which has no checkpoint yet" if anew.folder != folder else ""
-    say(f"resume=auto: no interrupted run with a checkpoint: starting anew{where}")
+    rank_zero_print(f"resume=auto: no interrupted run with a checkpoint: starting anew{where}")
     return anew
 
 
@@ -142,13 +142,13 @@ def _given(config: dict[str, Any], folder: Path, path: Path) -> Start:
         run = path.absolute().parent.parent
         start = _start_from(path.absolute(), run if (run / "config.yaml").is_file() else folder)
     assert start.checkpoint
-    keys = differences(config, read_model_file(start.checkpoint)["guided_diffusion"]["config"])
+    keys = deciding_differences(config, read_model_file(start.checkpoint)["guided_diffusion"]["config"])
     if keys:
         raise ValueError(f"resume: {start.checkpoint} is of another training, which differs in {', '.join(keys)}")
     if (start.folder / FINISHED).is_file():
-        say(f"resume: {start.folder} has finished: there is nothing left to train")
+        rank_zero_print(f"resume: {start.folder} has finished: there is nothing left to train")
         return Start(start.folder, finished=True)
-    say(f"resume: going on from step {start.step} in {start.folder}")
+    rank_zero_print(f"resume: going on from step {start.step} in {start.folder}")
     return start
 
 
@@ -159,7 +159,7 @@ def _last_whole(run: Path) -> Start | None:
         try:
             return _start_from(path, run)
         except ValueError as error:
-            say(f"skipped: {error}")
+            rank_zero_print(f"skipped: {error}")
     return None
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from guided_diffusion.utils.files import fingerprint
+from guided_diffusion.utils.files import content_hash
 
 DECIDING = ("seed", "label_dropout", "data", "network", "schedule", "weighting", "module", "trainer", "callbacks.ema")
 """What decides the weights, save for what is in ``OBSERVING`` and ``WATCHING``."""
@@ -68,7 +68,7 @@ def same_training(one: dict[str, Any], other: dict[str, Any]) -> bool:
     return _placeless(one) == _placeless(other)
 
 
-def differences(config: dict[str, Any], other: dict[str, Any]) -> list[str]:
+def deciding_differences(config: dict[str, Any], other: dict[str, Any]) -> list[str]:
     """The keys in which two resolved configs differ, of those that decide the weights."""
     one, two = flat(config), flat(other)
     return sorted(key for key in one.keys() | two.keys() if _decides(key) and one.get(key) != two.get(key))
@@ -76,7 +76,7 @@ def differences(config: dict[str, Any], other: dict[str, Any]) -> list[str]:
 
 def training_fingerprint(config: dict[str, Any]) -> str:
     """Of all of a resolved config that may decide the weights, or what a training leaves beside them."""
-    return fingerprint({key: value for key, value in _placeless(config).items() if not within(key, WATCHING)})
+    return content_hash({key: value for key, value in _placeless(config).items() if not within(key, WATCHING)})
 
 
 def flat(node: Any, prefix: str = "") -> dict[str, Any]:

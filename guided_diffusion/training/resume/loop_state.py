@@ -59,7 +59,9 @@ class Resumable(Callback):
                 logger.save()
         checkpoint["metrics_rows"] = _rows(trainer) if self._rows is None else self._rows
         step = checkpoint["global_step"]
-        between_steps(checkpoint["loops"]["fit_loop"], step, int(trainer.num_training_batches), self._validation_is_due)
+        rewind_to_step(
+            checkpoint["loops"]["fit_loop"], step, int(trainer.num_training_batches), self._validation_is_due
+        )
 
     def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         """A run may have moved: Lightning would then forget which of its checkpoints is the best."""
@@ -75,7 +77,7 @@ def _moved(value: Any, old: str, new: str) -> Any:
     return value.replace(old, new) if isinstance(value, str) else value
 
 
-def between_steps(loop: dict[str, Any], step: int, batches_per_epoch: int, validation_is_due: bool) -> None:
+def rewind_to_step(loop: dict[str, Any], step: int, batches_per_epoch: int, validation_is_due: bool) -> None:
     """Change Lightning's record of its loops in place: ``step`` is done, and nothing of the next one.
 
     Args:

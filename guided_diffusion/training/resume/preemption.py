@@ -11,7 +11,7 @@ from types import FrameType
 from pytorch_lightning import Trainer
 from pytorch_lightning.utilities.exceptions import SIGTERMException
 
-from guided_diffusion.utils.signals import Handler, Terminated, handling
+from guided_diffusion.utils.signals import Handler, Terminated, signal_handlers
 
 
 def preemptible() -> AbstractContextManager[None]:
@@ -26,11 +26,11 @@ def preemptible() -> AbstractContextManager[None]:
         signal.SIGUSR1: _terminate,
         signal.SIGINT: _terminate_or_interrupt,
     }
-    return handling(handlers)
+    return signal_handlers(handlers)
 
 
 @contextmanager
-def stopping_at_once(trainer: Trainer) -> Iterator[None]:
+def exit_on_sigterm(trainer: Trainer) -> Iterator[None]:
     """After the last step, which is saved, SIGTERM need not wait for what follows; nor one that has come already.
 
     Lightning would note it, and tell the other processes, which may be waiting for this one.
@@ -43,7 +43,7 @@ def stopping_at_once(trainer: Trainer) -> Iterator[None]:
             trainer.strategy.launcher.kill(signal.SIGTERM)
         raise SIGTERMException
 
-    with handling({signal.SIGTERM: stop}):
+    with signal_handlers({signal.SIGTERM: stop}):
         yield
 
 

@@ -10,17 +10,17 @@ from pathlib import Path
 from typing import Any
 
 from guided_diffusion.checkpoints.files import LAST, read_model_file
-from guided_diffusion.training.resume.find_run import FINISHED, Start, config_of, decide
+from guided_diffusion.training.resume.find_run import FINISHED, Start, config_of, share_start
 from guided_diffusion.training.resume.fingerprint import training_fingerprint
-from guided_diffusion.utils.distributed import rank, say
-from guided_diffusion.utils.locks import turn
+from guided_diffusion.utils.distributed import rank, rank_zero_print
+from guided_diffusion.utils.locks import file_lock
 
 WEIGHTS_FROM = "weights_from.txt"
 """In the folder of a job of a sweep that had nothing to train: the checkpoint of the job that had trained the same."""
 
 
 @contextmanager
-def trained_once(config: dict[str, Any], start: Start, sweep: Path | None, search: Sequence[Path]) -> Iterator[Start]:
+def reuse_training(config: dict[str, Any], start: Start, sweep: Path | None, search: Sequence[Path]) -> Iterator[Start]:
     """Where the training of this resolved config starts if it is a job of a sweep.
 
     Of jobs that differ only in what changes nothing of the weights, one trains, and the others start from its last
@@ -38,22 +38,22 @@ def trained_once(config: dict[str, Any], start: Start, sweep: Path | None, searc
         yield start
         return
     if int(os.environ.get("SLURM_NTASKS", "1")) > 1:
-        say("this job trains by itself: several Slurm tasks can't share a training with others")
+        rank_zero_print("this job trains by itself: several Slurm tasks can't share a training with others")
         yield start
         return
     with ExitStack() as alone:
         path = sweep / f".training-{training_fingerprint(config)}.lock"
-        alone.enter_context(turn(path, "another job of this sweep does the same training"))
+        alone.enter_context(file_lock(path, "another job of this sweep does the same training"))
         runs = [*_finished_in(sweep), *search] if config.get("resume") == "auto" else _finished_since_it_began(sweep)
-        if start.checkpoint is None and (checkpoint := last_of_same_weights(config, runs)):
+        if start.checkpoint is None and (checkpoint := find_trained_checkpoint(config, runs)):
             alone.close()  # others may sample at the same time
             start = replace(start, checkpoint=checkpoint, taken=True)
-            say(f"nothing to train: {checkpoint} is of the same training")
-            decide(start)
+            rank_zero_print(f"nothing to train: {checkpoint} is of the same training")
+            share_start(start)
         yield start
 
 
-def last_of_same_weights(config: dict[str, Any], runs: Iterable[Path]) -> Path | None:
+def find_trained_checkpoint(config: dict[str, Any], runs: Iterable[Path]) -> Path | None:
     """The last checkpoint of the newest of these runs that has trained what this resolved config would.
 
     One that took its weights from another counts only where none has trained them.

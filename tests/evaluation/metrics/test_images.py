@@ -21,7 +21,15 @@ from guided_diffusion.evaluation.metrics.features import (
     manifold_scores,
     nearest_distances,
 )
-from guided_diffusion.evaluation.metrics.images import Reference, Samples, _classification, _kid, macro, measure, scores
+from guided_diffusion.evaluation.metrics.images import (
+    LabelledSamples,
+    Reference,
+    _classification,
+    _kid,
+    macro,
+    measure,
+    scores,
+)
 
 CLASSES = 4
 MEASURED = {
@@ -72,7 +80,7 @@ def judge(**arguments):
 
 def samples_of(data, count, labels=None):
     images = torch.rand(count, *data.shape) * 2 - 1
-    return Samples(images, torch.arange(count) % CLASSES if labels is None else labels, torch.rand(count))
+    return LabelledSamples(images, torch.arange(count) % CLASSES if labels is None else labels, torch.rand(count))
 
 
 def measured(data, samples, seed=0, **arguments):
@@ -85,20 +93,20 @@ def measured(data, samples, seed=0, **arguments):
 
 def test_the_floor_is_the_distance_of_as_many_training_images_to_the_test_images(data):
     reference = Reference.of(data, judge(), num_samples=20, seed=0)
-    assert torch.equal(reference.features, judge().features(normalise(data.split("test").images)))
+    assert torch.equal(reference.features, judge().features(normalise(data.split("test").samples)))
     assert reference.train_features.shape == (20, 8)
     assert reference.floor == frechet_distance(reference.features, reference.train_features)
 
 
 def test_the_training_images_are_chosen_by_seed_and_none_twice(data):
-    def chosen(seed):
+    def is_overridden(seed):
         return Reference.of(data, judge(), num_samples=30, seed=seed).train_features
 
-    everything = judge().features(normalise(data.split("train").images))
-    assert torch.equal(chosen(0), chosen(0))
-    assert not torch.equal(chosen(0), chosen(1))
-    assert len(chosen(0).unique(dim=0)) == 30
-    assert all((everything == row).all(1).any() for row in chosen(0))
+    everything = judge().features(normalise(data.split("train").samples))
+    assert torch.equal(is_overridden(0), is_overridden(0))
+    assert not torch.equal(is_overridden(0), is_overridden(1))
+    assert len(is_overridden(0).unique(dim=0)) == 30
+    assert all((everything == row).all(1).any() for row in is_overridden(0))
 
 
 def test_more_samples_than_training_images_are_compared_with_all_of_them(data):
@@ -115,7 +123,7 @@ def test_the_distance_of_test_images_is_taken_of_a_limited_number(limit, data, m
     )
     reference = Reference.of(data, judge(), 5, seed=0)
     assert len(asked[0]) == min(limit, 64)
-    expected = nearest_distances(asked[0], normalise(data.split("train").images)).mean().item()
+    expected = nearest_distances(asked[0], normalise(data.split("train").samples)).mean().item()
     assert reference.nearest_test == expected
 
 
@@ -133,7 +141,7 @@ def test_these_are_measured_each_within_its_interval(data):
 def test_the_judge_says_what_its_network_says(data):
     samples = samples_of(data, 40)
     found, _ = measured(data, samples)
-    logits = Corner()(samples.images)
+    logits = Corner()(samples.samples)
     assert torch.equal(found.predictions, logits.argmax(1))
     of_label = logits.softmax(1)[torch.arange(40), samples.labels]
     assert torch.equal(found.probabilities, of_label)
@@ -176,7 +184,7 @@ def test_counts_are_taken_row_by_row():
 def test_distances_are_those_to_the_test_features(data):
     samples = samples_of(data, 60)
     found, reference = measured(data, samples)
-    features = judge().features(samples.images)
+    features = judge().features(samples.samples)
     assert found.measured["fld"].value == pytest.approx(frechet_distance(reference.features, features))
     assert found.measured["kid"].value == kernel_distance(reference.features, features)
 
@@ -198,7 +206,7 @@ def test_the_interval_of_the_kernel_distance_is_as_wide_as_samples_drawn_anew_ma
 
 def test_training_images_as_samples_are_at_the_floor_and_copies_of_themselves(data):
     images, labels = data.split("train")
-    found, reference = measured(data, Samples(normalise(images), labels, torch.zeros(len(labels))))
+    found, reference = measured(data, LabelledSamples(normalise(images), labels, torch.zeros(len(labels))))
     assert found.measured["fld"].value == pytest.approx(reference.floor)
     assert found.measured["nearest"] == (0, 0, 0)
     assert found.measured["saturation"] == (0, 0, 0)
@@ -206,7 +214,7 @@ def test_training_images_as_samples_are_at_the_floor_and_copies_of_themselves(da
 
 def test_test_images_as_samples_are_the_test_images(data):
     images, labels = data.split("test")
-    found, _ = measured(data, Samples(normalise(images), labels, torch.zeros(len(labels))))
+    found, _ = measured(data, LabelledSamples(normalise(images), labels, torch.zeros(len(labels))))
     values = {name: interval.value for name, interval in found.measured.items()}
     assert values["fld"] == pytest.approx(0, abs=1e-8)
     assert values["nearest"] == pytest.approx(1)
@@ -214,7 +222,7 @@ def test_test_images_as_samples_are_the_test_images(data):
 
 
 def test_the_interval_of_the_frechet_distance_is_around_it(data):
-    """Samples drawn twice only ever push it up."""
+    """LabelledSamples drawn twice only ever push it up."""
     interval = measured(data, samples_of(data, 40))[0].measured["fld"]
     assert interval.low < interval.value < interval.high
 
@@ -237,7 +245,7 @@ def test_manifold_scores_are_means_over_a_limited_number_of_test_features(data, 
 def test_diversity_is_the_mean_over_the_classes_that_have_two_samples():
     images = torch.zeros(5, 1, 8, 8)
     images[:, 0, 0, 7] = torch.tensor([0.0, 1.0, 0.0, 0.5, 0.3])
-    samples = Samples(images, torch.tensor([0, 0, 1, 1, 2]), torch.zeros(5))
+    samples = LabelledSamples(images, torch.tensor([0, 0, 1, 1, 2]), torch.zeros(5))
     found, _ = measured(fake(), samples)
     assert found.measured["diversity"].value == pytest.approx(0.75)
     assert [row["diversity"] for row in found.per_class] == pytest.approx([1, 0.5, torch.nan, torch.nan], nan_ok=True)
@@ -249,7 +257,7 @@ def test_the_interval_of_diversity_is_that_of_new_samples():
     def diversity(spread):
         images = torch.zeros(200, 1, 8, 8)
         images[:, 0, 0, 7] = spread * torch.rand(200)
-        samples = Samples(images, torch.arange(200) % 2, torch.zeros(200))
+        samples = LabelledSamples(images, torch.arange(200) % 2, torch.zeros(200))
         return measure(samples, reference, judge()).measured["diversity"]
 
     reference = Reference.of(fake(), judge(), 200, 0)
@@ -263,7 +271,7 @@ def test_the_interval_of_diversity_is_that_of_new_samples():
 def test_the_distance_to_the_training_images_is_in_units_of_that_of_test_images(data):
     samples = samples_of(data, 40)
     found, reference = measured(data, samples)
-    distances = nearest_distances(samples.images, normalise(data.split("train").images))
+    distances = nearest_distances(samples.samples, normalise(data.split("train").samples))
     assert found.measured["nearest"].value == pytest.approx((distances.mean() / reference.nearest_test).item())
     assert found.measured["nearest"].low < found.measured["nearest"].high
 
@@ -272,9 +280,9 @@ def test_the_distance_to_the_training_images_is_taken_of_a_limited_number_of_sam
     """Of whatever classes: samples may be in the order of their labels."""
     monkeypatch.setattr("guided_diffusion.evaluation.metrics.images.NEAREST_LIMIT", 20)
     data, count = fake(), 400
-    images = normalise(data.split("train").images[:1]) + torch.arange(count)[:, None, None, None] / count
-    found, reference = measured(data, Samples(images, torch.zeros(count).long(), torch.zeros(count)))
-    everything = nearest_distances(images, normalise(data.split("train").images)) / reference.nearest_test
+    images = normalise(data.split("train").samples[:1]) + torch.arange(count)[:, None, None, None] / count
+    found, reference = measured(data, LabelledSamples(images, torch.zeros(count).long(), torch.zeros(count)))
+    everything = nearest_distances(images, normalise(data.split("train").samples)) / reference.nearest_test
     assert found.measured["nearest"].value != pytest.approx(everything.mean().item(), rel=1e-4)
     assert found.measured["nearest"].low < everything.mean() < found.measured["nearest"].high
 
@@ -305,7 +313,7 @@ def test_every_class_has_its_measures(data):
         assert row["precision"] == pytest.approx(seen.double().mean().item())
         assert row["f1"] == pytest.approx(2 / (1 / row["precision"] + 1 / row["recall"]))
         assert row["probability_mean"] == pytest.approx(found.probabilities[of_class].mean().item())
-        assert row["pixel_variance"] == pytest.approx(samples.images[of_class].var(0).mean().item())
+        assert row["pixel_variance"] == pytest.approx(samples.samples[of_class].var(0).mean().item())
 
 
 def test_the_second_judge_has_an_accuracy_of_its_own(data):
@@ -313,7 +321,7 @@ def test_the_second_judge_has_an_accuracy_of_its_own(data):
     alone, _ = measured(data, samples)
     checked, _ = measured(data, samples, cross_check=Judge(Opposite(), ceiling=1.0))
     assert alone.cross_accuracy is None
-    right = Corner()(samples.images).argmin(1) == samples.labels
+    right = Corner()(samples.samples).argmin(1) == samples.labels
     assert checked.cross_accuracy == bootstrap_mean(right.double(), 0)
     assert checked.measured == alone.measured
 

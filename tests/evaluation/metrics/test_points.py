@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from guided_diffusion.data import Pattern
-from guided_diffusion.evaluation.metrics.images import Samples
+from guided_diffusion.evaluation.metrics.images import LabelledSamples
 from guided_diffusion.evaluation.metrics.points import (
     MEASURES,
     cells_of,
@@ -29,7 +29,7 @@ def seeded(seed=0):
 
 
 def samples_of(points, labels, saturation=None):
-    return Samples(points.float(), labels, torch.zeros(len(labels)) if saturation is None else saturation)
+    return LabelledSamples(points.float(), labels, torch.zeros(len(labels)) if saturation is None else saturation)
 
 
 def true_samples(patterns=PATTERNS, count=400, seed=0):
@@ -129,7 +129,7 @@ def test_true_points_reach_the_floors():
 
 def test_shifted_points_are_further_in_every_measure():
     true = true_samples()
-    near, far = (measured(samples_of(true.images + shift, true.labels)).measured for shift in (0.0, 0.2))
+    near, far = (measured(samples_of(true.samples + shift, true.labels)).measured for shift in (0.0, 0.2))
     for name in ("distance_mean", "distance_p95", "off_curve", "sliced_wasserstein", "mmd", "total_variation", "kl"):
         assert far[name].low > near[name].high, name
     assert far["own_pattern"].high < near["own_pattern"].low
@@ -174,7 +174,7 @@ def test_intervals_hold_their_value_and_narrow_with_more_points():
 
 def test_saturation_is_the_mean_of_what_was_noted():
     true = true_samples(count=10)
-    found = measured(samples_of(true.images, true.labels, torch.full((30,), 0.25)))
+    found = measured(samples_of(true.samples, true.labels, torch.full((30,), 0.25)))
     assert found.measured["saturation"].value == 0.25
 
 

@@ -158,10 +158,10 @@ def test_few_classes_have_a_name_and_many_a_mean(classes, labels, fabricate, dra
 def test_confusion_has_a_panel_for_each_scale_on_one_range_of_colour(fabricate, drawn):
     results = fabricate(EIGHTEEN)
     figure = drawn(save_confusion, curves(results)[0], results.about["class_names"])
-    panels = [axes for axes in figure.axes if axes.images]
+    panels = [axes for axes in figure.axes if axes.samples]
     assert [axes.get_title() for axes in panels] == [f"w = {scale:g}" for scale in EIGHTEEN]
-    assert {axes.images[0].get_clim() for axes in panels} == {(0, 1)}
-    assert panels[0].images[0].get_array()[0].tolist() == pytest.approx([4 / 6, 1 / 6, 1 / 6])
+    assert {axes.samples[0].get_clim() for axes in panels} == {(0, 1)}
+    assert panels[0].samples[0].get_array()[0].tolist() == pytest.approx([4 / 6, 1 / 6, 1 / 6])
 
 
 @pytest.mark.parametrize("channels", [1, 3])
@@ -183,6 +183,6 @@ def test_the_least_certain_samples_are_captioned(fabricate, drawn):
     axes = drawn(save_uncertain, curves(results)[0], ["3", "5", "an uncommonly long name"]).axes[0]
     texts = [text.get_text() for text in axes.texts]
     assert texts[:4] == ["w = 0", "3 → 5\n1.0%", "5\n→ an uncommon…\n2.0%", "an uncommon…\n→ 3\n30.0%"]
-    assert len(axes.images) == 9
-    assert axes.images[1].get_clim() == (0, 1)
-    assert axes.images[1].get_array()[0, 0] == pytest.approx((results.rows[0].pictures.strip[1, 0, 0, 0] + 1) / 2)
+    assert len(axes.samples) == 9
+    assert axes.samples[1].get_clim() == (0, 1)
+    assert axes.samples[1].get_array()[0, 0] == pytest.approx((results.rows[0].pictures.strip[1, 0, 0, 0] + 1) / 2)

@@ -72,7 +72,7 @@ def test_the_judge_sees_samples_of_every_scale(fit, tmp_path):
     _, module = fit(callbacks=[callback])
     for images, scale in zip(seen, SCALES, strict=True):
         one = Recipe(ClassifierFree(scale), sampler=Sampler(steps=2))
-        expected = one.images(module.denoiser, torch.arange(20) % 10, (1, 8, 8), seed=7)
+        expected = one.sample(module.denoiser, torch.arange(20) % 10, (1, 8, 8), seed=7)
         torch.testing.assert_close(images, expected, rtol=0, atol=1e-5)
     assert not torch.equal(seen[0], seen[2])
 

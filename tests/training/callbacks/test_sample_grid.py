@@ -63,7 +63,7 @@ def test_images_are_those_of_the_trained_model_with_one_noise_down_each_column(f
     (images, _, _) = drawn[0]
     for row, scale in zip(images, (0.0, 2.0), strict=True):
         recipe = Recipe(ClassifierFree(scale), sampler=Sampler(steps=2))
-        expected = recipe.images(module.denoiser, torch.arange(4), (1, 8, 8), seed=5)
+        expected = recipe.sample(module.denoiser, torch.arange(4), (1, 8, 8), seed=5)
         torch.testing.assert_close(row, expected, rtol=0, atol=1e-5)
 
 

@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from guided_diffusion.cli.train import train
-from guided_diffusion.training.callbacks import LastCheckpoint, StopWhereNotFinite
+from guided_diffusion.training.callbacks import LastCheckpoint, TerminateOnNonFinite
 
 
 @pytest.fixture
@@ -44,7 +44,7 @@ def spoilt_gradient(monkeypatch):
 def test_without_it_the_weights_are_the_same_to_the_bit(fit):
     for clipping in ("1.0", "null"):
         override = f"trainer.gradient_clip_val={clipping}"
-        (_, with_it), (_, without) = fit(override, callbacks=[StopWhereNotFinite(2)]), fit(override)
+        (_, with_it), (_, without) = fit(override, callbacks=[TerminateOnNonFinite(2)]), fit(override)
         for one, other in zip(with_it.parameters(), without.parameters(), strict=True):
             assert torch.equal(one, other)
 
@@ -54,14 +54,14 @@ def test_without_it_the_weights_are_the_same_to_the_bit(fit):
 def test_the_first_step_that_is_not_finite_is_named_with_its_batch(factor, every_n_steps, fit, spoilt):
     spoilt(3, factor)
     with pytest.raises(ValueError, match=rf"loss is {factor}, .* at step 3, batch .* = \(0, 0, 2, 0\): lower"):
-        fit("trainer.max_steps=6", callbacks=[StopWhereNotFinite(every_n_steps)])
+        fit("trainer.max_steps=6", callbacks=[TerminateOnNonFinite(every_n_steps)])
 
 
 @pytest.mark.parametrize("clipping", ["1.0", "null"])
 def test_gradients_that_are_not_finite_are_seen_where_the_loss_is(clipping, fit, spoilt_gradient):
     spoilt_gradient(2)
     with pytest.raises(ValueError, match=r"loss is \d.*norm of the gradients nan at step 2"):
-        fit(f"trainer.gradient_clip_val={clipping}", callbacks=[StopWhereNotFinite(1)])
+        fit(f"trainer.gradient_clip_val={clipping}", callbacks=[TerminateOnNonFinite(1)])
 
 
 @pytest.mark.parametrize("spoil", ["loss", "gradient"])
@@ -70,7 +70,7 @@ def test_the_last_good_checkpoint_stays_and_none_holds_what_is_not_finite(
 ):
     spoilt(4, float("nan")) if spoil == "loss" else spoilt_gradient(4)
     with pytest.raises(ValueError, match="at step 4"):
-        fit("trainer.max_steps=8", callbacks=[StopWhereNotFinite(50), LastCheckpoint(str(tmp_path / "saved"), 1)])
+        fit("trainer.max_steps=8", callbacks=[TerminateOnNonFinite(50), LastCheckpoint(str(tmp_path / "saved"), 1)])
     assert [path.name for path in (tmp_path / "saved").iterdir()] == ["last.ckpt"]
     saved = torch.load(tmp_path / "saved" / "last.ckpt", weights_only=True)
     assert saved["global_step"] == 3
@@ -78,7 +78,7 @@ def test_the_last_good_checkpoint_stays_and_none_holds_what_is_not_finite(
 
 
 def test_weights_that_are_not_finite_are_not_saved(fit, tmp_path):
-    trainer, module = fit(callbacks=[StopWhereNotFinite()])
+    trainer, module = fit(callbacks=[TerminateOnNonFinite()])
     with torch.no_grad():
         next(module.parameters()).fill_(torch.nan)
     with pytest.raises(ValueError, match="weights are not finite after step 4"):
@@ -100,7 +100,7 @@ def test_a_mend_is_suggested(precision, clipping, mend, fit, spoilt):
         fit(
             f"trainer.precision={precision}",
             f"trainer.gradient_clip_val={clipping}",
-            callbacks=[StopWhereNotFinite(1)],
+            callbacks=[TerminateOnNonFinite(1)],
         )
 
 
@@ -117,7 +117,7 @@ def test_it_is_part_of_every_training_and_ends_the_program_in_one_line(call, tin
 
 def test_at_least_one_step_lies_between_two_looks():
     with pytest.raises(ValueError, match="every_n_steps must be at least 1, got 0"):
-        StopWhereNotFinite(0)
+        TerminateOnNonFinite(0)
 
 
 def test_memory_that_does_not_suffice_names_the_setting_to_halve(compose, tiny, monkeypatch, tmp_path):

@@ -18,7 +18,7 @@ from guided_diffusion.evaluation.publish import dashboard, log_results
 from guided_diffusion.evaluation.publish.csv import PlainDashboard
 from guided_diffusion.evaluation.publish.wandb import WandbDashboard
 from guided_diffusion.evaluation.results import Interval, Pictures, Result, Results
-from guided_diffusion.training.loggers.finish import finishing
+from guided_diffusion.training.loggers.finish import closing_loggers
 from guided_diffusion.training.loggers.tensorboard import tensorboard_logger
 from guided_diffusion.training.loggers.wandb import wandb_logger
 from guided_diffusion.utils.instantiate import build
@@ -172,7 +172,7 @@ def test_the_runs_of_a_sweep_share_a_group(call, tiny, tmp_path):
 
 
 def test_group_job_type_and_tags_can_be_set(tmp_path):
-    with finishing([wandb_logger(str(tmp_path), "run", "project", "offline", "mine", "probe", ["a", "b"])]):
+    with closing_loggers([wandb_logger(str(tmp_path), "run", "project", "offline", "mine", "probe", ["a", "b"])]):
         pass
     (run,) = (tmp_path / "wandb").glob("offline-run-*")
     recorded = records(run, "run")[0]
@@ -235,7 +235,7 @@ def evaluated(folder, *methods):
     (folder / "report.html").write_text("<p>report")
     (folder / "results.csv").write_text("method,scale")
     loggers = [wandb_logger(str(folder), "evaluation", "project", "offline")]
-    with finishing(loggers):
+    with closing_loggers(loggers):
         log_results(loggers, results(*methods), folder)
     (run,) = (folder / "wandb").glob("offline-run-*")
     return run
@@ -340,7 +340,7 @@ def test_wandb_sums_up_and_tags_an_evaluation(two_curves):
 
 def test_wandb_is_told_of_a_failure_in_between(tmp_path):
     loggers = [wandb_logger(str(tmp_path), "failing", "project", "offline")]
-    with pytest.raises(KeyError, match="class_names"), finishing(loggers):
+    with pytest.raises(KeyError, match="class_names"), closing_loggers(loggers):
         log_results(loggers, Results([result("cfg", 1.0)], {}), tmp_path)
     (run,) = (tmp_path / "wandb").glob("offline-run-*")
     assert [record["exit_code"] for record in records(run, "exit")] == [1]
@@ -349,7 +349,7 @@ def test_wandb_is_told_of_a_failure_in_between(tmp_path):
 
 def test_a_table_has_a_metric_for_every_scale(tmp_path):
     loggers = [CSVLogger(tmp_path, "", "")]
-    with finishing(loggers):
+    with closing_loggers(loggers):
         log_results(loggers, results("cfg"), tmp_path)
     with (tmp_path / "metrics.csv").open() as file:
         (row,) = csv.DictReader(file)
@@ -368,7 +368,7 @@ def events(folder):
 @pytest.mark.parametrize(("methods", "end"), [(["cfg"], ""), (["classifier", "cfg"], "/cfg-ddim-50")])
 def test_tensorboard_draws_against_hundredths_of_the_scale(methods, end, tmp_path):
     loggers = [tensorboard_logger(str(tmp_path))]
-    with finishing(loggers):
+    with closing_loggers(loggers):
         log_results(loggers, results(*methods), tmp_path)
     read = events(tmp_path)
     points = {event.step: event.value for event in read.Scalars(f"guidance/accuracy{end}")}

@@ -48,7 +48,7 @@ def batch(size=8):
 def test_the_loss_is_the_cross_entropy_on_images_made_noisy_as_for_the_denoiser():
     model, network = module()
     loss = model.training_step(batch(), 0)
-    x0, eps, t = model.noisy(batch().images, model.training_generator(0))
+    x0, eps, t = model.noisy(batch().samples, model.training_generator(0))
     ((x_t, log_snr),) = network.seen
     torch.testing.assert_close(x_t, perturb(x0, eps, t, SCHEDULE))
     torch.testing.assert_close(log_snr, SCHEDULE.log_snr(t))
@@ -89,7 +89,7 @@ def test_validation_sees_every_image_in_every_band_with_the_same_noise_each_time
 def test_each_band_has_its_own_accuracy_and_calibration_error():
     model, network = module()
     labels = torch.tensor([0, 1, 0, 0])
-    model.validation_step(Batch(batch(4).images, labels), 0)
+    model.validation_step(Batch(batch(4).samples, labels), 0)
     model.on_validation_epoch_end()
     for band, (_, log_snr) in enumerate(network.seen[:10]):
         name = f"t_{band / 10:.2f}_{(band + 1) / 10:.2f}"
@@ -104,11 +104,11 @@ def test_the_five_likeliest_are_counted_where_there_are_more_than_ten_classes():
     """Also where the first batch is all right for both counts, on which torchmetrics would take them for one."""
     model, _ = module(num_classes=12)  # which says 0, then 1, 2, ...
     for labels in ([0, 0, 0, 0], [0, 11, 11, 11]):
-        model.validation_step(Batch(batch(4).images, torch.tensor(labels)), 0)
+        model.validation_step(Batch(batch(4).samples, torch.tensor(labels)), 0)
     model.on_validation_epoch_end()
     assert model.logged["val/accuracy_t_0.00_0.10"] == 5 / 8
     assert model.logged["val/accuracy_top5_t_0.00_0.10"] == 5 / 8
-    model.validation_step(Batch(batch(4).images, torch.tensor([0, 1, 2, 3])), 0)
+    model.validation_step(Batch(batch(4).samples, torch.tensor([0, 1, 2, 3])), 0)
     model.on_validation_epoch_end()
     assert model.logged["val/accuracy_t_0.00_0.10"] == 1 / 4
     assert model.logged["val/accuracy_top5_t_0.00_0.10"] == 1
