@@ -1,4 +1,4 @@
-"""What every test shares. Importing this file switches on the check of the shapes in signatures."""
+"""Fixtures for all tests. Importing this file switches on the check of shapes in signatures."""
 
 from __future__ import annotations
 
@@ -14,7 +14,8 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
-# Before torch: threads that wait for work sleep. Spinning, they slow small tensors down fifteenfold on a busy machine.
+# Before torch is imported: one thread in each of pytest's processes, and in each program that a test starts.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 import jaxtyping
@@ -41,11 +42,20 @@ if TYPE_CHECKING:
     from guided_diffusion.training.modules import DiffusionModule
 
 F64 = torch.float64
+SLOW_TIMEOUT = 600
+"""The time limit of a slow test, in seconds."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Give slow tests their own time limit."""
+    for item in items:
+        if item.get_closest_marker("slow") and not item.get_closest_marker("timeout"):
+            item.add_marker(pytest.mark.timeout(SLOW_TIMEOUT))
 
 
 @pytest.fixture(autouse=True)
 def _no_network(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A connection to anywhere but this machine is an error."""
+    """Fail a test that connects to anything but this machine."""
     connect = socket.socket.connect
 
     def local_only(self: socket.socket, address: object) -> None:
@@ -86,12 +96,12 @@ def mixture(schedule: Schedule) -> GaussianMixture:
 
 @pytest.fixture
 def noisy() -> tuple[Tensor, Tensor, Tensor]:
-    """``x_t, t, y`` for the mixture: every class at early, middle and late times."""
+    """Return ``x_t, t, y`` for the mixture: every class at early, middle and late times."""
     return torch.randn(9, 2, dtype=F64), torch.linspace(0.05, 1, 9, dtype=F64), torch.arange(9) % 3
 
 
 class ExactBackbone(nn.Module):
-    """A mixture's denoiser in the form of a network: it outputs v, and is told the log-SNR."""
+    """The exact denoiser of a mixture as a network: it takes the log-SNR and outputs v."""
 
     def __init__(self, mixture: GaussianMixture) -> None:
         super().__init__()
@@ -107,13 +117,13 @@ class ExactBackbone(nn.Module):
 
 @pytest.fixture
 def exact(mixture: GaussianMixture) -> Denoiser:
-    """The mixture's denoiser as a module, for what samples with a trained model."""
+    """The exact denoiser as a module, in place of a trained model."""
     return Denoiser(ExactBackbone(mixture), mixture.schedule, "v")
 
 
 @pytest.fixture
 def perturbed() -> Callable[[nn.Module], nn.Module]:
-    """A network as it might be after training: none of its parameters at zero."""
+    """Set all parameters of a network to random values, as after training."""
 
     def perturb(network: nn.Module) -> nn.Module:
         for parameter in network.parameters():
@@ -130,7 +140,7 @@ def network(perturbed: Callable[[nn.Module], nn.Module]) -> UNet:
 
 
 class Counted:
-    """A denoiser that notes the labels of each of its calls."""
+    """A denoiser that records the labels of each call."""
 
     def __init__(self, denoise: Callable[..., Prediction]) -> None:
         self.denoise = denoise
@@ -146,10 +156,10 @@ def counted() -> type[Counted]:
     return Counted
 
 
-# What follows is for the tests of training and of the programs; it imports them only where it is used.
+# Fixtures for tests that train or run programs. They import what they need inside, so that other tests start fast.
 
 CLASSIFIER = ("module=classifier", "network=classifier_8", "guidance=classifier", "callbacks=classifier")
-"""What makes a training one of a classifier."""
+"""The overrides that train a classifier instead of a diffusion model."""
 
 TINY = (
     "data=fake",
@@ -165,7 +175,7 @@ TINY = (
     "trainer.accelerator=cpu",
     "trainer.precision=32-true",
 )
-"""A training of a second, the same on all hardware: four steps on random images, and everything that a run writes."""
+"""Overrides for a training of about a second: four steps on random images, and every file that a run writes."""
 
 
 TINY_POINTS = (
@@ -183,7 +193,7 @@ TINY_POINTS = (
     "trainer.log_every_n_steps=1",
     "trainer.accelerator=cpu",
 )
-"""The same for an experiment with points."""
+"""The same for experiments on points."""
 
 
 @pytest.fixture(scope="session")
@@ -203,7 +213,7 @@ def classifier_overrides() -> tuple[str, ...]:
 
 @pytest.fixture(scope="session")
 def compose() -> Callable[..., DictConfig]:
-    """The config of a program with these overrides."""
+    """Return a function that composes the config of a program from overrides."""
     from hydra import compose, initialize_config_dir
 
     from guided_diffusion.cli.config import CONFIG_PATH, register
@@ -225,7 +235,7 @@ def compose() -> Callable[..., DictConfig]:
 
 @pytest.fixture
 def fit(compose: Callable[..., DictConfig], tmp_path: Path) -> Callable[..., tuple[Trainer, DiffusionModule]]:
-    """Train as the tiny config with these overrides says, with these callbacks instead of its own."""
+    """Return a function that trains the tiny config with the given overrides and callbacks."""
     from omegaconf import OmegaConf
     from pytorch_lightning.callbacks import Checkpoint, ProgressBar
 
@@ -260,7 +270,7 @@ def fit(compose: Callable[..., DictConfig], tmp_path: Path) -> Callable[..., tup
 
 @pytest.fixture(scope="session")
 def run_dir(compose: Callable[..., DictConfig], tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of a tiny training; to be read only."""
+    """Return the folder of a tiny training. Tests must not change it."""
     from guided_diffusion.cli.train import train
 
     return train(compose(*TINY, output_dir=tmp_path_factory.mktemp("run")))
@@ -268,7 +278,7 @@ def run_dir(compose: Callable[..., DictConfig], tmp_path_factory: pytest.TempPat
 
 @pytest.fixture(scope="session")
 def points_run(compose: Callable[..., DictConfig], tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of a tiny training on points; to be read only."""
+    """Return the folder of a tiny training on points. Tests must not change it."""
     from guided_diffusion.cli.train import train
 
     return train(compose("+experiment=cfg_patterns", *TINY_POINTS, output_dir=tmp_path_factory.mktemp("points")))
@@ -276,7 +286,7 @@ def points_run(compose: Callable[..., DictConfig], tmp_path_factory: pytest.Temp
 
 @pytest.fixture(scope="session")
 def classifier_run(compose: Callable[..., DictConfig], run_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of a tiny training of a classifier, which guides the model of ``run_dir``; to be read only."""
+    """Return the folder of a tiny training of a classifier that guides the model of ``run_dir``. Do not change it."""
     from guided_diffusion.cli.train import train
 
     guide = f"callbacks.guide={run_dir / 'checkpoints' / 'last.ckpt'}"
@@ -285,7 +295,7 @@ def classifier_run(compose: Callable[..., DictConfig], run_dir: Path, tmp_path_f
 
 @dataclass
 class Called:
-    """What a program leaves in the shell."""
+    """Exit status and output of a program."""
 
     status: int
     out: str
@@ -296,7 +306,7 @@ class Called:
 def call(
     monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], tmp_path: Path
 ) -> Iterator[Callable[..., Called]]:
-    """Call ``python -m guided_diffusion.<program>`` in a folder of its own, in this process, which is faster."""
+    """Return a function that runs ``python -m guided_diffusion.<program>`` in this process, in an empty folder."""
     import importlib
 
     monkeypatch.chdir(tmp_path)
