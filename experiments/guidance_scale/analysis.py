@@ -96,7 +96,7 @@ def sample(model: TrainedDiffusion, threshold: Wrapper, labels: Tensor, scale: f
 
 
 def measured(images: Tensor, plain: Tensor, saturated: float, judge: Judge, labels: Tensor) -> dict[str, float]:
-    """Return the ``MEASURES`` of images, compared with ``plain`` ones of the same noise, and the judge's probability."""
+    """Return the ``MEASURES`` of images, compared with ``plain`` ones of the same noise, and the probability."""
     return {
         "change": (images - plain).square().mean((1, 2, 3)).sqrt().mean().item(),
         "brightness": (images.mean().item() + 1) / 2,

@@ -3,7 +3,7 @@
     python experiments/two_families/accuracy.py DIFFUSION CLASSIFIER [--num-samples 2000] [--output-dir FOLDER]
 
 DIFFUSION and CLASSIFIER are checkpoints trained on the same data. All methods and scales use the same labels and the
-same noise. Writes ``accuracy.csv``, row by row as results arrive, and ``accuracy.png``; a second run adds what is missing.
+same noise. Writes ``accuracy.csv`` row by row, and ``accuracy.png``; a second run adds the missing rows.
 """
 
 from __future__ import annotations
