@@ -1,26 +1,26 @@
 .PHONY: install test slow check format train clean
 
-install:  ## the package, the tests and the tools of development
+install:  ## install the package with the test and development tools, and the pre-commit hooks
 	pip install -e ".[dev]"
 	pre-commit install
 
-test:  ## the fast tests
+test:  ## run the fast tests
 	pytest
 
-slow:  ## the long ones
+slow:  ## run the slow tests
 	pytest -m slow
 
-check:  ## lint, format and types, as CI has them
+check:  ## check lint, format and types, as CI does
 	ruff check .
 	ruff format --check .
 	mypy
 
-format:
+format:  ## fix lint and format
 	ruff check --fix .
 	ruff format .
 
-train:  ## the main job, on embedded data
+train:  ## train on the digits that ship with scikit-learn
 	python -m guided_diffusion.train
 
-clean:
+clean:  ## remove outputs and caches
 	rm -rf outputs wandb dist build .pytest_cache .mypy_cache .ruff_cache

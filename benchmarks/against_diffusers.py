@@ -1,19 +1,19 @@
-"""Our U-Net against ``UNet2DModel`` of diffusers: a training step and a forward pass, taken in turns.
+"""Time our U-Net against ``UNet2DModel`` of diffusers: a training step and a forward pass.
 
-Both networks are in one process and take turns, A B A B, so that whatever else the machine does slows both.
-Two pairs, on 28x28 images of one channel:
+Both networks are in one process and take turns, A B A B, so that other programs on the machine slow down both. There
+are two pairs, for 28x28 images with one channel:
 
 - ``as shipped``: ours is ``conf/network/unet_28_small.yaml``, on 2x2 patches and with two levels; theirs has as many
-  parameters, on pixels and with three levels. Equal: parameters (to 2 %), image, classes. Not equal: the work
-  done, of which patches save most. It says what our choice of network buys, not whose code is faster.
+  parameters, on pixels and with three levels. Equal: parameters (to 2 %), image, classes. Not equal: the amount of
+  computation, most of which the patches save. This pair shows the benefit of our network, not whose code is faster.
 - ``equal terms``: both work on pixels, with three levels of 32, 64 and 64 channels, a block a level, attention in the
   middle with heads of 32 channels, the condition as scale and shift, 128 channels of condition. Equal: widths,
-  levels, blocks, parameters (to 2 %). Not equal: groups of a GroupNorm (theirs 4, ours one for 8 channels);
-  how the time is embedded; attention by convolutions here and by linear layers there; doubling the resolution,
-  which ours does in one transposed convolution.
+  levels, blocks, parameters (to 2 %). Not equal: the groups of a GroupNorm (theirs 4, ours one per 8 channels); the
+  embedding of time; attention, by convolutions here and by linear layers there; and upsampling, which ours does in
+  one transposed convolution.
 
-The same in both pairs: batch, noise, times, loss, precision, memory format, fused AdamW and its settings. The ratio
-is ours over theirs, so below 1 ours is faster; its range is over the turns.
+Equal in both pairs: batch, noise, times, loss, precision, memory format, fused AdamW and its settings. The ratio is our
+time over theirs, so ours is faster if it is below 1; its range is over the turns.
 
     python benchmarks/against_diffusers.py --precision bf16
 """
@@ -41,7 +41,7 @@ SIZE = 28
 
 
 class Theirs(nn.Module):
-    """``UNet2DModel`` under our signature, with our number of rows in the label table."""
+    """``UNet2DModel`` with our signature and our number of rows in the label table."""
 
     def __init__(self, *widths: int) -> None:
         super().__init__()
@@ -73,7 +73,7 @@ PAIRS: dict[str, tuple[Callable[[], nn.Module], Callable[[], nn.Module]]] = {
 
 
 class Contestant:
-    """A network with its optimizer: what is timed, and what there is to say about it."""
+    """A network with its optimizer and a batch: its timed functions, its number of parameters and its FLOPs."""
 
     def __init__(self, network: nn.Module, args: argparse.Namespace) -> None:
         self.device = torch.device(args.device)
@@ -101,18 +101,18 @@ class Contestant:
             self.denoiser(self.images, self.times, self.labels)
 
     def parameters(self) -> float:
-        """In millions."""
+        """Return the number of parameters in millions."""
         return sum(parameter.numel() for parameter in self.denoiser.parameters()) / 1e6
 
     def flops(self) -> float:
-        """Of a forward pass for one image, in millions."""
+        """Return the FLOPs of a forward pass for one image, in millions."""
         with FlopCounterMode(display=False) as counter:
             self.forward()
         return counter.get_total_flops() / len(self.images) / 1e6
 
 
 def in_turns(ours: Callable[[], None], theirs: Callable[[], None], turns: int, cuda: bool) -> list[tuple[float, float]]:
-    """Milliseconds of both for each turn, after two to warm up."""
+    """Return the milliseconds of both for each turn, after two warm-up turns."""
     times = []
     for _ in range(2 + turns):
         marks = [time.perf_counter()]

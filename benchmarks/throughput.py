@@ -1,13 +1,13 @@
-"""How fast our networks train and sample on this machine.
+"""Measure how fast our networks train and sample on this machine.
 
-For each network, medians over repeats of
+For each network, prints the medians over repeats of
 
-- training images/s: denoising loss, backward and a fused AdamW step;
+- training images/s: denoising loss, backward pass and a fused AdamW step;
 - network evaluations/s: images through the denoiser, without gradients;
-- guided samples/s: a whole run of DDIM with 25 steps and classifier-free guidance at w = 2, which is two
-  evaluations a step.
+- guided samples/s: a whole run of DDIM with 25 steps and classifier-free guidance at w = 2, which takes two
+  evaluations per step.
 
-Networks are those of ``conf/network``. Data are random numbers of the right shape.
+The networks are those of ``conf/network``. The data are random numbers of the right shape.
 
     python benchmarks/throughput.py --networks unet_8 unet_28_small --precision bf16
 """
@@ -34,18 +34,18 @@ from guided_diffusion.schedules import Cosine
 NETWORKS = Path(__file__).parents[1] / "conf" / "network"
 NUM_CLASSES = 10
 SHAPES = {"unet_8": (1, 8), "unet_28_small": (1, 28), "unet_28": (1, 28), "unet_cifar10": (3, 32)}
-"""Channels and size of the images each network is for."""
+"""The channels and the size of the images that each network is made for."""
 
 
 def load(name: str) -> UNet:
-    """The network of ``conf/network/<name>.yaml``."""
+    """Return the network of ``conf/network/<name>.yaml``."""
     settings = OmegaConf.to_container(OmegaConf.load(NETWORKS / f"{name}.yaml"))
     channels, image_size = SHAPES[name]
     return UNet(channels, image_size, NUM_CLASSES, **{k: v for k, v in settings.items() if not k.startswith("_")})
 
 
 def seconds(run: Callable[[], object], repeats: int, device: torch.device) -> float:
-    """Median time of one run, after two to warm up."""
+    """Return the median time of a run in seconds, after two warm-up runs."""
     times = []
     for _ in range(2 + repeats):
         start = time.perf_counter()
@@ -57,7 +57,7 @@ def seconds(run: Callable[[], object], repeats: int, device: torch.device) -> fl
 
 
 def measure(name: str, args: argparse.Namespace) -> tuple[float, ...]:
-    """Parameters in millions, then images, evaluations and samples per second."""
+    """Return the parameters in millions, then trained images, evaluations and samples per second."""
     torch.manual_seed(0)
     device = torch.device(args.device)
     memory_format = torch.channels_last if args.channels_last else torch.contiguous_format
@@ -106,8 +106,8 @@ def main() -> None:
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--precision", choices=["32", "bf16"], default="32")
     parser.add_argument("--batch-size", type=int, default=128)
-    parser.add_argument("--repeats", type=int, default=10, help="of a training step and of an evaluation")
-    parser.add_argument("--sample-repeats", type=int, default=3, help="of a whole sampling run")
+    parser.add_argument("--repeats", type=int, default=10, help="repeats of a training step and of an evaluation")
+    parser.add_argument("--sample-repeats", type=int, default=3, help="repeats of a whole sampling run")
     parser.add_argument("--compile", action="store_true")
     parser.add_argument("--channels-last", action="store_true")
     args = parser.parse_args()

@@ -1,10 +1,10 @@
-"""Does accuracy collapse at high guidance scales? With x0 clipped and not, beside a published curve.
+"""Plot judge accuracy at high guidance scales, with x0 clipped and not clipped, beside a published curve.
 
     python experiments/classifier_accuracy/analysis.py SWEEP [--noise SWEEP] [--few 200] [--output-dir FOLDER]
 
-SWEEP is the folder of a sweep of evaluations over ``threshold=clip,none``; after ``--noise`` that of a network that
-predicts the noise. Writes ``accuracy.csv``, ``pixel_variance.csv``, and ``accuracy.png``, ``probability.png``,
-``histograms.png`` and ``pixel_variance.png``; of the other network ``noise.csv``.
+SWEEP is the folder of a sweep of evaluations over ``threshold=clip,none``; ``--noise`` takes that of a network that
+predicts the noise. Writes ``accuracy.csv``, ``pixel_variance.csv``, ``accuracy.png``, ``probability.png``,
+``histograms.png`` and ``pixel_variance.png``, and with ``--noise`` also ``noise.csv``.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from guided_diffusion.evaluation.plots.curves import Curve, draw_against_scale, 
 from guided_diffusion.evaluation.results import Interval, Result, read, write_csv
 
 PUBLISHED = {0: 0.7, 0.5: 0.85, 1: 0.935, 2: 0.97, 3: 0.94, 5: 0.84, 7.5: 0.655, 10: 0.385, 20: 0.15}
-"""Of mnist-diffusion-cfg-analysis, by its s = w - 1."""
+"""The accuracies of mnist-diffusion-cfg-analysis, by its scale s = w - 1."""
 PUBLISHED_SAMPLES = 200
 THRESHOLDS = {"clip": "x0 clipped", "none": "x0 not clipped"}
 QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
@@ -36,14 +36,14 @@ NOISE_COLUMNS = (
     "threshold", "scale", "accuracy", "accuracy_low", "accuracy_high", "fld", "fld_floor", "saturation", "num_samples",
 )  # fmt: skip
 HISTOGRAMS = (1.0, 2.0, 6.0, 21.0)
-"""Scales of which the judge's probabilities are drawn, as far as they were sampled."""
+"""The scales whose judge probabilities are drawn, if they were sampled."""
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("sweep", type=Path)
-    parser.add_argument("--noise", type=Path, help="sweep of a network that predicts the noise")
-    parser.add_argument("--few", type=int, default=PUBLISHED_SAMPLES, help="samples of the smaller set: the first ones")
+    parser.add_argument("--noise", type=Path, help="folder of the sweep of a network that predicts the noise")
+    parser.add_argument("--few", type=int, default=PUBLISHED_SAMPLES, help="size of the smaller set: the first samples")
     parser.add_argument("--output-dir", type=Path, default=Path("outputs/classifier_accuracy"))
     arguments = parser.parse_args()
 
@@ -94,7 +94,7 @@ def main() -> None:
 
 
 def save_panels(panels: Sequence[Callable[[Axes], None]], quantity: str, path: Path) -> None:
-    """Side by side, on the same vertical axis."""
+    """Draw the panels side by side, on the same vertical axis."""
     figure = Figure(figsize=(10, 4), dpi=110, layout="constrained")
     for axes, draw in zip(figure.subplots(1, len(panels), sharey=True), panels, strict=True):
         draw(axes)
@@ -105,7 +105,7 @@ def save_panels(panels: Sequence[Callable[[Axes], None]], quantity: str, path: P
 
 
 def line(row: Result, few: int, num_classes: int) -> dict[str, Any]:
-    """Of accuracy.csv."""
+    """Return a row of ``accuracy.csv``."""
     values: dict[str, Any] = {"threshold": row.options["threshold"], "scale": row.scale}
     for count in (few, row.num_samples):
         interval = with_accuracy(row, count, num_classes).measured["accuracy"]
@@ -117,13 +117,13 @@ def line(row: Result, few: int, num_classes: int) -> dict[str, Any]:
 
 
 def with_accuracy(row: Result, count: int, num_classes: int) -> Result:
-    """The row as if only its first samples had been drawn, as far as accuracy goes; labels go round the classes."""
+    """Return the row with the accuracy of its first ``count`` samples; labels cycle through the classes."""
     right = row.pictures.predictions[:count] == np.arange(count) % num_classes
     return replace(row, num_samples=count, measured={"accuracy": wilson(float(right.mean()), count)})
 
 
 def wilson(share: float, count: int, z: float = 1.96) -> Interval:
-    """A share with the interval of Wilson (1927), which is no point where the share is 0 or 1."""
+    """Return a share with its Wilson interval (1927), which has a positive width at shares of 0 and 1 too."""
     centre = (share + z**2 / (2 * count)) / (1 + z**2 / count)
     half = z / (1 + z**2 / count) * math.sqrt(share * (1 - share) / count + z**2 / (4 * count**2))
     return Interval(share, centre - half, centre + half)
@@ -138,7 +138,7 @@ def published(like: Result) -> Curve:
 
 
 def draw_quantiles(axes: Axes, rows: Sequence[Result]) -> None:
-    """The mean, and bands from the 5th to the 95th and from the 25th to the 75th percentile."""
+    """Draw the mean, and bands from the 5th to the 95th and from the 25th to the 75th percentile."""
     scales = [row.scale for row in rows]
     probabilities: NDArray[np.float32] = np.stack([row.pictures.probabilities for row in rows])
     lowest, low, median, high, highest = np.quantile(probabilities, QUANTILES, axis=1)
@@ -162,7 +162,7 @@ def draw_histograms(axes: Axes, rows: Sequence[Result]) -> None:
 
 
 def draw_variances(axes: Axes, rows: Sequence[Result]) -> None:
-    """A line for each class."""
+    """Draw a line for each class."""
     for index, one in enumerate(rows[0].per_class):
         values = [float(row.per_class[index]["pixel_variance"]) for row in rows]
         colour = matplotlib.colormaps["tab10"](index % 10)

@@ -1,10 +1,10 @@
-"""Does the model give the digit that it is asked for? Counts, precision, recall and F1 of each digit, and a picture.
+"""Measure how often the model draws the digit it is asked for: counts, precision, recall and F1, and a picture.
 
     python experiments/digit_control/analysis.py EVALUATION SAMPLES [--output-dir FOLDER]
 
-EVALUATION is the folder of an evaluation; SAMPLES that of ``guided_diffusion.sample``, with the same number of every
-class. Writes ``per_digit.csv`` and ``confusion.csv`` of the first, ``counts.csv``, ``counts.png`` (what the judge sees)
-and ``samples.png`` of the second.
+EVALUATION is the folder of an evaluation, SAMPLES a folder of ``guided_diffusion.sample`` with the same number of
+samples of every class. Writes ``per_digit.csv`` and ``confusion.csv`` from the first, and ``counts.csv``,
+``counts.png`` (the classes that the judge sees) and ``samples.png`` from the second.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from guided_diffusion.evaluation.plots.image_grid import grid
 from guided_diffusion.evaluation.results import Result, read, write_csv
 
 GREYS = 8
-"""Shades of grey in the picture of all samples, which keep the file small."""
+"""The number of greys in the picture of all samples; few greys keep the file small."""
 MEASURES = ("precision", "recall", "f1")
 
 
@@ -53,7 +53,7 @@ def main() -> None:
 
 
 def seen(confusion: Iterable[Iterable[Any]], names: Sequence[str]) -> list[dict[str, Any]]:
-    """A row for every digit that was asked for."""
+    """Return a row for every digit asked for, with the number of times the judge sees each digit."""
     return [
         {"asked": name} | {f"seen_{other}": int(count) for other, count in zip(names, counts, strict=True)}
         for name, counts in zip(names, confusion, strict=True)
@@ -61,7 +61,7 @@ def seen(confusion: Iterable[Iterable[Any]], names: Sequence[str]) -> list[dict[
 
 
 def per_digit(result: Result) -> list[dict[str, Any]]:
-    """A row for every digit, and one for the mean over them."""
+    """Return a row for every digit, and one for their mean."""
     key = {"scale": result.scale}
     rows = [
         key | {"digit": one["class_name"], "count": int(one["count"])} | {name: float(one[name]) for name in MEASURES}
@@ -72,7 +72,7 @@ def per_digit(result: Result) -> list[dict[str, Any]]:
 
 
 def plot_counts(confusion: Tensor, names: list[str], path: Path) -> None:
-    """For every digit, how many were asked for and how many the judge sees, those asked for as another in red."""
+    """Plot how many of each digit were asked for and how many the judge sees; wrong ones are red."""
     figure = Figure(figsize=(7, 3.4), dpi=110, layout="constrained")
     axes = figure.add_subplot()
     places, asked, seen, right = np.arange(len(names)), confusion.sum(1), confusion.sum(0), confusion.diag()
@@ -89,7 +89,7 @@ def plot_counts(confusion: Tensor, names: list[str], path: Path) -> None:
 
 
 def save_blocks(images: Tensor, labels: Tensor, path: Path) -> None:
-    """A square of samples for every class, five squares side by side."""
+    """Save a square of samples for every class, five squares side by side."""
     blocks = []
     for label in labels.unique():
         of_class = images[labels == label]

@@ -1,10 +1,10 @@
-"""How far are guided samples from p(x) p(y|x)^w? Told apart: the error of the method, the sampler and the network.
+"""Measure how far guided samples are from p(x) p(y|x)^w, and how much of it is due to method, sampler and network.
 
     python experiments/ground_truth/ground_truth.py [CHECKPOINT] [--num-samples 4000] [--output-dir FOLDER]
 
-The data are those of ``data=mixture``, of which the target, samples of it and the ideal denoiser are exact. CHECKPOINT
-is a diffusion model trained on them; without it the rows of the network are left out. All runs have the same noise.
-Writes ``distances.csv``, ``distances.png`` and ``samples.png``; what the table has already is not run again.
+The data is that of ``data=mixture``, whose target, samples of the target and ideal denoiser are exact. CHECKPOINT is a
+diffusion model trained on it; without one, the rows of the network are left out. All runs use the same noise. Writes
+``distances.csv``, ``distances.png`` and ``samples.png``; rows that are already in the table are not run again.
 """
 
 from __future__ import annotations
@@ -35,19 +35,19 @@ STEPS = (10, 25, 50, 200)
 SAMPLERS = {"ddpm": ddpm, "ddim": ddim, "heun": heun, "dpmpp_2m": dpmpp_2m}
 LABEL = 0
 LIMIT, CELLS, POINTS = 1.5, 40, 10
-"""Half the side of the square, cells along it, and points in a cell's side for its exact probability."""
+"""Half the side of the square, the cells along a side, and the points along a cell for its exact probability."""
 FINENESS = 6.0
-"""Grid points of the ideal denoiser for a standard deviation of the mixture."""
+"""Grid points of the ideal denoiser per standard deviation of the mixture."""
 SHORT = 25
-"""Classifier guidance, which is classifier-free guidance where both are exact, is run up to so many steps."""
+"""The largest number of steps for classifier guidance, which equals classifier-free guidance if both are exact."""
 DIRECTIONS = 64
 FLOORS = 10
-"""How many samples of the target, of which the mean and the largest distance are written down."""
+"""The number of sets of target samples, whose mean and largest distance are recorded."""
 
 
 @dataclass(frozen=True)
 class Row:
-    """A line of ``distances.csv``."""
+    """A row of ``distances.csv``."""
 
     method: str
     scale: float
@@ -62,7 +62,7 @@ class Row:
 
 
 class Distance:
-    """From samples to the target with exponent ``scale``: total variation, KL and sliced Wasserstein-1."""
+    """The distance from samples to a powered mixture: total variation, KL and sliced Wasserstein-1."""
 
     def __init__(self, powered: PoweredMixture, num_samples: int, generator: torch.Generator) -> None:
         self.log_mass = cell_log_mass(powered)
@@ -77,19 +77,19 @@ class Distance:
         return total_variation, kl, (sorted_x - sorted_exact).abs().mean().item()
 
     def floors(self) -> Tensor:
-        """Of samples of the target itself, of the same number: the three distances of each."""
+        """Return the three distances of each of ``FLOORS`` equally large sets of samples of the target itself."""
         return torch.tensor([self(x) for x in self.exact[1:]])
 
 
 def between(log_p: Tensor, log_q: Tensor) -> tuple[float, float]:
-    """Total variation and ``KL(p || q)`` of two distributions over the cells."""
+    """Return total variation and ``KL(p || q)`` of two distributions over the cells."""
     p = log_p.exp()
     terms = torch.where(p > 0, p * (log_p - log_q), 0)
     return (p - log_q.exp()).abs().sum().item() / 2, terms.sum().item()
 
 
 def cell_log_mass(powered: PoweredMixture) -> Tensor:
-    """Log probability of each of the cells, whose square holds all of it but 1e-14."""
+    """Return the log probability of each cell; the square holds all probability but 1e-14."""
     size = 2 * LIMIT / (CELLS * POINTS)
     axis = (torch.arange(CELLS * POINTS, dtype=torch.float64) + 0.5) * size - LIMIT
     points = torch.cartesian_prod(axis, axis)
@@ -98,13 +98,13 @@ def cell_log_mass(powered: PoweredMixture) -> Tensor:
 
 
 def cell_shares(x: Tensor) -> Tensor:
-    """The share of the points in each cell; what is outside counts in the nearest one."""
+    """Return the share of the points in each cell; points outside count in the nearest cell."""
     cells = ((x + LIMIT) / (2 * LIMIT) * CELLS).floor().clamp(0, CELLS - 1).long()
     return torch.bincount(cells[:, 0] * CELLS + cells[:, 1], minlength=CELLS**2) / len(x)
 
 
 def methods(mixture: GaussianMixture, learnt: Denoise | None, powered: PoweredMixture) -> dict[str, Denoise]:
-    """Denoisers guided with the scale of ``powered``, by name. At 0 and 1 the exact ones are all the same."""
+    """Return denoisers guided with the scale of ``powered``, by name. At 0 and 1 all exact ones are the same."""
     w, schedule = powered.scale, mixture.schedule
     found: dict[str, Denoise] = {"classifier-free": ClassifierFree(w)(mixture, schedule)}
     if w not in (0, 1):
@@ -130,8 +130,8 @@ def sample(denoise: Denoise, mixture: GaussianMixture, sampler: str, steps: int,
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("checkpoint", nargs="?", help="of a diffusion model trained on data=mixture")
-    parser.add_argument("--num-samples", type=int, default=4000, help="of every run")
+    parser.add_argument("checkpoint", nargs="?", help="checkpoint of a diffusion model trained on data=mixture")
+    parser.add_argument("--num-samples", type=int, default=4000, help="samples in every run")
     parser.add_argument("--steps", type=int, nargs="+", default=STEPS)
     parser.add_argument("--output-dir", type=Path, default=Path("outputs/ground_truth"))
     arguments = parser.parse_args()
@@ -178,7 +178,7 @@ CONVERT = {"str": str, "float": float, "int": int}
 
 
 def read(path: Path) -> dict[Key, Row]:
-    """What an earlier call has measured."""
+    """Return the rows that an earlier call has measured."""
     if not path.exists():
         return {}
     with path.open(newline="") as file:
@@ -198,7 +198,7 @@ def write(rows: list[Row], path: Path) -> None:
 
 
 def plot_distances(rows: list[Row], path: Path) -> None:
-    """Total variation against steps: a panel for each scale, a colour for each sampler, a dash for each method."""
+    """Plot total variation against steps: a panel per scale, a colour per sampler, a line style per method."""
     figure = Figure(figsize=(13, 3.9), dpi=110, layout="constrained")
     FigureCanvasAgg(figure)
     panels = figure.subplots(1, len(SCALES), sharey=True)
@@ -232,7 +232,7 @@ def plot_distances(rows: list[Row], path: Path) -> None:
 
 
 def plot_samples(guided: dict[float, dict[str, Denoise]], mixture: GaussianMixture, noise: Tensor, path: Path) -> None:
-    """A row for each scale above 1, a column for each method: samples over the contours of the target."""
+    """Plot samples over the contours of the target: a row per scale above 1, a column per method."""
     scales = [scale for scale in SCALES if scale > 1]
     names = [name for name in guided[scales[0]] if "base" not in name]
     figure = Figure(figsize=(3.3 * len(names) + 3.3, 2.4 * len(scales)), dpi=110, layout="constrained")

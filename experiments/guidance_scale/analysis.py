@@ -1,9 +1,9 @@
-"""What does the guidance scale change in an image? The same noises at many scales, with x0 clipped and not.
+"""Sample the same noises at many guidance scales, with x0 clipped and not clipped, and measure the images.
 
     python experiments/guidance_scale/analysis.py CHECKPOINT [--digit 3] [--num-samples 100] [--output-dir FOLDER]
 
-CHECKPOINT is a diffusion model of images. Writes ``scales.csv`` and ``scales.png``, the first noises as
-``clipped.png`` and ``unclipped.png``, and ``classes.png``, all classes at the scales usual in lessons.
+CHECKPOINT is a diffusion model of images. Writes ``scales.csv`` and ``scales.png``; ``clipped.png`` and
+``unclipped.png`` with the first noises; and ``classes.png`` with all classes at the scales common in tutorials.
 """
 
 from __future__ import annotations
@@ -34,23 +34,23 @@ LESSON = (1.0, 2.0, 4.0, 7.0, 10.0, 20.0)
 THRESHOLDS: dict[str, Wrapper] = {"clipped": Clip(), "unclipped": NoThreshold()}
 STEPS = 25
 SHOWN = 10
-"""Noises in a picture."""
+"""The number of noises in a picture."""
 OF_CLASS = 3
-"""Images of every class at each scale of the lesson."""
+"""The number of images of each class at each scale of ``LESSON``."""
 MEASURES = {
     "change": "RMS change of a pixel from w = 1",
     "brightness": "mean brightness",
     "saturation": "share of |x0| > 1 before clipping",
     "variance": "variance of a pixel over the noises",
 }
-"""What is drawn, in words; the range of a pixel is 2, brightness is from 0 to 1."""
+"""The measures and the titles of their panels. Pixels are in [-1, 1]; brightness is from 0 to 1."""
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("checkpoint")
     parser.add_argument("--digit", type=int, default=3)
-    parser.add_argument("--num-samples", type=int, default=100, help="noises; the same at every scale")
+    parser.add_argument("--num-samples", type=int, default=100, help="number of noises, the same at every scale")
     parser.add_argument("--output-dir", type=Path, default=Path("outputs/guidance_scale"))
     arguments = parser.parse_args()
 
@@ -87,7 +87,7 @@ def main() -> None:
 
 
 def sample(model: TrainedDiffusion, threshold: Wrapper, labels: Tensor, scale: float) -> tuple[Tensor, float]:
-    """Images as they are shown, and the share of pixels outside [-1, 1] in the last estimate, before any threshold."""
+    """Return clamped images, and the share of pixels of the last x0 outside [-1, 1] before any threshold."""
     seen: list[Tensor] = []
     watched = Watched(threshold, lambda prediction: seen.append(saturation(prediction.x0)))
     recipe = replace(Recipe(threshold=watched, sampler=Sampler(steps=STEPS)), batch_size=len(labels))
@@ -96,7 +96,7 @@ def sample(model: TrainedDiffusion, threshold: Wrapper, labels: Tensor, scale: f
 
 
 def measured(images: Tensor, plain: Tensor, saturated: float, judge: Judge, labels: Tensor) -> dict[str, float]:
-    """``MEASURES`` of images, which are compared with the ``plain`` ones of the same noise, and what the judge says."""
+    """Return the ``MEASURES`` of images, compared with ``plain`` ones of the same noise, and the probability."""
     return {
         "change": (images - plain).square().mean((1, 2, 3)).sqrt().mean().item(),
         "brightness": (images.mean().item() + 1) / 2,
@@ -107,7 +107,7 @@ def measured(images: Tensor, plain: Tensor, saturated: float, judge: Judge, labe
 
 
 def plot(rows: list[dict[str, Any]], path: Path) -> None:
-    """A panel for each measure, a line for each threshold."""
+    """Plot a panel for each measure, with a line for each threshold."""
     figure = Figure(figsize=(8, 5.4), dpi=110, layout="constrained")
     panels = figure.subplots(2, 2, sharex=True).flatten()
     for axes, (measure, words) in zip(panels, MEASURES.items(), strict=True):

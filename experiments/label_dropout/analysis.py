@@ -1,9 +1,9 @@
-"""How often should the label be dropped in training? Accuracy, distance and diversity against scale, for each share.
+"""Plot accuracy, distance and diversity against the scale for each share of dropped labels.
 
     python experiments/label_dropout/analysis.py SWEEP [--output-dir FOLDER]
 
-SWEEP is the folder of a sweep of evaluations over checkpoints that differ in ``label_dropout``; each checkpoint says
-itself what it was trained with. Writes ``quality.csv`` and ``quality.png``.
+SWEEP is the folder of a sweep of evaluations over checkpoints that differ in ``label_dropout``, which is read from each
+checkpoint. Writes ``quality.csv`` and ``quality.png``.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ def main() -> None:
 
 
 def plot(lines: list[Curve], path: Path) -> None:
-    """A panel for each measure, a line for each share of dropped labels."""
+    """Plot a panel for each measure, with a line for each share of dropped labels."""
     figure = Figure(figsize=(9, 6.4), dpi=110, layout="constrained")
     panels = figure.subplots(2, 2, sharex=True).flatten()
     for axes, (measure, words) in zip(panels, MEASURES.items(), strict=True):

@@ -1,9 +1,9 @@
-"""Judge accuracy against the scale: classifier-free guidance, and classifier guidance on either base.
+"""Plot judge accuracy against the scale for classifier-free guidance and classifier guidance on either base.
 
     python experiments/two_families/accuracy.py DIFFUSION CLASSIFIER [--num-samples 2000] [--output-dir FOLDER]
 
-DIFFUSION and CLASSIFIER are checkpoints of the same data. All methods and scales have the same labels and the
-same noise. Writes ``accuracy.csv``, a row as soon as it is there, and ``accuracy.png``; started again, it goes on.
+DIFFUSION and CLASSIFIER are checkpoints trained on the same data. All methods and scales use the same labels and the
+same noise. Writes ``accuracy.csv`` row by row, and ``accuracy.png``; a second run adds the missing rows.
 """
 
 from __future__ import annotations
@@ -35,10 +35,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("diffusion", help="checkpoint of a diffusion model")
     parser.add_argument("classifier", help="checkpoint of a time-aware classifier")
-    parser.add_argument("--num-samples", type=int, default=2000, help="for every method and scale")
-    parser.add_argument("--steps", type=int, default=25, help="of DDIM")
+    parser.add_argument("--num-samples", type=int, default=2000, help="samples for each method and scale")
+    parser.add_argument("--steps", type=int, default=25, help="DDIM steps")
     parser.add_argument("--scales", type=float, nargs="+", default=SCALES)
-    parser.add_argument("--judge", help="a judge's file, by default that of the cache")
+    parser.add_argument("--judge", help="file of a judge; by default the one in the cache")
     parser.add_argument("--output-dir", type=Path, default=Path("outputs/two_families"))
     arguments = parser.parse_args()
 

@@ -1,9 +1,9 @@
-"""What does the accuracy of each family cost? Quality against the scale, and quality against accuracy.
+"""Plot the quality of each family of guidance against the scale and against accuracy.
 
     python experiments/two_families/analysis.py METHODS CONDITIONAL [--output-dir FOLDER]
 
-METHODS is the folder of a sweep of evaluations over ``guidance=cfg,classifier``, CONDITIONAL that of an evaluation
-with ``guidance=classifier guidance.base=conditional``. Writes ``quality.csv`` and ``quality.png``.
+METHODS is the folder of a sweep of evaluations over ``guidance=cfg,classifier``. CONDITIONAL is the folder of an
+evaluation with ``guidance=classifier guidance.base=conditional``. Writes ``quality.csv`` and ``quality.png``.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ NAMES = {
     "ClassifierGuidance(base=conditional)": "classifier, conditional base",
     "ClassifierGuidance": "classifier, unconditional base",
 }
-"""Of the methods, as ``accuracy.csv`` has them."""
+"""The names of the methods, as in ``accuracy.csv``."""
 COLUMNS = (
     "accuracy",
     "accuracy_low",
@@ -61,7 +61,7 @@ def main() -> None:
 
 
 def plot(lines: list[Curve], path: Path) -> None:
-    """Fréchet distance against the scale and against accuracy, precision against recall."""
+    """Plot Fréchet distance against the scale and against accuracy, and precision against recall."""
     figure = Figure(figsize=(13, 4.4), dpi=100, layout="constrained")
     distance, trade, manifold = figure.subplots(1, 3)
     draw_against_scale(distance, lines, "fld")

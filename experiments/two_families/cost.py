@@ -1,9 +1,9 @@
-"""What does a sample cost with each family of guidance? Processor time, the methods in turns.
+"""Measure the processor time of a sample with each family of guidance.
 
     python experiments/two_families/cost.py DIFFUSION CLASSIFIER [--num-samples 50] [--output-dir FOLDER]
 
-Processor time of one thread (set ``OMP_NUM_THREADS=1``), so that what else the machine does matters little. Every
-round samples with each method once; ``cost.csv`` has the fastest round of each and its ratio to w = 1.
+Set ``OMP_NUM_THREADS=1``: the processor time of one thread depends little on other programs. Every round samples once
+with each method; ``cost.csv`` has the fastest round of each method and its ratio to w = 1.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ def main() -> None:
     parser.add_argument("diffusion", help="checkpoint of a diffusion model")
     parser.add_argument("classifier", help="checkpoint of a time-aware classifier")
     parser.add_argument("--num-samples", type=int, default=50)
-    parser.add_argument("--steps", type=int, default=25, help="of DDIM")
+    parser.add_argument("--steps", type=int, default=25, help="DDIM steps")
     parser.add_argument("--output-dir", type=Path, default=Path("outputs/two_families"))
     arguments = parser.parse_args()
 
