@@ -34,7 +34,7 @@ class AtomicCheckpointIO(TorchCheckpointIO):
             part.unlink(missing_ok=True) if path.parent.is_dir() else None
             raise OSError(
                 f"the checkpoint could not be saved in {path.parent}: {_reason(error, path.parent)}; "
-                "the one saved before it is whole: go on from there with resume=auto"
+                "the one before it is intact: continue from it with resume=auto"
             ) from error
 
 

@@ -127,7 +127,7 @@ def _find_newest(config: dict[str, Any], folder: Path, search: Sequence[Path]) -
             rank_zero_print(f"resume=auto: {run} has finished: there is nothing left to train")
             return Start(run, finished=True)
         elif start := _start_from_run(run):
-            rank_zero_print(f"resume=auto: going on from step {start.step} in {run}")
+            rank_zero_print(f"resume=auto: continuing from step {start.step} in {run}")
             return start
         elif anew.folder == folder:
             anew = Start(run)
@@ -150,11 +150,11 @@ def _find_path(config: dict[str, Any], folder: Path, path: Path) -> Start:
     assert start.checkpoint
     keys = differing_weight_keys(config, read_model_file(start.checkpoint)["guided_diffusion"]["config"])
     if keys:
-        raise ValueError(f"resume: {start.checkpoint} belongs to another training, with another {', '.join(keys)}")
+        raise ValueError(f"resume: {start.checkpoint} belongs to another training, which differs in {', '.join(keys)}")
     if (start.folder / FINISHED).is_file():
         rank_zero_print(f"resume: {start.folder} has finished: there is nothing left to train")
         return Start(start.folder, finished=True)
-    rank_zero_print(f"resume: going on from step {start.step} in {start.folder}")
+    rank_zero_print(f"resume: continuing from step {start.step} in {start.folder}")
     return start
 
 

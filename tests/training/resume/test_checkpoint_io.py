@@ -24,7 +24,7 @@ def test_a_failed_save_keeps_the_checkpoint_before_it(tmp_path, monkeypatch):
     path = tmp_path / "last.ckpt"
     AtomicCheckpointIO().save_checkpoint({"step": 1}, path)
     monkeypatch.setattr(torch, "save", fail)
-    with pytest.raises(OSError, match=f"saved in {tmp_path}: PytorchStreamWriter failed; the one saved before"):
+    with pytest.raises(OSError, match=f"saved in {tmp_path}: PytorchStreamWriter failed; the one before it is intact"):
         AtomicCheckpointIO().save_checkpoint({"step": 2}, path)
     assert torch.load(path) == {"step": 1}
     assert list(tmp_path.iterdir()) == [path]

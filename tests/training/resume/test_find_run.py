@@ -48,7 +48,7 @@ def test_a_path_continues_that_run_or_checkpoint(path, server, short, copied, un
     named = (copied / path).relative_to(tmp_path)
     trained = server(tmp_path, *short, f"resume={named}")
     assert trained.status == 0, trained.printed
-    assert f"resume: going on from step 4 in {copied}\n" in trained.printed
+    assert f"resume: continuing from step 4 in {copied}\n" in trained.printed
     assert_same(copied, uninterrupted)
     assert runs(tmp_path) == [copied]
 
@@ -113,7 +113,7 @@ def test_a_damaged_checkpoint_is_skipped_for_the_one_before(
     trained = server(tmp_path, *short, "resume=auto")
     assert trained.status == 0, trained.printed
     assert f"skipped: {last} is damaged" in trained.printed
-    assert f"going on from step {best} in {copied}\n" in trained.printed
+    assert f"continuing from step {best} in {copied}\n" in trained.printed
     assert_same(copied, uninterrupted)
 
 

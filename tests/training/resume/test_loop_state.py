@@ -1,15 +1,35 @@
 """Exact resume: a training that is killed, wherever that is, and continued ends as if nothing had happened."""
 
+import importlib
 import random
 import signal
+import sys
+from types import SimpleNamespace
 
 import pytest
+from pytorch_lightning import loops
+
+from guided_diffusion.training.resume.loop_state import Resumable
 
 KILL, TERM = signal.SIGKILL, signal.SIGTERM
 
 
 def status_after(number):
     return -KILL if number == KILL else 128 + TERM
+
+
+def test_a_lightning_without_this_fit_loop_is_refused(monkeypatch):
+    monkeypatch.delattr(loops, "_FitLoop")
+    monkeypatch.delitem(sys.modules, "guided_diffusion.training.resume.loop_state")
+    with pytest.raises(RuntimeError, match=r"pytorch-lightning .* is not supported"):
+        importlib.import_module("guided_diffusion.training.resume.loop_state")
+
+
+def test_a_lightning_with_another_record_of_its_loops_is_refused():
+    trainer = SimpleNamespace(is_global_zero=False, num_training_batches=3)
+    checkpoint = {"global_step": 1, "loops": {"fit_loop": {}}}
+    with pytest.raises(RuntimeError, match="go on with the version that began the training"):
+        Resumable().on_save_checkpoint(trainer, None, checkpoint)
 
 
 POINTS = [
