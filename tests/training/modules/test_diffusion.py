@@ -93,7 +93,13 @@ def test_the_same_weights_always_have_the_same_validation_loss(fit, losses):
 def test_validation_keeps_every_label_and_uses_no_dropout(fit, new_losses):
     def val(*overrides):
         losses = new_losses()
-        fit("module.optimizer.lr=0", "+trainer.limit_val_batches=1", *overrides, callbacks=[losses])
+        fit(
+            "module.optimizer.lr=0",
+            "trainer.max_steps=2",
+            "+trainer.limit_val_batches=1",
+            *overrides,
+            callbacks=[losses],
+        )
         return losses.val[0]
 
     reference = val("label_dropout=0")

@@ -5,7 +5,9 @@ import signal
 import pytest
 
 
-@pytest.mark.parametrize("name", ["SIGTERM", "SIGUSR1", "SIGINT"])
+@pytest.mark.parametrize(
+    "name", ["SIGINT", *(pytest.param(name, marks=pytest.mark.slow) for name in ("SIGTERM", "SIGUSR1"))]
+)
 def test_a_training_that_is_told_to_stop_says_how_to_continue(name, server, short, only_run, saved_step, tmp_path):
     stopped = server(tmp_path, *short, signal=getattr(signal, name), at=["step", 4])
     assert stopped.status == 143
