@@ -85,4 +85,6 @@ def _check_torchrun() -> None:
     if HydraConfig.get().mode == RunMode.MULTIRUN:
         raise ValueError("torchrun can't run a sweep: leave it out, strategy=ddp starts the processes of each job")
     if not any(override.startswith("hydra.run.dir=") for override in HydraConfig.get().overrides.hydra):
-        raise ValueError("torchrun needs a folder that all processes know: add hydra.run.dir=FOLDER")
+        raise ValueError(
+            "torchrun needs a folder that all processes know: add hydra.run.dir=FOLDER, or leave torchrun out"
+        )
