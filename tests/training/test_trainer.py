@@ -84,6 +84,7 @@ def test_a_strategy_that_cannot_work_here_says_so_on_one_line(strategy, message,
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_the_sharded_callbacks_leave_the_same_checkpoints(call, sharded, tmp_path):
     assert call("train", *sharded, "hydra.run.dir=here").status == 0
     assert {path.name for path in (tmp_path / "here" / "checkpoints").iterdir()} == {"last.ckpt", "best.ckpt"}

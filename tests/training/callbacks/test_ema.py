@@ -56,7 +56,7 @@ def test_the_decay_warms_up(n, rate):
     torch.testing.assert_close(average, torch.full((3,), rate))
 
 
-@pytest.mark.parametrize("decay", [0.0, 0.25, 0.999])
+@pytest.mark.parametrize("decay", [0.25, 0.999])
 def test_the_average_follows_the_formula(decay, fit):
     weights = Weights()
     _, module = fit(callbacks=[weights, EMA(decay)])
