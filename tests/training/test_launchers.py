@@ -1,9 +1,13 @@
 """How the other processes of a job are started. The fast tests look at the command; the slow ones run it."""
 
+import csv
 import os
+import subprocess
 import sys
 import types
+from pathlib import Path
 
+import numpy as np
 import pytest
 import pytorch_lightning
 from hydra.core.hydra_config import HydraConfig
