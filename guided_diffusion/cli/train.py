@@ -36,9 +36,9 @@ from guided_diffusion.training.resume.checkpoint_io import AtomicCheckpointIO
 from guided_diffusion.training.resume.find_run import (
     FINISHED,
     Start,
-    clear_shared_start,
-    exclusive_folder,
+    clear_inherited_start,
     find_start,
+    folder_lock,
     mark_finished,
 )
 from guided_diffusion.training.resume.loop_state import ResumableFitLoop
@@ -96,7 +96,7 @@ def train(config: DictConfig, search: Sequence[Path] = (), sweep: Path | None = 
             with reuse_training(wanted, start, sweep, runs) as start:
                 _run(config, start)
     finally:
-        clear_shared_start()
+        clear_inherited_start()
     return start.folder
 
 
@@ -105,7 +105,7 @@ def _run(config: DictConfig, start: Start) -> None:
     config.output_dir, config.resume = str(start.folder), None
     plain = _plain(config)
     module, data, trainer = assemble(config, plain)
-    with exclusive_folder(start.folder):
+    with folder_lock(start.folder):
         if trainer.is_global_zero:
             _describe(start, plain, trainer.strategy.root_device.type)
         _prepare(trainer.loggers, start)
@@ -157,13 +157,13 @@ def _check_samples(plain: dict[str, Any], recipe: Recipe, module: NoisyTraining)
 
 
 def _describe(start: Start, plain: dict[str, Any], device: str) -> None:
-    if start.taken or not start.checkpoint:
+    if start.reused or not start.checkpoint:
         for of_an_earlier_run in (FINISHED, WEIGHTS_FROM):
             (start.folder / of_an_earlier_run).unlink(missing_ok=True)
         OmegaConf.save(OmegaConf.create(plain), start.folder / "config.yaml")
         (start.folder / "command.txt").write_text(command() + "\n")
         write_record(start.folder, plain["seed"], device)
-    if start.taken:
+    if start.reused:
         (start.folder / WEIGHTS_FROM).write_text(f"{start.checkpoint}\n")
 
 
@@ -171,7 +171,7 @@ def _prepare(loggers: Sequence[Logger], start: Start) -> None:
     """Of an earlier run in this folder, what was logged up to the checkpoint stays."""
     for logger in loggers:
         if isinstance(logger, CSVLogger):
-            logger.keep(start.rows)
+            logger.keep(start.metrics_rows)
 
 
 def _fit(trainer: Trainer, module: NoisyTraining, data: LabelledDataModule, start: Start) -> None:

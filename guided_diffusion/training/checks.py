@@ -1,4 +1,4 @@
-"""Checks of trainer and optimizer settings before anything is written."""
+"""Checks of the trainer's and the optimizer's settings before anything is written."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pytorch_lightning import LightningModule
 
 
 def check_trainer(node: dict[str, Any]) -> None:
-    """Raise ``ValueError`` for what Lightning takes and then does nothing, never ends, or fails at later."""
+    """Raise ``ValueError`` for settings that Lightning accepts and then ignores, never finishes or fails with."""
     if not node["max_steps"] >= 1:
         raise ValueError(f"trainer.max_steps must be at least 1, got {node['max_steps']}")
     for name in ("accumulate_grad_batches", "log_every_n_steps", "val_check_interval"):
@@ -20,7 +20,7 @@ def check_trainer(node: dict[str, Any]) -> None:
 
 
 def check_optimization(module: LightningModule) -> None:
-    """Raise ``ValueError`` where the optimizer or its schedule can't be made for the module, or would learn nothing."""
+    """Raise ``ValueError`` if the optimizer or its schedule can't be built, or the learning rate is unusable."""
     try:
         optimizer = cast(Any, module.configure_optimizers())["optimizer"]
     except (ValueError, TypeError) as error:

@@ -1,4 +1,12 @@
-"""How the other processes of a job are started, and how they end with it."""
+"""Starting and ending the other processes of a job, with launchers derived from Lightning's private ones.
+
+Lightning starts the other processes with the command that started the first one. In a sweep that command is the whole
+sweep, and in a worker of joblib or submitit it is the worker. The launchers here use the command of the one job, made
+from Hydra's record of it, and clear away what a job leaves behind (port, process group) before the next one.
+
+Lightning has no public way to choose that command, so this file, and no other, derives from its private launchers. It
+is imported only where a job has several processes.
+"""
 
 from __future__ import annotations
 
@@ -13,31 +21,34 @@ from typing import Any
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from pytorch_lightning import Trainer
-from pytorch_lightning.strategies.launchers import _MultiProcessingLauncher, _SubprocessScriptLauncher
-from pytorch_lightning.strategies.launchers.launcher import _Launcher
 from torch import distributed
 
+from guided_diffusion.training.lightning_internals import lightning_internals
+
+ONE_PROCESS = "use one process: trainer.devices=1 strategy=auto"
+"""What works without Lightning's launchers."""
+
+with lightning_internals(ONE_PROCESS):
+    from pytorch_lightning.strategies.launchers import _MultiProcessingLauncher, _SubprocessScriptLauncher
+
 PROGRAMS = ("train", "evaluate")
-"""Those that may have several processes, as Hydra calls their jobs."""
+"""The Hydra job names of the programs that may have several processes."""
 
+JOB_VARIABLES = ("MASTER_ADDR", "MASTER_PORT", "NODE_RANK", "LOCAL_RANK", "WORLD_SIZE")
+"""The variables that Lightning sets for a job. Left behind, they make the next job believe that it is in a cluster."""
 
-ENVIRONMENT = ("MASTER_ADDR", "MASTER_PORT", "NODE_RANK", "LOCAL_RANK", "WORLD_SIZE")
-"""What Lightning sets for a job: the next one would take it for the work of a cluster."""
-
-
-NOT_FOR_CHILDREN = ("hydra.mode", "hydra.sweep", "hydra.launcher", "hydra/launcher", "hydra.run", "hydra.job.name")
-"""Beginnings of Hydra's own overrides that are for the sweep, or that a job is given anew. ``hydra.sweeper`` is one."""
-
+SWEEP_OVERRIDES = ("hydra.mode", "hydra.sweep", "hydra.launcher", "hydra/launcher", "hydra.run", "hydra.job.name")
+"""The beginnings of Hydra's overrides that do not belong in a child's command; ``hydra.sweeper`` is one as well."""
 
 SECONDS_TO_END = 60
-"""For a process whose work is done."""
+"""The time that a child has to end once its work is done."""
 
 
 class JobLauncher(_SubprocessScriptLauncher):
-    """Starts the other processes of this job, of a sweep as of a single run, and ends them with it."""
+    """A launcher that starts the other processes with the command of this job, and ends them with it."""
 
     def launch(self, function: Callable, *args: Any, trainer: Trainer | None = None, **kwargs: Any) -> Any:
-        with _environment_of_a_job(), self._children():
+        with job_environment(), self._children():
             result = super().launch(function, *args, trainer=trainer, **kwargs)
             if distributed.is_initialized():
                 distributed.barrier()
@@ -45,17 +56,21 @@ class JobLauncher(_SubprocessScriptLauncher):
 
     @contextmanager
     def _children(self) -> Iterator[None]:
+        """End the child processes when the block ends, in whatever way."""
         try:
             yield
         except BaseException as error:
             if isinstance(error, KeyboardInterrupt):
                 self.kill(signal.SIGTERM)
-            self._end(SECONDS_TO_END / 4)  # what made this process fail may be an error that a child is about to tell
+            self._end(SECONDS_TO_END / 4)  # a child may be about to print the error that made this process fail
             raise
         self._end(SECONDS_TO_END)
 
     def _end(self, seconds: float) -> None:
-        """What doesn't end in time is killed; Lightning's observer, which would kill this process too, sees none."""
+        """Wait for the children, and kill those that take longer.
+
+        They leave ``self.procs`` first, so that Lightning's observer of it does not kill this process as well.
+        """
         children = self.procs[:]
         self.procs.clear()
         if distributed.is_initialized():
@@ -85,10 +100,10 @@ class JobLauncher(_SubprocessScriptLauncher):
 
 
 class SpawnLauncher(_MultiProcessingLauncher):
-    """Lightning's, which leaves the port of the job to the next one."""
+    """A launcher that spawns the other processes, ends them on Ctrl-C, and frees the port of the job at its end."""
 
     def launch(self, function: Callable, *args: Any, trainer: Trainer | None = None, **kwargs: Any) -> Any:
-        with _environment_of_a_job():
+        with job_environment():
             try:
                 return super().launch(function, *args, trainer=trainer, **kwargs)
             except KeyboardInterrupt:
@@ -96,58 +111,55 @@ class SpawnLauncher(_MultiProcessingLauncher):
                 raise
 
     def _end(self) -> None:
-        """The other processes save, if they train; what doesn't end in time is killed."""
+        """Let the other processes save their checkpoint, and kill those that take too long."""
         self.kill(signal.SIGTERM)
         for child in self.procs:
             child.join(SECONDS_TO_END / 4)
             child.kill()
 
 
-def _job_launcher(trainer: Trainer, launcher: _SubprocessScriptLauncher) -> JobLauncher:
-    return JobLauncher(launcher.cluster_environment, launcher.num_processes, launcher.num_nodes)
+def replace_launcher(trainer: Trainer) -> None:
+    """Give the trainer the launcher of this file that corresponds to Lightning's own, if there is one.
 
-
-def _spawn_launcher(trainer: Trainer, launcher: _MultiProcessingLauncher) -> SpawnLauncher:
-    if HydraConfig.initialized() and HydraConfig.get().runtime.choices.get("hydra/launcher") == "joblib":
-        raise ValueError("a process of joblib can't spawn others: add strategy=ddp")
-    return SpawnLauncher(trainer.strategy, start_method=launcher._start_method)  # type: ignore[arg-type]
-
-
-LAUNCHERS: dict[type, Callable[[Trainer, Any], _Launcher]] = {
-    _SubprocessScriptLauncher: _job_launcher,
-    _MultiProcessingLauncher: _spawn_launcher,
-}
-"""Ours for each of Lightning's."""
+    Raises:
+        ValueError: If the strategy spawns processes inside a worker of joblib, which cannot.
+        RuntimeError: If this version of Lightning has other launchers.
+    """
+    launcher: Any = trainer.strategy.launcher
+    with lightning_internals(ONE_PROCESS):
+        for method in ("_call_children_scripts", "_check_can_spawn_children", "kill"):
+            getattr(_SubprocessScriptLauncher, method)  # a method that is overridden must exist
+        if type(launcher) is _SubprocessScriptLauncher:
+            own = JobLauncher(launcher.cluster_environment, launcher.num_processes, launcher.num_nodes)
+            trainer.strategy._launcher = own
+        elif type(launcher) is _MultiProcessingLauncher:
+            if HydraConfig.initialized() and HydraConfig.get().runtime.choices.get("hydra/launcher") == "joblib":
+                raise ValueError("a process of joblib can't spawn others: add strategy=ddp")
+            strategy: Any = trainer.strategy
+            strategy._launcher = SpawnLauncher(strategy, start_method=launcher._start_method)
 
 
 def command_of_job() -> list[str]:
-    """What starts this job alone, in its own folder: the module, Hydra's sources and the overrides of the job."""
+    """Return the command that starts this job alone in its own folder: module, config and overrides."""
     hydra = HydraConfig.get()
     sources = {source.provider: source.path for source in hydra.runtime.config_sources}
-    extra = ["--config-dir", sources["command-line"]] if "command-line" in sources else []
-    own = [text for text in hydra.overrides.hydra if not _key(text).startswith(NOT_FOR_CHILDREN)]
+    config_dir = ["--config-dir", sources["command-line"]] if "command-line" in sources else []
+    parser = OverridesParser.create()
+    keys = {text: parser.parse_override(text).key_or_group for text in hydra.overrides.hydra}
+    folder = hydra.runtime.output_dir.replace("'", "\\'")
     return [
         *(sys.executable, "-m", f"guided_diffusion.{hydra.job.name}"),
-        *("--config-path", sources["main"], "--config-name", str(hydra.job.config_name), *extra),
+        *("--config-path", sources["main"], "--config-name", str(hydra.job.config_name), *config_dir),
         *hydra.overrides.task,
-        *own,
-        f"hydra.run.dir={_quoted(hydra.runtime.output_dir)}",
+        *(text for text, key in keys.items() if not key.startswith(SWEEP_OVERRIDES)),
+        f"hydra.run.dir='{folder}'",
     ]
 
 
-def _key(override: str) -> str:
-    return OverridesParser.create().parse_override(override).key_or_group
-
-
-def _quoted(value: str) -> str:
-    """As Hydra's grammar has it."""
-    escaped = value.replace("'", "\\'")
-    return f"'{escaped}'"
-
-
 @contextmanager
-def _environment_of_a_job() -> Iterator[None]:
-    before = {name: os.environ.get(name) for name in ENVIRONMENT}
+def job_environment() -> Iterator[None]:
+    """Restore, after the block, the variables that Lightning sets for a job."""
+    before = {name: os.environ.get(name) for name in JOB_VARIABLES}
     try:
         yield
     finally:

@@ -1,9 +1,4 @@
-"""Several processes: strategies that Lightning makes no object of by name, and what must be right before they start.
-
-Lightning starts the other processes of a job by the command that started the first one. In a sweep that command is
-the sweep, in a worker of joblib or submitit it is the worker. Here it is made from Hydra's record of the job, and
-what a job leaves behind (its port, its process group) is cleared away before the next.
-"""
+"""Lightning's trainer for a config: strategies for several processes, and the checks that they need beforehand."""
 
 from __future__ import annotations
 
@@ -21,29 +16,28 @@ from pytorch_lightning.strategies import DeepSpeedStrategy, FSDPStrategy, Strate
 from guided_diffusion.networks.layers import ResidualBlock
 from guided_diffusion.training.callbacks import LastCheckpoint
 from guided_diffusion.training.callbacks.base import SamplingCallback
-from guided_diffusion.training.launchers import LAUNCHERS
 from guided_diffusion.utils.instantiate import build
 
-SHARDED: dict[type, tuple[type, ...]] = {
+NEED_WHOLE_WEIGHTS: dict[type, tuple[type, ...]] = {
     FSDPStrategy: (WeightAveraging, SamplingCallback),
     DeepSpeedStrategy: (WeightAveraging, SamplingCallback, LastCheckpoint),  # its checkpoints are folders
 }
-"""Strategies that divide the weights among processes, and the callbacks that need them whole, or in one file."""
+"""The strategies that shard the weights, and the callbacks that need the weights whole or in one file."""
 
 
 def fsdp() -> FSDPStrategy:
-    """Fully sharded data parallel: each residual block is put together when it is needed, checkpoints are whole."""
+    """Return fully sharded data parallel, which gathers one residual block at a time and saves whole checkpoints."""
     return FSDPStrategy(auto_wrap_policy={ResidualBlock}, state_dict_type="full")
 
 
 def deepspeed(stage: int = 2) -> DeepSpeedStrategy:
-    """DeepSpeed's ZeRO.
+    """Return DeepSpeed's ZeRO.
 
     Args:
-        stage: 1 divides the state of the optimizer among processes, 2 the gradients as well, 3 the weights as well.
+        stage: What is sharded: 1 the optimizer's state, 2 the gradients as well, 3 the weights as well.
 
     Raises:
-        ValueError: if DeepSpeed is not installed.
+        ValueError: If DeepSpeed is not installed.
     """
     if importlib.util.find_spec("deepspeed") is None:
         raise ValueError('DeepSpeed is not installed: pip install "guided-diffusion-lightning[deepspeed]"')
@@ -51,43 +45,46 @@ def deepspeed(stage: int = 2) -> DeepSpeedStrategy:
 
 
 def build_trainer(node: DictConfig, callbacks: Sequence[Callback]) -> Trainer:
-    """The trainer of a config, without loggers, which can be one of several processes and one of several jobs.
+    """Build the trainer of a config, without loggers. Its processes belong to one job, also in a sweep.
 
     Raises:
-        ValueError: for a strategy that can't work here.
+        ValueError: If the strategy can't work here or with these callbacks.
+        RuntimeError: If several processes are wanted and this version of Lightning has other launchers.
     """
     _check_torchrun()
     trainer: Trainer = build(node, callbacks=list(callbacks), logger=False)
     check_strategy(trainer.strategy, callbacks, trainer.gradient_clip_val)
-    launcher = trainer.strategy.launcher
-    trainer.strategy._launcher = LAUNCHERS.get(type(launcher), lambda trainer, launcher: launcher)(trainer, launcher)
+    if trainer.strategy.launcher is not None:
+        from guided_diffusion.training.launchers import replace_launcher
+
+        replace_launcher(trainer)
     return trainer
 
 
 def check_strategy(strategy: Strategy, callbacks: Sequence[Callback], gradient_clip_val: float | None) -> None:
-    """Raise ``ValueError`` for callbacks or clipping that Lightning's sharded strategies would fail on, or hang in."""
-    name, whole = type(strategy).__name__, SHARDED.get(type(strategy), ())
-    refused = ", ".join(type(callback).__name__ for callback in callbacks if isinstance(callback, whole))
+    """Raise ``ValueError`` for callbacks or clipping with which a sharded strategy would fail or hang."""
+    name, unsuited = type(strategy).__name__, NEED_WHOLE_WEIGHTS.get(type(strategy), ())
+    refused = ", ".join(type(callback).__name__ for callback in callbacks if isinstance(callback, unsuited))
     if refused:
-        raise ValueError(
-            f"{name} divides the weights among processes, which {refused} can't follow: add callbacks=sharded"
-        )
-    if isinstance(strategy, FSDPStrategy) and gradient_clip_val:
-        raise ValueError(f"{name} clips no gradients by norm: add trainer.gradient_clip_val=null")
+        raise ValueError(f"{name} shards the weights, and {refused} need them whole: add callbacks=sharded")
+    if type(strategy) is FSDPStrategy and gradient_clip_val:
+        raise ValueError(f"{name} can't clip gradients by norm: add trainer.gradient_clip_val=null")
 
 
 def check_not_sharded(strategy: Strategy) -> None:
-    """Raise ``ValueError`` for a strategy that divides the weights: there is nothing to gain from it in sampling."""
-    name = type(strategy).__name__
-    if type(strategy) in SHARDED:
-        raise ValueError(f"{name} divides the weights among processes, and samples need them whole: add strategy=ddp")
+    """Raise ``ValueError`` for a strategy that shards the weights, which sampling needs whole."""
+    if type(strategy) in NEED_WHOLE_WEIGHTS:
+        name = type(strategy).__name__
+        raise ValueError(f"{name} shards the weights, and sampling needs them whole: add strategy=ddp")
 
 
 def _check_torchrun() -> None:
-    """Under torchrun every process finds a folder of its own, unless it is told."""
+    """Raise ``ValueError`` where the processes that torchrun has started would not agree on a folder."""
     if "TORCHELASTIC_RUN_ID" not in os.environ or not HydraConfig.initialized():
         return
     if HydraConfig.get().mode == RunMode.MULTIRUN:
         raise ValueError("torchrun can't run a sweep: leave it out, strategy=ddp starts the processes of each job")
     if not any(override.startswith("hydra.run.dir=") for override in HydraConfig.get().overrides.hydra):
-        raise ValueError("under torchrun all processes must know the folder: add hydra.run.dir=FOLDER, or leave it out")
+        raise ValueError(
+            "torchrun needs a folder that all processes know: add hydra.run.dir=FOLDER, or leave torchrun out"
+        )

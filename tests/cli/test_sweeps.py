@@ -1,35 +1,14 @@
 """Jobs of a sweep that differ only in what changes nothing of the weights train once."""
 
 import csv
-import shutil
-import threading
 from pathlib import Path
 
 import pytest
 import torch
 from omegaconf import OmegaConf
 
-from guided_diffusion.cli.config import CONFIG_PATH
-from guided_diffusion.training.resume.find_run import FINISHED, Start
-from guided_diffusion.training.resume.fingerprint import (
-    DECIDING,
-    OBSERVING,
-    WATCHING,
-    flat,
-    training_fingerprint,
-    within,
-)
-from guided_diffusion.training.resume.sweep_reuse import WEIGHTS_FROM, find_trained_checkpoint, reuse_training
-
-GROUPS = {
-    "callbacks": ("default", "minimal", "classifier", "patterns", "patterns_classifier", "sharded"),
-    "strategy": ("auto", "ddp", "ddp_spawn", "fsdp", "deepspeed"),
-    "logger": ("csv", "tensorboard", "wandb"),
-    "guidance": ("cfg", "classifier", "cfg_classifier", "interval"),
-    "judge": ("cnn", "lenet", "both"),
-}
-"""Options that bring keys of their own."""
-EXPERIMENTS = sorted(path.stem for path in Path(CONFIG_PATH, "experiment").glob("*.yaml"))
+from guided_diffusion.training.resume.find_run import FINISHED
+from guided_diffusion.training.resume.sweep_reuse import WEIGHTS_FROM
 
 
 @pytest.fixture
@@ -42,13 +21,6 @@ def unscaled(tiny):
 def minimal(tiny):
     """The tiny training without what samples."""
     return [*(override for override in tiny if not override.startswith("callbacks.")), "callbacks=minimal"]
-
-
-@pytest.fixture
-def uninterrupted(run_dir, tmp_path):
-    """The config of a run, and a copy of it as the first job of a sweep."""
-    shutil.copytree(run_dir, tmp_path / "swept" / "0")
-    return plain(OmegaConf.load(run_dir / "config.yaml")), tmp_path / "swept"
 
 
 def plain(config):
@@ -67,58 +39,6 @@ def same(one, other):
 def rows(path):
     with path.open() as file:
         return list(csv.DictReader(file))
-
-
-# Every key
-
-
-def test_the_options_above_are_all_there_are():
-    for group, options in GROUPS.items():
-        assert set(options) == {path.stem for path in Path(CONFIG_PATH, group).glob("*.yaml")}
-
-
-@pytest.mark.parametrize(
-    "overrides",
-    [[f"+experiment={name}"] for name in EXPERIMENTS]
-    + [[f"{group}={option}"] for group, options in GROUPS.items() for option in options],
-    ids=" ".join,
-)
-def test_every_key_either_may_decide_the_weights_or_does_not(overrides, compose):
-    keys = flat(plain(compose(*overrides, "classifier=a.ckpt")))
-    assert [key for key in keys if not within(key, (*DECIDING, *OBSERVING, *WATCHING))] == []
-
-
-@pytest.mark.parametrize(
-    ("override", "shared"),
-    [
-        ("guidance.scale=7", True),
-        ("guidance=classifier", True),
-        ("sampler=heun", True),
-        ("scales=[1]", True),
-        ("threshold=dynamic", True),
-        ("judge.steps=9", True),
-        ("logger=wandb", True),
-        ("callbacks.accuracy.num_samples=7", True),
-        ("callbacks=minimal", True),
-        ("callbacks.last.every_n_steps=7", True),
-        ("output_dir=elsewhere", True),
-        ("trainer.val_check_interval=7", False),  # its validations are part of what a job leaves
-        ("seed=1", False),
-        ("label_dropout=0.3", False),
-        ("callbacks.ema.decay=0.9", False),
-        ("trainer.max_steps=7", False),
-        ("trainer.precision=64-true", False),
-        ("schedule=linear_beta", False),
-        ("weighting=min_snr", False),
-        ("data.batch_size=7", False),
-        ("module.optimizer.lr=1", False),
-        ("+callbacks.stop._target_=pytorch_lightning.callbacks.EarlyStopping", False),  # unknown, so it may
-    ],
-)
-def test_what_decides_the_weights_is_in_the_fingerprint(override, shared, compose):
-    one = compose("classifier=a.ckpt", "trainer.precision=32-true")
-    other = compose("classifier=a.ckpt", "trainer.precision=32-true", override)
-    assert (training_fingerprint(plain(one)) == training_fingerprint(plain(other))) is shared
 
 
 # A sweep
@@ -187,37 +107,6 @@ def test_one_run_alone_shares_with_none(call, minimal, tmp_path):
     assert not list(tmp_path.rglob(WEIGHTS_FROM))
 
 
-def test_of_two_jobs_that_start_together_one_waits_and_takes_what_the_other_has_trained(run_dir, tmp_path, capsys):
-    config = plain(OmegaConf.load(run_dir / "config.yaml"))
-    taken = []
-
-    def second():
-        with reuse_training({**config, "scales": [4.0]}, Start(tmp_path / "1"), tmp_path, []) as start:
-            taken.append(start)
-
-    with reuse_training(config, Start(tmp_path / "0"), tmp_path, []) as start:
-        assert not start.taken
-        job = threading.Thread(target=second)
-        job.start()
-        printed = ""
-        while "waiting: another job of this sweep does the same training\n" not in printed:
-            printed += capsys.readouterr().out
-        assert taken == []
-        shutil.copytree(run_dir, tmp_path / "0")
-    job.join()
-    assert taken == [Start(tmp_path / "1", tmp_path / "0" / "checkpoints" / "last.ckpt", taken=True)]
-
-
-def test_jobs_that_have_nothing_to_train_sample_at_the_same_time(uninterrupted, tmp_path):
-    config, sweep = uninterrupted
-    with (
-        reuse_training(config, Start(tmp_path / "1"), sweep, []) as one,
-        reuse_training(config, Start(tmp_path / "2"), sweep, []) as other,
-    ):
-        assert one.taken
-        assert other.taken
-
-
 def test_what_an_earlier_run_has_left_in_a_folder_is_not_taken_for_what_is_trained_now(call, minimal, tmp_path):
     sweep = ["train", *minimal, "hydra.sweep.dir=swept", "-m", "guidance.scale=0,3"]
     assert call(*sweep).status == 0
@@ -228,24 +117,6 @@ def test_what_an_earlier_run_has_left_in_a_folder_is_not_taken_for_what_is_train
     assert not same(weights(tmp_path / "swept" / "0"), before)
     assert same(weights(tmp_path / "swept" / "1"), weights(tmp_path / "swept" / "0"))
     assert call(*sweep, "seed=1").out.count("nothing to train: ") == 1  # again, as its code may be another now
-
-
-def test_a_checkpoint_of_another_training_or_a_damaged_one_is_not_taken(uninterrupted):
-    config, sweep = uninterrupted
-    assert find_trained_checkpoint(config, [sweep / "0"]) == sweep / "0" / "checkpoints" / "last.ckpt"
-    assert find_trained_checkpoint({**config, "seed": 5}, [sweep / "0"]) is None
-    OmegaConf.save({**config, "seed": 5}, sweep / "0" / "config.yaml")  # killed before its first checkpoint
-    assert find_trained_checkpoint({**config, "seed": 5}, [sweep / "0"]) is None
-    OmegaConf.save(config, sweep / "0" / "config.yaml")
-    (sweep / "0" / "checkpoints" / "last.ckpt").write_bytes(b"half")
-    assert find_trained_checkpoint(config, [sweep / "0"]) is None
-
-
-def test_jobs_that_leave_no_last_checkpoint_share_nothing(uninterrupted, tmp_path):
-    config, sweep = uninterrupted
-    without = {**config, "callbacks": {"ema": config["callbacks"]["ema"]}}
-    with reuse_training(without, Start(tmp_path / "1"), sweep, []) as start:
-        assert not start.taken
 
 
 @pytest.mark.parametrize("scale", ["abc", "null"])

@@ -1,4 +1,4 @@
-"""Lightning callbacks. All are optional: without them the weights are the same."""
+"""The Lightning callbacks of a training. All are optional, and without them the trained weights are the same."""
 
 from guided_diffusion.training.callbacks.accuracy_by_noise import AccuracyByNoise
 from guided_diffusion.training.callbacks.accuracy_by_scale import AccuracyByScale

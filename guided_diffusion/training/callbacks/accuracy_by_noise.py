@@ -1,4 +1,4 @@
-"""The accuracy of a time-aware classifier, across noise levels."""
+"""A table of how accurate a classifier of noisy images is at each noise level."""
 
 from __future__ import annotations
 
@@ -16,25 +16,24 @@ from guided_diffusion.utils.files import atomic_write
 
 log = logging.getLogger(__name__)
 
-
 COLUMNS = ("t_from", "t_to", "log_snr_from", "log_snr_to", "accuracy", "calibration_error")
 
 
 class AccuracyByNoise(Callback):
-    """Writes ``accuracy_by_noise.csv`` from the last validation: accuracy and calibration for each tenth of time.
+    """A callback that writes ``accuracy_by_noise.csv``: accuracy and calibration error for each tenth of time.
 
     Args:
-        output_dir: of the run.
+        output_dir: The folder of the run.
     """
 
     def __init__(self, output_dir: str) -> None:
         self.path = Path(output_dir) / "accuracy_by_noise.csv"
         self._measured: dict[str, float] = {}
-        """In the last validation, which may lie before an interruption."""
+        """The metrics of the last validation, which may have been before an interruption."""
 
     def setup(self, trainer: Trainer, pl_module: Any, stage: str) -> None:
         if pl_module.kind != "classifier":
-            raise ValueError("callbacks=classifier is for module=classifier: it shows what a classifier knows")
+            raise ValueError("callbacks=classifier is for module=classifier: a diffusion model needs other callbacks")
 
     def on_validation_end(self, trainer: Trainer, pl_module: Any) -> None:
         self._measured = {key: value.item() for key, value in trainer.callback_metrics.items()}
@@ -47,7 +46,7 @@ class AccuracyByNoise(Callback):
 
     def on_train_end(self, trainer: Trainer, pl_module: Any) -> None:
         if "val/accuracy" not in self._measured:
-            log.warning("no %s: there was no validation (trainer.val_check_interval)", self.path.name)
+            log.warning("no %s: there was no validation; lower trainer.val_check_interval", self.path.name)
         elif trainer.is_global_zero:
             self._write(pl_module)
 
@@ -63,7 +62,6 @@ class AccuracyByNoise(Callback):
 
     def _row(self, module: ClassifierModule, band: int) -> list[float]:
         times = torch.tensor([band, band + 1], dtype=torch.float64) / NUM_BANDS
-        logged = [
-            self._measured[f"val/{name}_{band_name(band, NUM_BANDS)}"] for name in ("accuracy", "calibration_error")
-        ]
+        name = band_name(band, NUM_BANDS)
+        logged = self._measured[f"val/accuracy_{name}"], self._measured[f"val/calibration_error_{name}"]
         return [*times.tolist(), *module.schedule.log_snr(times).tolist(), *logged]

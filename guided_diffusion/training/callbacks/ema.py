@@ -1,4 +1,4 @@
-"""The exponential moving average of the weights."""
+"""The exponential moving average (EMA) of the weights."""
 
 from __future__ import annotations
 
@@ -14,13 +14,14 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class WarmedUpDecay:
-    """``average <- d average + (1 - d) weights`` with ``d = min(decay, (1 + n) / (10 + n))`` at update n.
+    """The update ``average <- d average + (1 - d) weights`` with ``d = min(decay, (1 + n) / (10 + n))`` at step n.
 
-    The warm-up makes the average useful in short runs as well, in which a constant 0.999 would still
-    remember the initial weights.
+    With this warm-up the average is useful in short runs too; with a constant 0.999 the initial weights would
+    still dominate it.
     """
 
     decay: float
+    """The decay after the warm-up."""
 
     @torch.no_grad()
     def __call__(self, average: Sequence[Tensor], weights: Sequence[Tensor], num_averaged: Tensor | int) -> None:
@@ -30,16 +31,16 @@ class WarmedUpDecay:
 
 
 class EMA(WeightAveraging):
-    """Lightning's ``WeightAveraging`` with an exponential average that warms up and can be sent to other processes.
+    """A callback that averages the weights: Lightning's ``WeightAveraging`` with a warm-up, and picklable.
 
-    Validation and checkpoints use the average; a checkpoint holds the raw weights as well, and training
-    goes on with those.
+    Validation and checkpoints use the average. A checkpoint holds the raw weights as well, and training
+    continues with those.
 
     Args:
-        decay: of the average, in [0, 1); 0 is no average.
+        decay: The decay of the average, in [0, 1); with 0 the average is the latest weights.
 
     Raises:
-        ValueError: for another ``decay``.
+        ValueError: If ``decay`` is not in [0, 1).
     """
 
     def __init__(self, decay: float = 0.999) -> None:
@@ -57,14 +58,14 @@ class EMA(WeightAveraging):
         self._validating = False
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
-        """Validation that is cut off leaves the average in the module; a checkpoint may be saved after this."""
+        """Put the raw weights back if validation was cut off, as a checkpoint may be saved after this."""
         if self._validating:
             self._swap_models(pl_module)
             self._validating = False
 
     @contextmanager
     def averaged(self, module: LightningModule) -> Iterator[None]:
-        """The module with the averaged weights, and afterwards with its own."""
+        """Give the module the averaged weights in the block, and its own again after it."""
         self._swap_models(module)
         try:
             yield
@@ -74,7 +75,7 @@ class EMA(WeightAveraging):
 
 @contextmanager
 def evaluation_weights(trainer: Trainer, module: LightningModule) -> Iterator[None]:
-    """The weights that a model is judged with: the average where there is one."""
+    """Give the module, in the block, the weights that are evaluated: the average if an ``EMA`` callback keeps one."""
     averages = [callback for callback in trainer.callbacks if isinstance(callback, EMA)]  # type: ignore[attr-defined]
     with averages[0].averaged(module) if averages else nullcontext():
         yield

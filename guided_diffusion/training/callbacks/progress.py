@@ -1,4 +1,4 @@
-"""One progress bar for the whole training, in steps."""
+"""The progress bar of a training, which counts steps instead of epochs."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from guided_diffusion.utils.validation import check_positive
 
 
 class StepProgress(ProgressBar):
-    """Steps done and to do, with what is logged for the progress bar: the loss and images per second.
+    """One progress bar for the whole training, with the loss and the images per second.
 
-    Lightning's own bars start anew with each epoch, which says little where an epoch takes a second.
+    Lightning's own bars start again with each epoch, which says little if an epoch takes a second.
 
     Args:
-        every_n_steps: steps between two refreshes.
+        every_n_steps: The number of steps between two refreshes.
 
     Raises:
-        ValueError: unless ``every_n_steps`` is at least 1.
+        ValueError: If ``every_n_steps`` is below 1.
     """
 
     def __init__(self, every_n_steps: int = 10) -> None:
@@ -63,7 +63,7 @@ class StepProgress(ProgressBar):
         self._bar.close()
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
-        """What is said of it begins a line of its own."""
+        """Close the bar, so that the error message begins on a line of its own."""
         if self._bar is not None:
             self._bar.close()
 

@@ -1,4 +1,4 @@
-"""Images per second."""
+"""The training speed in images per second."""
 
 from __future__ import annotations
 
@@ -12,13 +12,16 @@ from guided_diffusion.utils.validation import check_positive
 
 
 class ImagesPerSecond(Callback):
-    """Logs ``train/images_per_second`` over all devices: of the steps themselves, without loading and validation.
+    """A callback that logs ``train/images_per_second`` of all devices together.
+
+    Only the steps count, not loading or validation. Lightning's ``ThroughputMonitor`` measures loading as well, logs
+    under fixed names of its own that the progress bar can't show, and warns about FLOPs that it misses.
 
     Args:
-        every_n_steps: over how many steps it is averaged.
+        every_n_steps: The number of steps to average over.
 
     Raises:
-        ValueError: unless ``every_n_steps`` is at least 1.
+        ValueError: If ``every_n_steps`` is below 1.
     """
 
     def __init__(self, every_n_steps: int = 20) -> None:

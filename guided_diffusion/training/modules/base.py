@@ -1,4 +1,4 @@
-"""What the trainings on noisy samples have in common."""
+"""The base class of the LightningModules that train on noisy samples, and the names of their noise bands."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from guided_diffusion.schedules import Schedule
 from guided_diffusion.utils.rng import generator_for
 
 DROPOUT, VALIDATION = 1, 2
-"""Purposes of random numbers, so that none are used twice."""
+"""Keys that keep the random numbers of dropout and of validation apart from those of the training noise."""
 
 
-class Noisy(NamedTuple):
-    """What a noisy batch is made of."""
+class NoisyBatch(NamedTuple):
+    """Clean samples, and the noise and times with which they are perturbed."""
 
     x0: Float[Tensor, "b *shape"]
     eps: Float[Tensor, "b *shape"]
@@ -30,22 +30,22 @@ class Noisy(NamedTuple):
 
 
 class NoisyTraining(LightningModule):
-    """Optimizer, record and random numbers of a training on noisy samples, images or points.
+    """The base of a training on noisy images or points: its optimizer, checkpoint record and random numbers.
 
-    All that is random in a training step, dropout included, follows from (seed, epoch, batch, rank), so
-    neither callbacks nor an interruption can change it. Validation has the same noise and times every time.
+    Everything random in a training step, dropout included, follows from (seed, epoch, batch, rank), so
+    neither callbacks nor an interruption can change it. Every validation has the same noise and times.
 
     Args:
-        network: what is trained.
-        optimizer: ``optimizer(parameters)``.
-        lr_scheduler: ``lr_scheduler(optimizer)``, advanced at every step.
-        seed: of all random numbers.
-        channels_last: store images and weights with the channels last; faster on some hardware, slower on other.
-        compile: run the network through ``torch.compile``.
+        network: The network that is trained.
+        optimizer: The function that makes the optimizer, called as ``optimizer(parameters)``.
+        lr_scheduler: The function that makes the schedule, ``lr_scheduler(optimizer)``; it advances every step.
+        seed: The seed of all random numbers.
+        channels_last: Whether images and weights are stored with the channels last; its speed depends on the hardware.
+        compile: Whether the network runs through ``torch.compile``.
     """
 
     kind: ClassVar[str]
-    """What the checkpoint is one of."""
+    """The kind of model in the checkpoint, ``diffusion`` or ``classifier``."""
     schedule: Schedule
 
     def __init__(
@@ -62,27 +62,27 @@ class NoisyTraining(LightningModule):
         self.lr_scheduler = lr_scheduler
         self.seed = seed
         self.record: dict[str, Any] = {}
-        """What goes into the checkpoint beside the weights, so that the model can be rebuilt from it."""
+        """The part of the checkpoint, beside the weights, from which the model can be rebuilt."""
         self.memory_format = torch.channels_last if channels_last else torch.contiguous_format
         network.to(memory_format=self.memory_format)
         if compile:
             network.compile()
 
     def training_generator(self, batch_idx: int) -> torch.Generator:
-        """Of a training step; the global one, which dropout takes, is set for the step as well."""
+        """Return the generator of a training step, and seed the global one, which dropout uses, for it."""
         key = self.seed, self.current_epoch, batch_idx, self.global_rank
         torch.manual_seed(generator_for("cpu", *key, DROPOUT).initial_seed())
         return generator_for(self.device, *key)
 
     def validation_generator(self, batch_idx: int) -> torch.Generator:
-        """Of a validation step: the same in every validation."""
+        """Return the generator of a validation step, the same in every validation."""
         return generator_for(self.device, self.seed, 0, batch_idx, self.global_rank, VALIDATION)
 
-    def noisy(self, images: Float[Tensor, "b *shape"], generator: torch.Generator) -> Noisy:
-        """Times, stratified over the batch, and noise for these samples."""
-        x0 = images.contiguous(memory_format=self.memory_format)
+    def draw_noise(self, samples: Float[Tensor, "b *shape"], generator: torch.Generator) -> NoisyBatch:
+        """Draw times, stratified over the batch, and noise for these samples."""
+        x0 = samples.contiguous(memory_format=self.memory_format)
         times = stratified_times(len(x0), generator)
-        return Noisy(x0, torch.randn(x0.shape, generator=generator, device=self.device), times)
+        return NoisyBatch(x0, torch.randn(x0.shape, generator=generator, device=self.device), times)
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         optimizer = self.optimizer(self.parameters())
@@ -94,10 +94,10 @@ class NoisyTraining(LightningModule):
 
 
 def band_of(t: Float[Tensor, " b"], count: int) -> Int[Tensor, " b"]:
-    """Which of ``count`` equal parts of (0, 1] each time is in."""
+    """Return the index of the band, one of ``count`` equal parts of (0, 1], in which each time lies."""
     return (t * count).ceil().long() - 1
 
 
 def band_name(band: int, count: int) -> str:
-    """``t_0.25_0.50`` for the second of four."""
+    """Return the name of a band by its times, as ``t_0.25_0.50`` for the second of four."""
     return f"t_{band / count:.2f}_{(band + 1) / count:.2f}"

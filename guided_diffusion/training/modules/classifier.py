@@ -1,4 +1,4 @@
-"""Training a time-aware classifier."""
+"""The LightningModule that trains a classifier of noisy images."""
 
 from __future__ import annotations
 
@@ -19,21 +19,25 @@ from guided_diffusion.schedules import Schedule
 from guided_diffusion.training.modules.base import NoisyTraining, band_name
 
 NUM_BANDS = 10
+"""The number of equal parts of time in which validation measures the classifier."""
 
 
 class ClassifierModule(NoisyTraining):
-    """A classifier of noisy images, at every noise level of the schedule of the diffusion model that it is to guide.
+    """The training of a classifier of noisy images, at every noise level of the diffusion model that it guides.
 
-    Loss: cross-entropy, over times uniform in (0, 1] (Dhariwal & Nichol 2021, arXiv 2105.05233, section 4).
-    Validation logs accuracy and expected calibration error for each tenth of time.
+    The loss is the cross-entropy over times uniform in (0, 1]. Validation logs the accuracy and the expected
+    calibration error for each tenth of time.
 
     Args:
-        network: the backbone, ``network(x_t, log_snr) -> logits``, with the ``num_classes`` of its logits.
-        schedule: the noise schedule.
-        optimizer, lr_scheduler, seed, channels_last, compile: as for ``NoisyTraining``.
+        network: The backbone, ``network(x_t, log_snr) -> logits``, with an attribute ``num_classes``.
+        schedule: The noise schedule, that of the diffusion model.
+        optimizer, lr_scheduler, seed, channels_last, compile: As for ``NoisyTraining``.
 
     Raises:
-        ValueError: if the network does not tell its ``num_classes``.
+        ValueError: If the network has no ``num_classes``.
+
+    References:
+        Dhariwal & Nichol 2021, "Diffusion Models Beat GANs on Image Synthesis", arXiv 2105.05233, section 4.
     """
 
     kind = "classifier"
@@ -49,32 +53,33 @@ class ClassifierModule(NoisyTraining):
         compile: bool = False,
     ) -> None:
         super().__init__(network, optimizer, lr_scheduler, seed, channels_last, compile)
-        if not hasattr(network, "num_classes"):
+        num_classes = getattr(network, "num_classes", None)
+        if num_classes is None:
             raise ValueError(
                 f"its network is a classifier with num_classes logits, and {type(network).__name__} is none: "
                 "choose another network, such as classifier_8 for digits"
             )
         self.schedule = schedule
         self.classifier = Classifier(network, schedule)
-        per_band = (band_metrics(cast(int, network.num_classes)) for _ in range(NUM_BANDS))
+        per_band = (band_metrics(num_classes) for _ in range(NUM_BANDS))
         self.band_metrics = cast(Sequence[MetricCollection], nn.ModuleList(per_band))
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        x0, eps, t = self.noisy(batch.samples, self.training_generator(batch_idx))
+        x0, eps, t = self.draw_noise(batch.samples, self.training_generator(batch_idx))
         losses, logits = classification_loss(self.classifier, x0, batch.labels, t, eps)
         self.log("train/loss", losses.mean(), prog_bar=True)
         self.log("train/accuracy", (logits.argmax(1) == batch.labels).float().mean())
         return losses.mean()
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
-        """Every image in every band of noise."""
+        """Measure the classifier on every image in every band of noise."""
         generator = self.validation_generator(batch_idx)
         loss = torch.zeros((), device=self.device)
         for band, metrics in enumerate(self.band_metrics):
-            x0, eps, t = self.noisy(batch.samples, generator)
+            x0, eps, t = self.draw_noise(batch.samples, generator)
             losses, logits = classification_loss(self.classifier, x0, batch.labels, (band + t) / NUM_BANDS, eps)
             loss = loss + losses.mean() / NUM_BANDS
-            metrics.update(logits.softmax(1), batch.labels)  # numbers in [0, 1] would be taken for probabilities
+            metrics.update(logits.softmax(1), batch.labels)  # logits in [0, 1] would pass for probabilities
         self.log("val/loss", loss, batch_size=len(batch.labels), sync_dist=True, prog_bar=True)
 
     def on_validation_epoch_end(self) -> None:
@@ -87,10 +92,10 @@ class ClassifierModule(NoisyTraining):
 
 
 def band_metrics(num_classes: int) -> MetricCollection:
-    """Accuracy, top-5 where there are more than ten classes, and expected calibration error."""
+    """Return the metrics of one band: accuracy, top-5 accuracy above ten classes, expected calibration error."""
     ranks = {"accuracy": 1} | ({"accuracy_top5": 5} if num_classes > 10 else {})
     accuracies: dict[str, Metric | MetricCollection] = {
         name: MulticlassAccuracy(num_classes, top_k=rank, average="micro") for name, rank in ranks.items()
     }
     metrics = accuracies | {"calibration_error": MulticlassCalibrationError(num_classes)}
-    return MetricCollection(metrics, compute_groups=False)  # groups are guessed from values of one batch
+    return MetricCollection(metrics, compute_groups=False)  # it would guess the groups from one batch

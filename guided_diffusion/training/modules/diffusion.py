@@ -1,4 +1,4 @@
-"""Training a denoiser."""
+"""The LightningModule that trains a class-conditional denoiser."""
 
 from __future__ import annotations
 
@@ -19,21 +19,22 @@ from guided_diffusion.schedules import Schedule
 from guided_diffusion.training.modules.base import NoisyTraining, band_name, band_of
 
 NUM_BANDS = 4
+"""The number of equal parts of time for which the validation loss is logged."""
 
 
 class DiffusionModule(NoisyTraining):
-    """A class-conditional denoiser that learns to do without the label as well.
+    """The training of a class-conditional denoiser that also learns to denoise without a label.
 
     Args:
-        network: the backbone, ``network(x_t, log_snr, y)``.
-        schedule: the noise schedule.
-        parameterization: what the network outputs: ``eps``, ``x0`` or ``v``.
-        weighting: of the loss over noise levels.
-        label_dropout: probability with which a training sample loses its label.
-        optimizer, lr_scheduler, seed, channels_last, compile: as for ``NoisyTraining``.
+        network: The backbone, ``network(x_t, log_snr, y)``.
+        schedule: The noise schedule.
+        parameterization: The output of the network: ``eps``, ``x0`` or ``v``.
+        weighting: The weighting of the loss over noise levels.
+        label_dropout: The probability with which a training sample loses its label.
+        optimizer, lr_scheduler, seed, channels_last, compile: As for ``NoisyTraining``.
 
     Raises:
-        ValueError: if ``label_dropout`` is not in [0, 1], or the network takes no label.
+        ValueError: If ``label_dropout`` is not in [0, 1], or the network takes no label.
     """
 
     kind = "diffusion"
@@ -80,14 +81,15 @@ class DiffusionModule(NoisyTraining):
             metric.reset()
 
     def _losses(self, batch: Batch, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-        x0, eps, t = self.noisy(batch.samples, generator)
+        x0, eps, t = self.draw_noise(batch.samples, generator)
         return denoising_loss(self.denoiser, x0, batch.labels, t, eps, self.weighting), t
 
 
 def _check_takes_labels(network: nn.Module) -> None:
+    """Raise ``ValueError`` if the network has no third argument for the label."""
     try:
         inspect.signature(network.forward).bind("x_t", "log_snr", "y")
-    except ValueError:  # it has no signature to be asked
+    except ValueError:  # a built-in without a signature
         return
     except TypeError as error:
         name = type(network).__name__

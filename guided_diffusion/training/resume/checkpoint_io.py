@@ -1,4 +1,4 @@
-"""Writing checkpoints so that no interruption, and no full disk, leaves half of one."""
+"""Writing checkpoints so that neither an interruption nor a full disk leaves half of one."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from lightning_fabric.plugins.io.torch_io import TorchCheckpointIO
 from guided_diffusion.utils.files import flush_to_disk
 
 PART = ".part"
-"""What the names of unfinished files end in; nothing reads them, and the next checkpoint overwrites them."""
+"""The suffix of unfinished files; nothing reads them, and the next checkpoint overwrites them."""
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
-    """Writes a checkpoint beside its place, has it on the disk, and then moves it there.
+    """Lightning's file format for checkpoints, written beside the final path and then renamed.
 
-    Lightning's own writes to the temporary folder and moves, which is a copy where that is another disk.
+    Lightning itself writes to the temporary folder and moves the file, which is a copy if that is another disk.
     """
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None) -> None:
-        """Raise ``OSError`` if it can't be written; what was there before is then still there."""
+        """Save the checkpoint, or raise ``OSError`` and leave the file that was there before."""
         path = Path(path)
         part = path.with_name(path.name + PART)
         try:
@@ -34,12 +34,12 @@ class AtomicCheckpointIO(TorchCheckpointIO):
             part.unlink(missing_ok=True) if path.parent.is_dir() else None
             raise OSError(
                 f"the checkpoint could not be saved in {path.parent}: {_reason(error, path.parent)}; "
-                "the one saved before it is whole: go on from there with resume=auto"
+                "the one before it is intact: continue from it with resume=auto"
             ) from error
 
 
 def _reason(error: BaseException, folder: Path) -> str:
-    """Why, as the system says it: torch tells nothing but that its writer failed."""
+    """Return why a file can't be written, in the system's words, which torch's own error lacks."""
     if isinstance(error, OSError):
         return error.strerror or str(error)
     probe = folder / f"probe{PART}"

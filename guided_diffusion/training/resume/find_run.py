@@ -1,4 +1,4 @@
-"""Going on with a training that was interrupted: which run, from which checkpoint, in which folder."""
+"""Finding where a training starts: which run it continues, from which checkpoint, in which folder."""
 
 from __future__ import annotations
 
@@ -14,17 +14,20 @@ from typing import Any
 from omegaconf import OmegaConf
 
 from guided_diffusion.checkpoints.files import read_model_file
-from guided_diffusion.training.resume.fingerprint import deciding_differences, same_training
+from guided_diffusion.training.resume.fingerprint import differing_weight_keys, same_training
 from guided_diffusion.utils.distributed import rank, rank_zero_print
 from guided_diffusion.utils.files import atomic_write
 from guided_diffusion.utils.locks import try_lock
 
 FINISHED = "finished.txt"
-"""In the folder of a run: it has done all that it was started for."""
+"""The file in a run's folder that says that the run has done everything."""
 
+INHERITED_START = "GUIDED_DIFFUSION_START"
+"""The environment variable by which the first process hands its ``Start`` to the processes that it starts.
 
-_STARTED = "GUIDED_DIFFUSION_START"
-"""In the environment of the processes that the first one starts: what it has decided."""
+They run the same program, but must not search for themselves: by then the folder of the first process is a run that is
+in use. The value is JSON. Only processes of rank 1 and above read it.
+"""
 
 
 @dataclass(frozen=True)
@@ -32,74 +35,75 @@ class Start:
     """Where a training starts."""
 
     folder: Path
-    """Of the run."""
+    """The folder of the run."""
     checkpoint: Path | None = None
-    """To go on from; ``None`` to start anew."""
+    """The checkpoint to continue from; ``None`` to start anew."""
     step: int = 0
-    """Of the checkpoint."""
-    rows: int = 0
-    """Of ``metrics.csv`` that were written before the checkpoint."""
+    """The step of the checkpoint."""
+    metrics_rows: int = 0
+    """The number of rows of ``metrics.csv`` that were written before the checkpoint."""
     finished: bool = False
-    """There is nothing left to do."""
-    taken: bool = False
-    """The checkpoint is that of another run, with nothing left to train."""
+    """Whether the run has finished."""
+    reused: bool = False
+    """Whether the checkpoint is the last one of another run, so that nothing is left to train."""
 
 
 def find_start(config: dict[str, Any], folder: Path, search: Sequence[Path]) -> Start:
-    """Where the training of this resolved config starts, by its ``resume``; says on one line what it is.
+    """Return where a training starts according to its ``resume``, and print it on one line.
 
-    ``auto`` takes the newest run of the same training: its config is this one in all but the folder. A run of
-    which no checkpoint is whole starts anew, in its folder.
+    ``auto`` continues the newest run whose config is the same except for the folder. A run in which no checkpoint
+    can be read starts anew in its folder.
 
     Args:
-        config: of the training.
-        folder: of a new run.
-        search: folders of runs that ``auto`` may go on with.
+        config: The resolved config of the training.
+        folder: The folder of a new run.
+        search: The folders of the runs that ``auto`` may continue.
 
     Raises:
-        FileNotFoundError, ValueError: if ``resume`` is a path and there is no checkpoint that this training can
-            go on from.
+        FileNotFoundError: If ``resume`` is a path and nothing is there.
+        ValueError: If ``resume`` is a path and this training can't continue from what is there.
     """
-    if rank() and _STARTED in os.environ:
-        return _unpacked(os.environ[_STARTED])
+    if rank() and INHERITED_START in os.environ:
+        return _read_inherited_start()
     start, resume = Start(folder), config.get("resume")
     if resume:
-        start = _newest(config, folder, search) if resume == "auto" else _given(config, folder, Path(resume))
-    share_start(start)
+        start = _find_newest(config, folder, search) if resume == "auto" else _find_path(config, folder, Path(resume))
+    set_inherited_start(start)
     return start
 
 
-def share_start(start: Start) -> None:
-    """Let the processes that the first one starts know."""
+def set_inherited_start(start: Start) -> None:
+    """Hand this start to the processes that this one, if it is the first, starts from now on."""
     if not rank():
-        os.environ[_STARTED] = json.dumps(asdict(start), default=str)
+        os.environ[INHERITED_START] = json.dumps(asdict(start), default=str)
 
 
-def clear_shared_start() -> None:
-    """What was decided holds no longer."""
-    os.environ.pop(_STARTED, None)
+def clear_inherited_start() -> None:
+    """Hand no start to the processes of the next job."""
+    os.environ.pop(INHERITED_START, None)
 
 
 def config_of(run: Path) -> dict[str, Any]:
-    """The resolved config of a run, empty where there is none that can be read."""
+    """Return the resolved config of a run, empty if there is none that can be read."""
     try:
         config = OmegaConf.to_container(OmegaConf.load(run / "config.yaml"))
-    except Exception:  # cut off in the middle, or another file of this name: in any case no run of this training
+    except Exception:  # half a file, or another program's: in any case no run of this training
         return {}
     return config if isinstance(config, dict) else {}  # type: ignore[return-value]
 
 
 def mark_finished(folder: Path) -> None:
+    """Write the time into the file that says that the run has finished."""
     with atomic_write(folder / FINISHED) as path:
         path.write_text(f"{datetime.now().astimezone().isoformat(timespec='seconds')}\n")
 
 
 @contextmanager
-def exclusive_folder(folder: Path) -> Iterator[None]:
-    """Only one training at a time in a folder, held by its first process; the system lets go when that dies.
+def folder_lock(folder: Path) -> Iterator[None]:
+    """Let only one training at a time use a folder. The system frees the lock when its process dies.
 
     Raises:
-        ValueError: if another one does.
+        ValueError: If another process is training there.
     """
     folder.mkdir(parents=True, exist_ok=True)
     descriptor = os.open(folder, os.O_RDONLY)
@@ -111,18 +115,19 @@ def exclusive_folder(folder: Path) -> Iterator[None]:
         os.close(descriptor)
 
 
-def _newest(config: dict[str, Any], folder: Path, search: Sequence[Path]) -> Start:
+def _find_newest(config: dict[str, Any], folder: Path, search: Sequence[Path]) -> Start:
+    """Return the start for ``resume=auto``."""
     anew = Start(folder)
-    for run in sorted(search, key=_touched, reverse=True):
+    for run in sorted(search, key=_last_modified, reverse=True):
         if not same_training(config, config_of(run)):
             continue
         if _is_running(run):
-            rank_zero_print(f"resume=auto: {run} is left alone: another process is training there")
+            rank_zero_print(f"resume=auto: skipped {run}: another process is training there")
         elif (run / FINISHED).is_file():
             rank_zero_print(f"resume=auto: {run} has finished: there is nothing left to train")
             return Start(run, finished=True)
-        elif start := _last_whole(run):
-            rank_zero_print(f"resume=auto: going on from step {start.step} in {run}")
+        elif start := _start_from_run(run):
+            rank_zero_print(f"resume=auto: continuing from step {start.step} in {run}")
             return start
         elif anew.folder == folder:
             anew = Start(run)
@@ -131,47 +136,47 @@ def _newest(config: dict[str, Any], folder: Path, search: Sequence[Path]) -> Sta
     return anew
 
 
-def _given(config: dict[str, Any], folder: Path, path: Path) -> Start:
+def _find_path(config: dict[str, Any], folder: Path, path: Path) -> Start:
+    """Return the start for ``resume=path``, the path of a run or of a checkpoint."""
     if not path.exists():
         raise FileNotFoundError(f"resume: there is no run or checkpoint at {path.absolute()}")
     if path.is_dir():
-        start = _last_whole(path.absolute())
+        start = _start_from_run(path.absolute())
         if start is None:
-            raise ValueError(f"resume: there is no whole checkpoint in {path / 'checkpoints'}")
+            raise ValueError(f"resume: no checkpoint can be read in {path / 'checkpoints'}")
     else:
         run = path.absolute().parent.parent
-        start = _start_from(path.absolute(), run if (run / "config.yaml").is_file() else folder)
+        start = _start_from_checkpoint(path.absolute(), run if (run / "config.yaml").is_file() else folder)
     assert start.checkpoint
-    keys = deciding_differences(config, read_model_file(start.checkpoint)["guided_diffusion"]["config"])
+    keys = differing_weight_keys(config, read_model_file(start.checkpoint)["guided_diffusion"]["config"])
     if keys:
-        raise ValueError(f"resume: {start.checkpoint} is of another training, which differs in {', '.join(keys)}")
+        raise ValueError(f"resume: {start.checkpoint} belongs to another training, which differs in {', '.join(keys)}")
     if (start.folder / FINISHED).is_file():
         rank_zero_print(f"resume: {start.folder} has finished: there is nothing left to train")
         return Start(start.folder, finished=True)
-    rank_zero_print(f"resume: going on from step {start.step} in {start.folder}")
+    rank_zero_print(f"resume: continuing from step {start.step} in {start.folder}")
     return start
 
 
-def _last_whole(run: Path) -> Start | None:
-    """The run from its newest checkpoint that can be read."""
+def _start_from_run(run: Path) -> Start | None:
+    """Return the start from the newest checkpoint of a run that can be read."""
     checkpoints = sorted((run / "checkpoints").glob("*.ckpt"), key=lambda path: path.stat().st_mtime, reverse=True)
     for path in checkpoints:
         try:
-            return _start_from(path, run)
+            return _start_from_checkpoint(path, run)
         except ValueError as error:
             rank_zero_print(f"skipped: {error}")
     return None
 
 
-def _start_from(path: Path, folder: Path) -> Start:
+def _start_from_checkpoint(path: Path, folder: Path) -> Start:
     saved = read_model_file(path)
     if "loops" not in saved or "optimizer_states" not in saved:
-        raise ValueError(f"{path} holds weights alone: training can't go on from it")
+        raise ValueError(f"{path} holds only weights: training can't continue from it")
     return Start(folder, path, saved["global_step"], saved.get("metrics_rows", 0))
 
 
-def _touched(run: Path) -> float:
-    """When the run last got further."""
+def _last_modified(run: Path) -> float:
     return max(path.stat().st_mtime for path in [run / "config.yaml", *(run / "checkpoints").glob("*.ckpt")])
 
 
@@ -185,7 +190,7 @@ def _is_running(run: Path) -> bool:
         os.close(descriptor)
 
 
-def _unpacked(text: str) -> Start:
-    start = json.loads(text)
+def _read_inherited_start() -> Start:
+    start = json.loads(os.environ[INHERITED_START])
     checkpoint = start["checkpoint"] and Path(start["checkpoint"])
     return Start(**start | {"folder": Path(start["folder"]), "checkpoint": checkpoint})

@@ -1,4 +1,4 @@
-"""Which trainings are the same: in all of their config, or in what decides the weights."""
+"""The comparison of training configs: whether they are equal, and whether they lead to the same weights."""
 
 from __future__ import annotations
 
@@ -7,80 +7,54 @@ from typing import Any
 
 from guided_diffusion.utils.files import content_hash
 
-DECIDING = ("seed", "label_dropout", "data", "network", "schedule", "weighting", "module", "trainer", "callbacks.ema")
-"""What decides the weights, save for what is in ``OBSERVING`` and ``WATCHING``."""
+
+def _below(parent: str, *names: str) -> tuple[str, ...]:
+    return tuple(f"{parent}.{name}" for name in names)
 
 
-OBSERVING = (
+WEIGHT_KEYS = (
+    *("seed", "label_dropout", "data", "network", "schedule", "weighting", "module", "trainer"),
+    "callbacks.ema",
+)
+"""The keys of a config that decide the weights, except for those in ``VALIDATION_KEYS`` and ``NEUTRAL_KEYS``."""
+
+VALIDATION_KEYS = (
     "callbacks.noise",
-    *(
-        f"trainer.{name}"
-        for name in ("val_check_interval", "check_val_every_n_epoch", "limit_val_batches", "num_sanity_val_steps")
-    ),
+    *_below("trainer", "val_check_interval", "check_val_every_n_epoch", "limit_val_batches", "num_sanity_val_steps"),
 )
-"""What changes nothing of the weights, but what a training leaves beside them: its validations."""
+"""The keys that leave the weights as they are, but change the validations that a training records."""
 
-
-WATCHING = (
-    "name",
-    "output_dir",
-    "resume",
-    "classifier",
-    "scales",
-    "untaught_scales",
-    "guidance",
-    "threshold",
-    "sampler",
-    "recipe",
-    "judge",
-    "logger",
-    *(
-        f"callbacks.{name}"
-        for name in (
-            "last",
-            "best",
-            "finite",
-            "throughput",
-            "progress",
-            "learning_rate",
-            "sample_grid",
-            "accuracy",
-            "distance",
-            "guide",
-        )
-    ),
-    "data.root",
-    *(
-        f"trainer.{name}"
-        for name in (
-            "default_root_dir",
-            "log_every_n_steps",
-            "enable_model_summary",
-            "enable_progress_bar",
-        )
-    ),
+NEUTRAL_KEYS = (
+    *("name", "output_dir", "resume", "classifier", "scales", "untaught_scales", "guidance", "threshold", "sampler"),
+    *("recipe", "judge", "logger", "data.root"),
+    *_below("callbacks", "last", "best", "finite", "throughput", "progress", "learning_rate"),
+    *_below("callbacks", "sample_grid", "accuracy", "distance", "guide"),
+    *_below("trainer", "default_root_dir", "log_every_n_steps", "enable_model_summary", "enable_progress_bar"),
 )
-"""What changes nothing of the weights. A key that is nowhere is one that a user has added: it may decide them."""
+"""The keys that change nothing in the weights. A key that is in no list is one that a user added: it may."""
 
 
 def same_training(one: dict[str, Any], other: dict[str, Any]) -> bool:
-    """Whether two resolved configs are equal in all but where the outputs are."""
-    return _placeless(one) == _placeless(other)
+    """Return whether two resolved configs are equal except for where the outputs are."""
+    return _without_folder(one) == _without_folder(other)
 
 
-def deciding_differences(config: dict[str, Any], other: dict[str, Any]) -> list[str]:
-    """The keys in which two resolved configs differ, of those that decide the weights."""
-    one, two = flat(config), flat(other)
-    return sorted(key for key in one.keys() | two.keys() if _decides(key) and one.get(key) != two.get(key))
+def differing_weight_keys(one: dict[str, Any], other: dict[str, Any]) -> list[str]:
+    """Return the dotted keys, of those that decide the weights, in which two resolved configs differ."""
+    flat, flat_other = flatten(one), flatten(other)
+    ignored = (*VALIDATION_KEYS, *NEUTRAL_KEYS)
+    keys = [key for key in flat.keys() | flat_other.keys() if is_below(key, WEIGHT_KEYS) and not is_below(key, ignored)]
+    return sorted(key for key in keys if flat.get(key) != flat_other.get(key))
 
 
 def training_fingerprint(config: dict[str, Any]) -> str:
-    """Of all of a resolved config that may decide the weights, or what a training leaves beside them."""
-    return content_hash({key: value for key, value in _placeless(config).items() if not within(key, WATCHING)})
+    """Return a hash of all in a resolved config that may decide the weights or the recorded validations."""
+    values = _without_folder(config)
+    return content_hash({key: value for key, value in values.items() if not is_below(key, NEUTRAL_KEYS)})
 
 
-def flat(node: Any, prefix: str = "") -> dict[str, Any]:
-    """Nested dicts and lists as one, by dotted keys."""
+def flatten(node: Any, prefix: str = "") -> dict[str, Any]:
+    """Return nested dicts and lists as one dict with dotted keys."""
     if not isinstance(node, dict | list):
         return {prefix: node}
     items: Iterable[tuple[Any, Any]] = node.items() if isinstance(node, dict) else enumerate(node)
@@ -88,23 +62,20 @@ def flat(node: Any, prefix: str = "") -> dict[str, Any]:
     return empty | {
         key: value
         for name, child in items
-        for key, value in flat(child, f"{prefix}.{name}" if prefix else str(name)).items()
+        for key, value in flatten(child, f"{prefix}.{name}" if prefix else str(name)).items()
     }
 
 
-def within(key: str, parts: Iterable[str]) -> bool:
-    """Whether a dotted key is one of these or below one."""
-    return any(f"{key}.".startswith(f"{part}.") for part in parts)
+def is_below(key: str, parents: Iterable[str]) -> bool:
+    """Return whether a dotted key is one of these keys or below one."""
+    return any(f"{key}.".startswith(f"{parent}.") for parent in parents)
 
 
-def _placeless(config: dict[str, Any]) -> dict[str, Any]:
-    place = str(config.get("output_dir"))
+def _without_folder(config: dict[str, Any]) -> dict[str, Any]:
+    """Return the flat config without the run's folder, and without ``resume``."""
+    folder = str(config.get("output_dir"))
     return {
-        key: value.replace(place, "") if isinstance(value, str) else value
-        for key, value in flat(config).items()
+        key: value.replace(folder, "") if isinstance(value, str) else value
+        for key, value in flatten(config).items()
         if key not in ("resume", "output_dir")
     }
-
-
-def _decides(key: str) -> bool:
-    return within(key, DECIDING) and not within(key, (*OBSERVING, *WATCHING))

@@ -1,4 +1,4 @@
-"""The checkpoint to go on from."""
+"""The callback that saves ``last.ckpt``, the checkpoint from which an interrupted training continues."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ from guided_diffusion.utils.validation import check_positive
 
 
 class LastCheckpoint(Checkpoint):
-    """Saves ``last.ckpt`` every ``every_n_steps``, after the last step, and when the process is told to end.
+    """A callback that saves ``last.ckpt`` every ``every_n_steps``, after the last step, and when told to stop.
 
-    It is saved before the next step begins, so that a step is in it with its validation and its logs, or not
-    at all; ``Resumable`` writes which. Lightning's ``ModelCheckpoint`` with an interval leaves out a last step
+    It saves before the next step begins, so that a checkpoint has all of a step, with its validation and its logs, or
+    nothing of it; ``Resumable`` records which. Lightning's ``ModelCheckpoint`` with an interval leaves out a last step
     that is no multiple of it.
 
     Args:
-        dirpath: folder of the checkpoint.
-        every_n_steps: optimizer steps between two savings.
+        dirpath: The folder of the checkpoint.
+        every_n_steps: The number of optimizer steps between two saves.
 
     Raises:
-        ValueError: unless ``every_n_steps`` is at least 1.
+        ValueError: If ``every_n_steps`` is below 1.
     """
 
     def __init__(self, dirpath: str, every_n_steps: int = 500) -> None:
@@ -36,22 +36,22 @@ class LastCheckpoint(Checkpoint):
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._saved_step = trainer.global_step
         if trainer.ckpt_path and Path(trainer.ckpt_path).resolve().parent != self.path.resolve().parent:
-            self._save(trainer)  # of what was another run's
+            self._save(trainer)  # it starts from another run's checkpoint, and needs its own
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
         if trainer.global_step % self.every_n_steps == 0:
-            self._save_once(trainer)
+            self._save_if_new(trainer)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         last_epoch = trainer.current_epoch + 1 == trainer.max_epochs
         if trainer.should_stop or last_epoch or trainer.global_step == trainer.max_steps:
-            self._save_once(trainer)
+            self._save_if_new(trainer)
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
-        if isinstance(exception, SIGTERMException) and not _is_amid_a_step(trainer):
-            self._save_once(trainer)
+        if isinstance(exception, SIGTERMException) and not _is_within_step(trainer):
+            self._save_if_new(trainer)
 
-    def _save_once(self, trainer: Trainer) -> None:
+    def _save_if_new(self, trainer: Trainer) -> None:
         if trainer.global_step != self._saved_step:
             self._save(trainer)
 
@@ -61,7 +61,7 @@ class LastCheckpoint(Checkpoint):
         self._saved_step = trainer.global_step
 
 
-def _is_amid_a_step(trainer: Trainer) -> bool:
-    """Gradients are being accumulated, or the last step still waits for its validation."""
+def _is_within_step(trainer: Trainer) -> bool:
+    """Return whether gradients are being accumulated, or the validation after the last step is not done."""
     unvalidated = trainer.validating and trainer.global_step == trainer.max_steps
     return unvalidated or trainer.fit_loop.epoch_loop._should_accumulate()

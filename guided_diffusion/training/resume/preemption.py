@@ -1,4 +1,4 @@
-"""Being told to stop while training: by a person, a scheduler that needs the machine, or a full clock."""
+"""Stopping a training at a signal: Ctrl-C, SIGTERM, or Slurm's SIGUSR1 before the end of a job."""
 
 from __future__ import annotations
 
@@ -15,11 +15,10 @@ from guided_diffusion.utils.signals import Handler, Terminated, signal_handlers
 
 
 def preemptible() -> AbstractContextManager[None]:
-    """Take SIGUSR1 and Ctrl-C for SIGTERM, at which Lightning stops after the step; Ctrl-C once more stops at once.
+    """Treat SIGUSR1 and Ctrl-C as SIGTERM, at which Lightning stops after the step; a second Ctrl-C stops at once.
 
-    With SIGUSR1 Slurm announces the end of a job. Lightning's own handler under Slurm would save in the middle of a
-    step, elsewhere, and put the job in the queue once more; ``sbatch --requeue`` does that, and ``resume=auto`` the
-    rest.
+    Slurm announces the end of a job with SIGUSR1. Lightning's own handler under Slurm would save in the middle of a
+    step, in another place, and requeue the job; here ``sbatch --requeue`` requeues it and ``resume=auto`` continues.
     """
     handlers: dict[int, Handler] = {
         signal.SIGTERM: _leave_to_lightning,
@@ -31,9 +30,12 @@ def preemptible() -> AbstractContextManager[None]:
 
 @contextmanager
 def exit_on_sigterm(trainer: Trainer) -> Iterator[None]:
-    """After the last step, which is saved, SIGTERM need not wait for what follows; nor one that has come already.
+    """Stop the block at once at SIGTERM, also at one that came before, as the last step is saved already.
 
-    Lightning would note it, and tell the other processes, which may be waiting for this one.
+    Lightning would only take note of it, and tell the other processes, which may be waiting for this one.
+
+    Raises:
+        SIGTERMException: At SIGTERM.
     """
     if trainer.received_sigterm:
         raise SIGTERMException
@@ -48,12 +50,12 @@ def exit_on_sigterm(trainer: Trainer) -> Iterator[None]:
 
 
 def _leave_to_lightning(number: int, frame: FrameType | None) -> None:
-    """Its handler comes before this one while its trainer runs."""
-    if not _lightning_listens():
+    """Stop, unless Lightning's handler, which calls this one while its trainer runs, does it."""
+    if not _lightning_handles_sigterm():
         raise Terminated
 
 
-def _lightning_listens() -> bool:
+def _lightning_handles_sigterm() -> bool:
     return signal.getsignal(signal.SIGTERM) is not _leave_to_lightning
 
 
@@ -62,8 +64,8 @@ def _terminate(number: int, frame: FrameType | None) -> None:
 
 
 def _terminate_or_interrupt(number: int, frame: FrameType | None) -> None:
-    """At once where Lightning does not listen."""
+    """Pass Ctrl-C on as SIGTERM where Lightning handles that, and stop at once elsewhere and the next time."""
     signal.signal(signal.SIGINT, signal.default_int_handler)
-    if not _lightning_listens():
+    if not _lightning_handles_sigterm():
         raise KeyboardInterrupt
     _terminate(number, frame)

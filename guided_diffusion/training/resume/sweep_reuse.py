@@ -1,4 +1,4 @@
-"""One training for all jobs of a sweep that differ only in what changes nothing of the weights."""
+"""Training once per distinct config of a sweep: the other jobs reuse the checkpoint."""
 
 from __future__ import annotations
 
@@ -10,78 +10,84 @@ from pathlib import Path
 from typing import Any
 
 from guided_diffusion.checkpoints.files import LAST, read_model_file
-from guided_diffusion.training.resume.find_run import FINISHED, Start, config_of, share_start
+from guided_diffusion.training.resume.find_run import FINISHED, Start, config_of, set_inherited_start
 from guided_diffusion.training.resume.fingerprint import training_fingerprint
 from guided_diffusion.utils.distributed import rank, rank_zero_print
 from guided_diffusion.utils.locks import file_lock
 
 WEIGHTS_FROM = "weights_from.txt"
-"""In the folder of a job of a sweep that had nothing to train: the checkpoint of the job that had trained the same."""
+"""The file, in the folder of a job that trained nothing, with the path of the checkpoint that it reused."""
 
 
 @contextmanager
 def reuse_training(config: dict[str, Any], start: Start, sweep: Path | None, search: Sequence[Path]) -> Iterator[Start]:
-    """Where the training of this resolved config starts if it is a job of a sweep.
+    """Yield where a job of a sweep starts, maybe from the checkpoint of another job that has trained the same weights.
 
-    Of jobs that differ only in what changes nothing of the weights, one trains, and the others start from its last
-    checkpoint, with nothing left to train; a job that comes while it trains waits. Says on one line what it is. Jobs
-    without ``callbacks.last`` leave no such checkpoint and share nothing, nor do those that Slurm starts as several
-    tasks, which can't be told what the first one finds.
+    Jobs whose configs have the same ``training_fingerprint`` train once. The others start from the last checkpoint of
+    that training, with no step left; a job that comes while it runs waits for it. A job trains for itself if it is in
+    no sweep, has no ``callbacks.last``, or has several Slurm tasks, which can't know what the first one finds.
 
     Args:
-        config: of the training.
-        start: what ``find_start`` has found.
-        sweep: the folder of the sweep, ``None`` if there is none.
-        search: folders of other runs that may have trained the same, if ``resume`` is ``auto``.
+        config: The resolved config of the training.
+        start: The start that ``find_start`` has found.
+        sweep: The folder of the sweep, ``None`` if there is none.
+        search: The folders of earlier runs that may have trained the same, for ``resume=auto``.
     """
     if sweep is None or rank() or not config["callbacks"].get("last"):
         yield start
         return
     if int(os.environ.get("SLURM_NTASKS", "1")) > 1:
-        rank_zero_print("this job trains by itself: several Slurm tasks can't share a training with others")
+        rank_zero_print("this job trains for itself: with several Slurm tasks it can't reuse another job's checkpoint")
         yield start
         return
-    with ExitStack() as alone:
+    with ExitStack() as lock:
         path = sweep / f".training-{training_fingerprint(config)}.lock"
-        alone.enter_context(file_lock(path, "another job of this sweep does the same training"))
-        runs = [*_finished_in(sweep), *search] if config.get("resume") == "auto" else _finished_since_it_began(sweep)
+        lock.enter_context(file_lock(path, "another job of this sweep does the same training"))
+        runs = [*_finished_runs(sweep), *search] if config.get("resume") == "auto" else _runs_of_this_sweep(sweep)
         if start.checkpoint is None and (checkpoint := find_trained_checkpoint(config, runs)):
-            alone.close()  # others may sample at the same time
-            start = replace(start, checkpoint=checkpoint, taken=True)
+            lock.close()  # others may sample at the same time
+            start = replace(start, checkpoint=checkpoint, reused=True)
             rank_zero_print(f"nothing to train: {checkpoint} is of the same training")
-            share_start(start)
+            set_inherited_start(start)
         yield start
 
 
 def find_trained_checkpoint(config: dict[str, Any], runs: Iterable[Path]) -> Path | None:
-    """The last checkpoint of the newest of these runs that has trained what this resolved config would.
+    """Return the newest last checkpoint among the finished runs with the same training fingerprint.
 
-    One that took its weights from another counts only where none has trained them.
+    A run that reused its weights counts only if there is none that trained them.
+
+    Args:
+        config: The resolved config of the training.
+        runs: The folders of the runs to choose from.
     """
     fingerprint = training_fingerprint(config)
     same = [run for run in runs if (run / FINISHED).is_file() and training_fingerprint(config_of(run)) == fingerprint]
     found = [path for run in same if _fingerprint_of(path := run / LAST) == fingerprint]
-    return max(found, key=lambda path: (not _taken(path), path.stat().st_mtime), default=None)
+    return max(found, key=lambda path: (not _is_reused(path), path.stat().st_mtime), default=None)
 
 
-def _taken(checkpoint: Path) -> bool:
+def _is_reused(checkpoint: Path) -> bool:
     return (checkpoint.parents[1] / WEIGHTS_FROM).is_file()
 
 
 def _fingerprint_of(checkpoint: Path) -> str | None:
-    """Of the training that a checkpoint is of; ``None`` if it can't be read."""
+    """Return the fingerprint of the training that saved a checkpoint, ``None`` if it can't be read."""
     try:
         return training_fingerprint(read_model_file(checkpoint)["guided_diffusion"]["config"])
     except (OSError, ValueError):
         return None
 
 
-def _finished_in(sweep: Path) -> list[Path]:
+def _finished_runs(sweep: Path) -> list[Path]:
     return [path.parent for path in sweep.rglob(FINISHED)]
 
 
-def _finished_since_it_began(sweep: Path) -> list[Path]:
-    """A sweep that is started again in its folder trains again. Hydra writes ``multirun.yaml`` before the first job."""
+def _runs_of_this_sweep(sweep: Path) -> list[Path]:
+    """Return the runs that finished since the sweep began, as a sweep that is started again trains again.
+
+    Hydra writes ``multirun.yaml`` before the first job.
+    """
     began = sweep / "multirun.yaml"
     since = began.stat().st_mtime if began.is_file() else 0
-    return [run for run in _finished_in(sweep) if (run / FINISHED).stat().st_mtime >= since]
+    return [run for run in _finished_runs(sweep) if (run / FINISHED).stat().st_mtime >= since]

@@ -6,17 +6,15 @@ from pytorch_lightning import Callback
 from guided_diffusion.training.callbacks import LastCheckpoint, StepProgress
 
 
-def test_one_bar_counts_the_steps_of_the_whole_training(fit, capsys):
+def test_one_bar_counts_the_steps_of_all_epochs(fit, capsys):
     fit("data.num_train=64", callbacks=[StepProgress(every_n_steps=1)])  # two steps in an epoch
     err = capsys.readouterr().err
     assert re.search(r"training: 100%\|.*\| 4/4 .*loss=\d", err)
     assert "Epoch" not in err
 
 
-@pytest.mark.parametrize(
-    ("every_n_steps", "shown"), [(1, [1, 2, 3, 4, 5]), (2, [0, 2, 2, 4, 5]), (10, [0, 0, 0, 0, 5])]
-)
-def test_it_moves_at_the_interval_and_at_the_end(every_n_steps, shown, fit):
+@pytest.mark.parametrize(("every_n_steps", "shown"), [(2, [0, 2, 2, 4, 5]), (10, [0, 0, 0, 0, 5])])
+def test_it_is_refreshed_at_the_interval_and_at_the_end(every_n_steps, shown, fit):
     progress = StepProgress(every_n_steps)
     seen = []
 
@@ -28,7 +26,7 @@ def test_it_moves_at_the_interval_and_at_the_end(every_n_steps, shown, fit):
     assert seen == shown
 
 
-def test_it_goes_on_where_an_interrupted_training_was(fit, tmp_path, capsys):
+def test_it_continues_at_the_step_of_a_resumed_training(fit, tmp_path, capsys):
     last = LastCheckpoint(str(tmp_path))
     fit("data.num_train=64", "trainer.max_steps=2", "module.lr_scheduler.total_steps=4", callbacks=[last])
     starts = []
@@ -43,13 +41,13 @@ def test_it_goes_on_where_an_interrupted_training_was(fit, tmp_path, capsys):
     assert "4/4" in capsys.readouterr().err
 
 
-def test_switched_off_it_shows_nothing(fit, capsys):
+def test_a_disabled_bar_shows_nothing(fit, capsys):
     progress = StepProgress()
     progress.disable()
     fit(callbacks=[progress])
     assert "training" not in capsys.readouterr().err
 
 
-def test_what_a_module_prints_goes_to_stdout(capsys):
+def test_printed_text_goes_to_stdout(capsys):
     StepProgress().print("a", 1, sep="-")
     assert capsys.readouterr().out == "a-1\n"

@@ -7,7 +7,7 @@ from guided_diffusion.training.callbacks import LastCheckpoint, TerminateOnNonFi
 
 @pytest.fixture
 def spoilt(monkeypatch):
-    """From this step of each training on, the loss is multiplied by this."""
+    """``spoilt(step, factor)`` multiplies the loss by the factor from this step on."""
     from guided_diffusion.training.modules import DiffusionModule
 
     original = DiffusionModule.training_step
@@ -24,7 +24,7 @@ def spoilt(monkeypatch):
 
 @pytest.fixture
 def spoilt_gradient(monkeypatch):
-    """From this step on, the loss is finite and its gradients are not."""
+    """``spoilt_gradient(step)`` makes the gradients, but not the loss, NaN from this step on."""
     from guided_diffusion.training.modules import DiffusionModule
 
     original = DiffusionModule.training_step
@@ -41,33 +41,30 @@ def spoilt_gradient(monkeypatch):
     return spoil
 
 
-def test_without_it_the_weights_are_the_same_to_the_bit(fit):
-    for clipping in ("1.0", "null"):
-        override = f"trainer.gradient_clip_val={clipping}"
-        (_, with_it), (_, without) = fit(override, callbacks=[TerminateOnNonFinite(2)]), fit(override)
-        for one, other in zip(with_it.parameters(), without.parameters(), strict=True):
-            assert torch.equal(one, other)
+@pytest.mark.parametrize("clipping", ["1.0", "null"])
+def test_the_weights_are_the_same_without_it(clipping, fit):
+    override = f"trainer.gradient_clip_val={clipping}"
+    (_, with_it), (_, without) = fit(override, callbacks=[TerminateOnNonFinite(2)]), fit(override)
+    for one, other in zip(with_it.parameters(), without.parameters(), strict=True):
+        assert torch.equal(one, other)
 
 
-@pytest.mark.parametrize("factor", [float("nan"), float("inf")])
-@pytest.mark.parametrize("every_n_steps", [1, 2, 50])
-def test_the_first_step_that_is_not_finite_is_named_with_its_batch(factor, every_n_steps, fit, spoilt):
+@pytest.mark.parametrize(("factor", "every_n_steps"), [(float("nan"), 1), (float("inf"), 2), (float("nan"), 50)])
+def test_the_error_names_the_first_step_that_is_not_finite_and_its_batch(factor, every_n_steps, fit, spoilt):
     spoilt(3, factor)
     with pytest.raises(ValueError, match=rf"loss is {factor}, .* at step 3, batch .* = \(0, 0, 2, 0\): lower"):
         fit("trainer.max_steps=6", callbacks=[TerminateOnNonFinite(every_n_steps)])
 
 
 @pytest.mark.parametrize("clipping", ["1.0", "null"])
-def test_gradients_that_are_not_finite_are_seen_where_the_loss_is(clipping, fit, spoilt_gradient):
+def test_gradients_that_are_not_finite_are_noticed_under_a_finite_loss(clipping, fit, spoilt_gradient):
     spoilt_gradient(2)
     with pytest.raises(ValueError, match=r"loss is \d.*norm of the gradients nan at step 2"):
         fit(f"trainer.gradient_clip_val={clipping}", callbacks=[TerminateOnNonFinite(1)])
 
 
 @pytest.mark.parametrize("spoil", ["loss", "gradient"])
-def test_the_last_good_checkpoint_stays_and_none_holds_what_is_not_finite(
-    spoil, fit, spoilt, spoilt_gradient, tmp_path
-):
+def test_the_last_finite_checkpoint_stays(spoil, fit, spoilt, spoilt_gradient, tmp_path):
     spoilt(4, float("nan")) if spoil == "loss" else spoilt_gradient(4)
     with pytest.raises(ValueError, match="at step 4"):
         fit("trainer.max_steps=8", callbacks=[TerminateOnNonFinite(50), LastCheckpoint(str(tmp_path / "saved"), 1)])
@@ -87,16 +84,16 @@ def test_weights_that_are_not_finite_are_not_saved(fit, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("precision", "clipping", "mend"),
+    ("precision", "clipping", "advice"),
     [
         ("32-true", "1.0", "lower module.optimizer.lr, or lower trainer.gradient_clip_val;"),
         ("32-true", "null", "lower module.optimizer.lr, or set trainer.gradient_clip_val;"),
-        ("bf16-mixed", "1.0", "lower module.optimizer.lr, or take trainer.precision=32-true, or lower"),
+        ("bf16-mixed", "1.0", "lower module.optimizer.lr, or use trainer.precision=32-true, or lower"),
     ],
 )
-def test_a_mend_is_suggested(precision, clipping, mend, fit, spoilt):
+def test_the_error_says_what_may_help(precision, clipping, advice, fit, spoilt):
     spoilt(1, float("nan"))
-    with pytest.raises(ValueError, match=mend):
+    with pytest.raises(ValueError, match=advice):
         fit(
             f"trainer.precision={precision}",
             f"trainer.gradient_clip_val={clipping}",
@@ -104,7 +101,7 @@ def test_a_mend_is_suggested(precision, clipping, mend, fit, spoilt):
         )
 
 
-def test_it_is_part_of_every_training_and_ends_the_program_in_one_line(call, tiny, spoilt, tmp_path):
+def test_every_training_has_it_and_ends_in_one_line(call, tiny, spoilt, tmp_path):
     spoilt(3, float("nan"))
     minimal = [override for override in tiny if not override.startswith("callbacks.")]
     called = call("train", *minimal, "callbacks=minimal", "callbacks.last.every_n_steps=1", "hydra.run.dir=here")
@@ -115,12 +112,12 @@ def test_it_is_part_of_every_training_and_ends_the_program_in_one_line(call, tin
     assert saved["global_step"] == 2
 
 
-def test_at_least_one_step_lies_between_two_looks():
+def test_an_interval_below_one_is_refused():
     with pytest.raises(ValueError, match="every_n_steps must be at least 1, got 0"):
         TerminateOnNonFinite(0)
 
 
-def test_memory_that_does_not_suffice_names_the_setting_to_halve(compose, tiny, monkeypatch, tmp_path):
+def test_an_out_of_memory_error_names_the_setting_to_halve(compose, tiny, monkeypatch, tmp_path):
     from guided_diffusion.recipe import Recipe
     from guided_diffusion.training.modules import DiffusionModule
 

@@ -5,7 +5,7 @@ from guided_diffusion.training.callbacks import ImagesPerSecond, throughput
 
 
 class Clock:
-    """Time that passes when it is told to."""
+    """A clock that a test sets."""
 
     now = 0.0
 
@@ -21,7 +21,7 @@ def clock(monkeypatch):
 
 
 class Slow(Callback):
-    """A step takes a quarter of a second and more with every step; a validation takes an hour."""
+    """Step n takes n quarters of a second, and a validation an hour."""
 
     def __init__(self, clock):
         self.clock = clock
@@ -40,7 +40,7 @@ class Slow(Callback):
 @pytest.mark.parametrize(
     ("every_n_steps", "logged"), [(1, [64, 32, 64 / 3, 16]), (2, [None, 128 / 3, 128 / 3, 128 / 7])]
 )
-def test_images_are_counted_against_the_time_of_steps_alone(every_n_steps, logged, fit, clock):
+def test_only_the_time_of_training_steps_counts(every_n_steps, logged, fit, clock):
     slow = Slow(clock)
     measure = ImagesPerSecond(every_n_steps)
     fit(callbacks=[measure, slow])

@@ -9,5 +9,5 @@ def test_bands_are_equal_parts_of_time():
 
 
 @pytest.mark.parametrize(("band", "count", "name"), [(0, 4, "t_0.00_0.25"), (9, 10, "t_0.90_1.00")])
-def test_a_band_is_named_by_its_times(band, count, name):
+def test_the_name_of_a_band_is_its_times(band, count, name):
     assert band_name(band, count) == name

@@ -2,7 +2,6 @@ from functools import partial
 
 import pytest
 import torch
-from pytorch_lightning import Callback
 from torch import nn
 from torch.optim import SGD
 from torch.optim.lr_scheduler import ConstantLR
@@ -16,7 +15,7 @@ SCHEDULE = LinearBeta()
 
 
 class Known(nn.Module):
-    """Logits that follow from the noise level alone: sure of class 0 at little noise, undecided at much."""
+    """A network whose logits depend only on the noise level: sure of class 0 at little noise, undecided at much."""
 
     def __init__(self, num_classes=3):
         super().__init__()
@@ -45,20 +44,20 @@ def batch(size=8):
     return Batch(torch.rand(size, 1, 8, 8, generator=generator) * 2 - 1, torch.arange(size) % 3)
 
 
-def test_the_loss_is_the_cross_entropy_on_images_made_noisy_as_for_the_denoiser():
+def test_the_loss_is_the_cross_entropy_on_noisy_images():
     model, network = module()
     loss = model.training_step(batch(), 0)
-    x0, eps, t = model.noisy(batch().samples, model.training_generator(0))
+    x0, eps, t = model.draw_noise(batch().samples, model.training_generator(0))
     ((x_t, log_snr),) = network.seen
     torch.testing.assert_close(x_t, perturb(x0, eps, t, SCHEDULE))
     torch.testing.assert_close(log_snr, SCHEDULE.log_snr(t))
     assert ((t * 8).ceil() == torch.arange(1, 9)).all()  # stratified
     logits = network(x_t, log_snr)
     assert loss == nn.functional.cross_entropy(logits, batch().labels)
-    assert model.logged["train/accuracy"] == pytest.approx(3 / 8)  # it always says 0
+    assert model.logged["train/accuracy"] == pytest.approx(3 / 8)  # it always predicts 0
 
 
-def test_a_step_is_random_by_seed_and_batch_alone():
+def test_the_random_numbers_of_a_step_follow_from_seed_and_batch():
     def noise(batch_idx=0, **arguments):
         torch.manual_seed(torch.seed())
         model, network = module(**arguments)
@@ -70,7 +69,7 @@ def test_a_step_is_random_by_seed_and_batch_alone():
     assert not torch.equal(noise(), noise(batch_idx=1))
 
 
-def test_validation_sees_every_image_in_every_band_with_the_same_noise_each_time():
+def test_validation_sees_every_image_in_every_band_always_with_the_same_noise():
     model, network = module()
     logged = []
     for _ in range(2):
@@ -100,9 +99,9 @@ def test_each_band_has_its_own_accuracy_and_calibration_error():
     assert model.logged["val/accuracy"] == 0.75
 
 
-def test_the_five_likeliest_are_counted_where_there_are_more_than_ten_classes():
-    """Also where the first batch is all right for both counts, on which torchmetrics would take them for one."""
-    model, _ = module(num_classes=12)  # which says 0, then 1, 2, ...
+def test_top5_accuracy_is_logged_above_ten_classes():
+    """Also if both accuracies are 1 on the first batch, after which torchmetrics would merge them."""
+    model, _ = module(num_classes=12)  # it ranks 0 first, then 1, 2, ...
     for labels in ([0, 0, 0, 0], [0, 11, 11, 11]):
         model.validation_step(Batch(batch(4).samples, torch.tensor(labels)), 0)
     model.on_validation_epoch_end()
@@ -114,26 +113,15 @@ def test_the_five_likeliest_are_counted_where_there_are_more_than_ten_classes():
     assert model.logged["val/accuracy_top5_t_0.00_0.10"] == 1
 
 
-def test_five_are_too_many_of_ten():
+def test_top5_accuracy_is_not_logged_for_ten_classes():
     model, _ = module(num_classes=10)
     model.validation_step(batch(4), 0)
     model.on_validation_epoch_end()
     assert not [name for name in model.logged if "top5" in name]
 
 
-class Losses(Callback):
-    def __init__(self):
-        self.train, self.val = [], []
-
-    def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
-        self.train.append(outputs["loss"].item())
-
-    def on_validation_end(self, trainer, pl_module):
-        self.val.append({key: value.item() for key, value in trainer.callback_metrics.items() if key.startswith("val")})
-
-
-def test_digits_are_learned(fit, classifier_overrides):
-    losses = Losses()
+@pytest.mark.slow
+def test_digits_are_learned(fit, losses, classifier_overrides):
     small = ["data=digits", "data.batch_size=64", "trainer.max_steps=250", "trainer.val_check_interval=250"]
     fit(*classifier_overrides, *small, callbacks=[losses])
     accuracies = [value for name, value in losses.val[-1].items() if name.startswith("val/accuracy_t")]

@@ -1,3 +1,5 @@
+"""When ``last.ckpt`` is saved."""
+
 import pytest
 import torch
 from pytorch_lightning import Callback
@@ -5,19 +7,28 @@ from pytorch_lightning import Callback
 from guided_diffusion.training.callbacks import LastCheckpoint
 
 
-def step(path):
-    return torch.load(path, weights_only=True)["global_step"]
+class Saves(Callback):
+    """Notes the step of every checkpoint that is saved."""
+
+    def __init__(self):
+        self.steps = []
+
+    def on_save_checkpoint(self, trainer, pl_module, checkpoint):
+        self.steps.append(checkpoint["global_step"])
 
 
-class Steps(Callback):
-    """Notes at the end of every step which step the checkpoint is of."""
+@pytest.fixture
+def saved(fit, tmp_path):
+    """``saved(*overrides, every_n_steps=...)`` trains and returns the steps of the checkpoints."""
 
-    def __init__(self, path):
-        self.path = path
-        self.saved = []
+    def train(*overrides, callbacks=(), **arguments):
+        saves, last = Saves(), LastCheckpoint(str(tmp_path / "checkpoints"), **arguments)
+        fit(*overrides, callbacks=[saves, *callbacks, last])
+        assert [path.name for path in last.path.parent.iterdir()] == ["last.ckpt"]
+        assert torch.load(last.path, weights_only=True)["global_step"] == saves.steps[-1]
+        return saves.steps
 
-    def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
-        self.saved.append(step(self.path) if self.path.exists() else None)
+    return train
 
 
 def test_an_interval_below_one_is_refused(tmp_path):
@@ -25,50 +36,25 @@ def test_an_interval_below_one_is_refused(tmp_path):
         LastCheckpoint(str(tmp_path), every_n_steps=0)
 
 
-def test_it_is_saved_at_the_interval_and_after_the_last_step_that_is_no_multiple(fit, tmp_path):
-    last = LastCheckpoint(str(tmp_path / "checkpoints"), every_n_steps=2)
-    steps = Steps(last.path)
-    fit("trainer.max_steps=5", callbacks=[steps, last])
-    assert steps.saved == [None, None, 2, 2, 4]
-    assert step(last.path) == 5
+@pytest.mark.parametrize(("max_steps", "steps"), [(4, [2, 4]), (5, [2, 4, 5])])
+def test_it_is_saved_at_the_interval_and_once_after_the_last_step(max_steps, steps, saved):
+    assert saved(f"trainer.max_steps={max_steps}", every_n_steps=2) == steps
 
 
-def test_nothing_else_is_left_in_the_folder(fit, tmp_path):
-    last = LastCheckpoint(str(tmp_path / "checkpoints"), every_n_steps=2)
-    fit("trainer.max_steps=5", callbacks=[last])
-    assert [path.name for path in last.path.parent.iterdir()] == ["last.ckpt"]
+def test_it_is_saved_at_the_end_of_the_last_epoch(saved):
+    epochs = ["trainer.max_steps=-1", "trainer.max_epochs=1", "module.lr_scheduler.total_steps=9"]
+    assert saved("data.num_train=80", *epochs) == [3]
 
 
-def test_the_last_step_is_saved_once_when_the_interval_divides_it(fit, tmp_path, monkeypatch):
-    saved = []
-    save = LastCheckpoint._save
-    monkeypatch.setattr(
-        LastCheckpoint, "_save", lambda self, trainer: saved.append(trainer.global_step) or save(self, trainer)
-    )
-    fit("trainer.max_steps=4", callbacks=[LastCheckpoint(str(tmp_path), every_n_steps=2)])
-    assert saved == [2, 4]
-
-
-ONE_EPOCH = ["data.num_train=80", "module.lr_scheduler.total_steps=9", "trainer.max_steps=-1", "trainer.max_epochs=1"]
-
-
-def test_it_is_saved_at_the_end_of_the_last_epoch(fit, tmp_path):
-    last = LastCheckpoint(str(tmp_path))
-    fit(*ONE_EPOCH, callbacks=[last])
-    assert step(last.path) == 3
-
-
-def test_it_is_saved_when_training_is_stopped_early(fit, tmp_path):
+def test_it_is_saved_when_training_is_stopped_early(saved):
     class Stop(Callback):
         def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
             trainer.should_stop = trainer.global_step == 3
 
-    last = LastCheckpoint(str(tmp_path))
-    fit(callbacks=[Stop(), last])
-    assert step(last.path) == 3
+    assert saved(callbacks=[Stop()]) == [3]
 
 
-def test_a_folder_that_can_not_be_written_is_an_error(fit, tmp_path):
+def test_a_folder_that_cannot_be_written_is_an_error(fit, tmp_path):
     (tmp_path / "checkpoints").write_text("a file where the folder should be")
     with pytest.raises(OSError, match="checkpoints"):
         fit(callbacks=[LastCheckpoint(str(tmp_path / "checkpoints"))])

@@ -1,7 +1,7 @@
-"""Trains in forks of one warm process, and kills them: ``python training_server.py`` with one JSON job on each line.
+"""A program that trains in forks of one process, and kills them: ``python training_server.py``, one JSON job a line.
 
-A job has ``folder``, the ``arguments`` of the program, and maybe ``signal`` with ``at``: a point of ``POINTS`` and
-the step. The answer is a line of JSON with the exit ``status`` and what it printed.
+A job has a ``folder``, the ``arguments`` of the program, and, to be killed, a ``signal`` and ``at``: a point of
+``POINTS`` and a step. The answer is a line of JSON with the exit ``status`` and the text that was ``printed``.
 """
 
 import json
@@ -23,7 +23,7 @@ torch.set_num_threads(1)
 
 
 def before(owner, name, at, sign):
-    """Die before this method runs, at this step; ``self`` or the trainer knows the step."""
+    """Die before this method at this step; ``self`` or the first argument has the trainer."""
     method = getattr(owner, name)
 
     def dying(self, *arguments):
@@ -35,7 +35,7 @@ def before(owner, name, at, sign):
     setattr(owner, name, dying)
 
 
-def amid_checkpoint(at, sign):
+def within_checkpoint(at, sign):
     save = torch.save
 
     def half(checkpoint, path):
@@ -58,7 +58,7 @@ def before_renaming(at, sign):
     checkpoint_io.torch.save = whole
 
 
-def amid_table(at, sign):
+def within_table(at, sign):
     def half(self):
         with Path(self.metrics_file_path).open("a") as file:
             file.write("0,")
@@ -69,12 +69,12 @@ def amid_table(at, sign):
 
 
 def moment(at, sign):
-    """So many seconds after the first step that begins at this one or later, in whatever is done then."""
+    """Die some seconds after the start of this step, or of the first one after it, whatever is done then."""
     step, seconds = at
     begin, timer = Resumable.on_train_batch_start, threading.Timer(seconds, os.kill, (os.getpid(), sign))
 
     def starting(self, trainer, *arguments):
-        if trainer.global_step >= step and not timer.ident:  # once: more signals may come when nothing handles them
+        if trainer.global_step >= step and not timer.ident:  # once: a second signal could come when nothing handles it
             timer.start()
         return begin(self, trainer, *arguments)
 
@@ -87,9 +87,9 @@ POINTS = {
     "validation": lambda at, sign: before(DiffusionModule, "validation_step", at, sign),
     "validation end": lambda at, sign: before(DiffusionModule, "on_validation_epoch_end", at, sign),
     "end": lambda at, sign: before(Resumable, "on_train_end", at, sign),
-    "checkpoint": amid_checkpoint,
+    "checkpoint": within_checkpoint,
     "renaming": before_renaming,
-    "table": amid_table,
+    "table": within_table,
     "moment": moment,
 }
 

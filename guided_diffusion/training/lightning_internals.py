@@ -1,0 +1,27 @@
+"""A readable error for the few places that use private names of Lightning, should a new version change them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import pytorch_lightning
+
+
+@contextmanager
+def lightning_internals(meanwhile: str) -> Iterator[None]:
+    """Turn a private name that this version of Lightning lacks into an error that says what to do.
+
+    Args:
+        meanwhile: What works without that name.
+
+    Raises:
+        RuntimeError: In place of an ``ImportError``, ``AttributeError`` or ``KeyError`` in the block.
+    """
+    try:
+        yield
+    except (ImportError, AttributeError, KeyError) as error:
+        raise RuntimeError(
+            f"pytorch-lightning {pytorch_lightning.__version__} is not supported "
+            f'({error}): pip install "pytorch-lightning~=2.6.4", or {meanwhile}'
+        ) from error

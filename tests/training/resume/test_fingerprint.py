@@ -1,0 +1,115 @@
+"""Which keys of a config decide the weights, and when two configs are the same training."""
+
+from itertools import zip_longest
+from pathlib import Path
+
+import pytest
+from omegaconf import OmegaConf
+
+from guided_diffusion.cli.config import CONFIG_PATH
+from guided_diffusion.training.resume.fingerprint import (
+    NEUTRAL_KEYS,
+    VALIDATION_KEYS,
+    WEIGHT_KEYS,
+    differing_weight_keys,
+    flatten,
+    is_below,
+    same_training,
+    training_fingerprint,
+)
+
+
+def options(group, prefix=""):
+    return [f"{prefix}{group}={path.stem}" for path in sorted(Path(CONFIG_PATH, group).glob("*.yaml"))]
+
+
+GROUPS = [options("experiment", "+"), *map(options, ("callbacks", "strategy", "logger", "guidance", "judge"))]
+"""The options that bring keys of their own."""
+OPTIONS = [tuple(filter(None, several)) for several in zip_longest(*GROUPS)]
+"""Each option once, several together, as composing a config takes time."""
+
+
+@pytest.fixture
+def config(compose):
+    """``config(*overrides)`` is a resolved config."""
+
+    def resolved(*overrides):
+        composed = compose("classifier=a.ckpt", "trainer.precision=32-true", *overrides)
+        return OmegaConf.to_container(composed, resolve=True)
+
+    return resolved
+
+
+@pytest.mark.parametrize("several", OPTIONS, ids=" ".join)
+def test_every_key_of_every_option_is_in_one_of_the_lists(several, config):
+    listed = (*WEIGHT_KEYS, *VALIDATION_KEYS, *NEUTRAL_KEYS)
+    assert [key for key in flatten(config(*several)) if not is_below(key, listed)] == []
+
+
+@pytest.mark.parametrize(
+    "override",
+    [
+        "guidance.scale=7",
+        "guidance=classifier",
+        "sampler=heun",
+        "scales=[1]",
+        "threshold=dynamic",
+        "judge.steps=9",
+        "logger=wandb",
+        "callbacks.accuracy.num_samples=7",
+        "callbacks=minimal",
+        "callbacks.last.every_n_steps=7",
+        "output_dir=elsewhere",
+    ],
+)
+def test_a_setting_that_leaves_the_weights_alone_leaves_the_fingerprint_alone(override, config):
+    assert training_fingerprint(config()) == training_fingerprint(config(override))
+    assert differing_weight_keys(config(), config(override)) == []
+
+
+@pytest.mark.parametrize(
+    "override",
+    [
+        "seed=1",
+        "label_dropout=0.3",
+        "callbacks.ema.decay=0.9",
+        "trainer.max_steps=7",
+        "trainer.precision=64-true",
+        "schedule=linear_beta",
+        "weighting=min_snr",
+        "data.batch_size=7",
+        "module.optimizer.lr=1",
+    ],
+)
+def test_a_setting_that_decides_the_weights_changes_the_fingerprint(override, config):
+    assert training_fingerprint(config()) != training_fingerprint(config(override))
+    assert differing_weight_keys(config(), config(override))
+
+
+@pytest.mark.parametrize(
+    "override",
+    [
+        "trainer.val_check_interval=7",  # the job records other validations
+        "+callbacks.stop._target_=pytorch_lightning.callbacks.EarlyStopping",  # nobody knows what it does
+    ],
+)
+def test_validations_and_unknown_callbacks_change_the_fingerprint_but_not_the_known_weights(override, config):
+    assert training_fingerprint(config()) != training_fingerprint(config(override))
+    assert differing_weight_keys(config(), config(override)) == []
+
+
+@pytest.mark.parametrize(
+    ("override", "same"), [("output_dir=elsewhere", True), ("resume=auto", True), ("scales=[1]", False)]
+)
+def test_the_same_training_is_equal_in_everything_but_its_folder(override, same, config):
+    assert same_training(config(), config(override)) is same
+
+
+def test_a_nested_config_is_flattened_to_dotted_keys():
+    nested = {"a": {"b": 1, "c": [2, {"d": 3}]}, "e": {}, "f": []}
+    assert flatten(nested) == {"a.b": 1, "a.c.0": 2, "a.c.1.d": 3, "e": {}, "f": []}
+
+
+@pytest.mark.parametrize(("key", "below"), [("a.b", True), ("a.b.c", True), ("a", False), ("a.bc", False)])
+def test_a_key_is_below_itself_and_its_parents(key, below):
+    assert is_below(key, ["x", "a.b"]) is below
