@@ -7,7 +7,6 @@ on the number of devices nor on which chunks exist already.
 
 from __future__ import annotations
 
-import pickle
 import signal
 import threading
 from collections.abc import Callable, Iterator, Sequence
@@ -35,6 +34,7 @@ from guided_diffusion.utils.distributed import rank, rank_zero_print
 from guided_diffusion.utils.files import atomic_write
 from guided_diffusion.utils.locks import file_lock
 from guided_diffusion.utils.progress import progress_bar
+from guided_diffusion.utils.tensor_files import load_tensors
 
 
 @dataclass(frozen=True)
@@ -138,9 +138,9 @@ class Chunks(LightningModule):
 
 def _read(path: Path) -> dict[str, Any]:
     try:
-        return torch.load(path, weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, OSError) as error:
-        raise ValueError(f"{path} is damaged, or holds code: delete it to draw its samples again") from error
+        return load_tensors(path)
+    except ValueError as error:
+        raise ValueError(f"{error}: delete it to draw its samples again") from error
 
 
 class EvaluationProgress(ProgressBar):

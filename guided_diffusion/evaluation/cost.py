@@ -30,12 +30,12 @@ def predictions_needed(recipe: Recipe, schedule: Schedule) -> list[bool]:
     """
     asked: list[bool] = []
 
-    def zeros(x_t: Tensor, t: Tensor, y: Labels) -> Prediction:
+    def nothing(x_t: Tensor, t: Tensor, y: Labels) -> Prediction:
         asked.extend([False] * len(x_t) if y is None else (y >= 0).tolist())
         return Prediction(torch.zeros_like(x_t), torch.zeros_like(x_t))
 
     guidance = _with_some_classifier(recipe.guidance)
-    denoise = recipe.threshold(guidance(zeros, schedule), schedule)
+    denoise = recipe.threshold(guidance(nothing, schedule), schedule)
     noise, label = torch.zeros(1, 1, 1, 1), torch.zeros(1, dtype=torch.long)
     with torch.no_grad():
         for _ in recipe.sampler(denoise, schedule, noise, label, torch.zeros):

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import hashlib
 import itertools
-import pickle
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -22,15 +21,13 @@ from guided_diffusion.data import ImageDataModule, normalise
 from guided_diffusion.networks import JudgeNet, LeNet
 from guided_diffusion.utils.files import atomic_write, cache_dir
 from guided_diffusion.utils.rng import generator_for
+from guided_diffusion.utils.tensor_files import load_tensors
 
 CHUNK = 1000
 """The number of images that go through the network at a time."""
 
 ARCHITECTURES: dict[str, type[JudgeNet] | type[LeNet]] = {"cnn": JudgeNet, "lenet": LeNet}
 """The network of each name in the config."""
-
-UNREADABLE = (RuntimeError, EOFError, OSError, pickle.UnpicklingError)
-"""The exceptions that torch raises for a file that is damaged or not its own."""
 
 
 @dataclass(frozen=True)
@@ -127,9 +124,8 @@ class JudgeSource:
         return judge
 
     def _key(self, data: ImageDataModule) -> str:
-        settings = repr(
-            (self, data.shape, data.class_names, data.flip, str(_build(self.architecture, data, self.width)))
-        )
+        network = str(_build(self.architecture, data, self.width))
+        settings = repr((self, data.shape, data.class_names, data.flip, network))
         content = hashlib.sha256(settings.encode())
         for split in ("train", "test"):
             content.update(data.split(split).samples.numpy().tobytes())
@@ -138,12 +134,12 @@ class JudgeSource:
 
     def _read(self, path: Path, data: ImageDataModule) -> Judge:
         try:
-            saved = torch.load(path, map_location="cpu", weights_only=True)
+            saved = load_tensors(path)
             width, architecture = saved["width"], saved.get("architecture", "cnn")  # older files do not name it
             network = _build(architecture, data, width)
             network.load_state_dict(saved["judge"])
             return Judge(network.eval(), saved["ceiling"], _name(network))
-        except (*UNREADABLE, KeyError, TypeError) as error:
+        except (ValueError, RuntimeError, KeyError, TypeError) as error:
             raise ValueError(
                 f"{path} holds no judge for {data.name} ({data.channels}x{data.image_size}x{data.image_size}, "
                 f"{data.num_classes} classes): {error}. Delete it if it lies in the cache; a new one is then trained"
@@ -220,8 +216,8 @@ def _check_file(path: Path) -> None:
     if not path.is_file():
         raise FileNotFoundError(f"there is no judge at {path.absolute()}")
     try:
-        saved = torch.load(path, map_location="cpu", weights_only=True)
-    except UNREADABLE:
+        saved = load_tensors(path)
+    except ValueError:
         saved = None
     if not isinstance(saved, dict) or not saved.keys() >= {"judge", "width"}:
         raise ValueError(f"{path} holds no judge: use a judge-*.pt file from the cache, or leave judge.checkpoint out")

@@ -241,6 +241,10 @@ def empty(file: Path):
     file.write_bytes(b"")
 
 
+def other_bytes(file: Path):
+    file.write_bytes(b"half")
+
+
 def other_content(file: Path):
     torch.save({"weights": torch.zeros(3)}, file)
 
@@ -259,7 +263,7 @@ def of_unknown_architecture(file: Path):
     torch.save(torch.load(file) | {"architecture": "vgg"}, file)
 
 
-NO_JUDGE = [truncated, text, empty, other_content, a_list]
+NO_JUDGE = [truncated, text, empty, other_bytes, other_content, a_list]
 
 
 @pytest.mark.parametrize("damage", [*NO_JUDGE, without_ceiling, of_unknown_architecture])

@@ -38,20 +38,12 @@ def test_an_impossible_plan_is_refused(change, message):
 
 
 @pytest.fixture
-def config(tmp_path):
-    """What the fingerprint reads of a config, with a checkpoint and a classifier."""
-    for name in ("model.ckpt", "classifier.ckpt"):
-        (tmp_path / name).write_bytes(b"weights")
-    return OmegaConf.create(
-        {
-            "guidance": {"scale": 1.0, "classifier": str(tmp_path / "classifier.ckpt")},
-            "threshold": {"limit": 1.0},
-            "sampler": {"steps": 3},
-            "checkpoint": str(tmp_path / "model.ckpt"),
-            "weights": "ema",
-            "trainer": {"precision": "32-true"},
-        }
-    )
+def config(compose, tmp_path):
+    """The config of an evaluation with a classifier; the checkpoints hold no weights, only bytes."""
+    model, classifier = tmp_path / "model.ckpt", tmp_path / "classifier.ckpt"
+    for file in (model, classifier):
+        file.write_bytes(b"weights")
+    return compose(f"checkpoint={model}", "guidance=classifier", f"classifier={classifier}", program="evaluate")
 
 
 def test_the_fingerprint_of_the_same_config_and_plan_is_the_same(config):
@@ -62,10 +54,10 @@ def test_the_fingerprint_of_the_same_config_and_plan_is_the_same(config):
     ("key", "value"),
     [
         ("guidance.scale", 2.0),
-        ("threshold.limit", 2.0),
+        ("threshold.bound", 2.0),
         ("sampler.steps", 4),
         ("weights", "raw"),
-        ("trainer.precision", "bf16-mixed"),
+        ("trainer.precision", "64-true"),
     ],
 )
 def test_the_fingerprint_differs_for_another_setting(key, value, config):
