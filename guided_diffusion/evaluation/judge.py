@@ -138,7 +138,7 @@ class JudgeSource:
             width, architecture = saved["width"], saved.get("architecture", "cnn")  # older files do not name it
             network = _build(architecture, data, width)
             network.load_state_dict(saved["judge"])
-            return Judge(network.eval(), saved["ceiling"], _name(network))
+            return Judge(network.eval(), saved["ceiling"], type(network).__name__)
         except (ValueError, RuntimeError, KeyError, TypeError) as error:
             raise ValueError(
                 f"{path} holds no judge for {data.name} ({data.channels}x{data.image_size}x{data.image_size}, "
@@ -162,7 +162,7 @@ class JudgeSource:
             F.cross_entropy(network(batch), labels[rows]).backward()
             optimizer.step()
             scheduler.step()
-        return Judge(network.eval(), accuracy(network, data), _name(network))
+        return Judge(network.eval(), accuracy(network, data), type(network).__name__)
 
     def _batches(self, count: int) -> Iterator[Int[Tensor, " b"]]:
         """Yield the rows of each step: all images in a new order, epoch after epoch."""
@@ -205,10 +205,6 @@ def _in_chunks(function: Callable[[Tensor], Tensor], images: Float[Tensor, "n c 
 
 def _build(architecture: str, data: ImageDataModule, width: int) -> nn.Module:
     return ARCHITECTURES[architecture](data.channels, data.image_size, data.num_classes, width)
-
-
-def _name(network: nn.Module) -> str:
-    return type(network).__name__
 
 
 def _check_file(path: Path) -> None:

@@ -25,23 +25,17 @@ def progress_bar(
 
     Args:
         items: What the bar iterates over; None for a bar that its owner updates.
-        description: The word before the bar.
-        total: The number of units to do; None if it is unknown.
-        unit: The name of a unit.
-        scale_units: Show large numbers as 1.2k or 3M.
-        initial: The number of units done before the bar starts.
         keep: Leave the bar on the screen at the end.
         quiet_seconds: The seconds that must pass before the bar appears.
-        disable: Show nothing.
     """
     return tqdm(
         items,
         description,
         total,
+        leave=keep,
         unit=unit,
         unit_scale=scale_units,
         initial=initial,
-        leave=keep,
         delay=quiet_seconds,
         disable=disable,
         dynamic_ncols=True,
