@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -15,7 +14,6 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 from pytorch_lightning import Trainer
 from torch import Tensor
-from tqdm import tqdm
 
 from guided_diffusion.checkpoints.loading import TrainedDiffusion
 from guided_diffusion.cli.checks import check_label_dropout
@@ -32,6 +30,7 @@ from guided_diffusion.training.trainer import build_trainer, check_not_sharded
 from guided_diffusion.utils.distributed import rank_zero_print
 from guided_diffusion.utils.files import atomic_write, cache_dir
 from guided_diffusion.utils.memory import explain_out_of_memory
+from guided_diffusion.utils.progress import progress_bar
 
 T = TypeVar("T")
 
@@ -138,5 +137,4 @@ def _steps(recipe: Recipe, model: TrainedDiffusion, labels: Tensor, indices: lis
 
 def _shown(items: Iterable[T], what: str, total: int) -> Iterable[T]:
     """The items, with a progress bar if they take long."""
-    interval = 0.5 if sys.stderr.isatty() else 10
-    return tqdm(items, what, total, leave=False, delay=QUIET_SECONDS, mininterval=interval, dynamic_ncols=True)
+    return progress_bar(items, description=what, total=total, keep=False, quiet_seconds=QUIET_SECONDS)

@@ -1,4 +1,4 @@
-"""How many evaluations of the network a sample takes."""
+"""The number of network evaluations that a sample takes."""
 
 from __future__ import annotations
 
@@ -14,20 +14,19 @@ from guided_diffusion.schedules import Schedule
 
 
 def evaluations_per_sample(recipe: Recipe, schedule: Schedule) -> float:
-    """How often the denoiser is evaluated for a sample; evaluations of a classifier are not among them."""
+    """Return how often the denoiser is evaluated for a sample; evaluations of a classifier are not counted."""
     return float(len(predictions_needed(recipe, schedule)))
 
 
 def labels_needed(recipe: Recipe, schedule: Schedule) -> set[bool]:
-    """Whether the model is asked for predictions with the label (True), without it (False), or both."""
+    """Return which predictions the model is asked for: with the label (True), without it (False), or both."""
     return set(predictions_needed(recipe, schedule))
 
 
 def predictions_needed(recipe: Recipe, schedule: Schedule) -> list[bool]:
-    """Every prediction that a sample asks the model for, with the label (True) or without it (False), in order.
+    """Return each prediction that a sample asks the model for, in order: with the label (True) or without it (False).
 
-    They are counted on a model that estimates nothing, which is quick. What a classifier is asked for is not among
-    them.
+    The sampler runs on a model that predicts zeros, which is quick. Predictions of a classifier are not included.
     """
     asked: list[bool] = []
 

@@ -1,14 +1,12 @@
-"""The judge of samples: a classifier trained on clean images, which never guides; and a second one, to check the first.
+"""The judge: a classifier trained on clean images that evaluates samples and never guides them.
 
-It is trained when first needed and kept in a cache, under a key made of the data, the architecture, the
-way it is trained and the seed.
+It is trained when first needed and cached under a key of the data and its settings. A second judge can check the first.
 """
 
 from __future__ import annotations
 
 import hashlib
 import itertools
-import pickle
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -23,61 +21,57 @@ from guided_diffusion.data import ImageDataModule, normalise
 from guided_diffusion.networks import JudgeNet, LeNet
 from guided_diffusion.utils.files import atomic_write, cache_dir
 from guided_diffusion.utils.rng import generator_for
+from guided_diffusion.utils.tensor_files import load_tensors
 
 CHUNK = 1000
-
+"""The number of images that go through the network at a time."""
 
 ARCHITECTURES: dict[str, type[JudgeNet] | type[LeNet]] = {"cnn": JudgeNet, "lenet": LeNet}
-"""A name in the config and the network it stands for."""
+"""The network of each name in the config."""
 
 
 @dataclass(frozen=True)
 class Judge:
-    """A trained classifier, and its accuracy on real test images: the ceiling of what it can say of samples.
-
-    Its network gives logits, and has ``features(images)`` for whoever measures distances.
-    """
+    """A trained classifier of images in [-1, 1]."""
 
     network: nn.Module
+    """The network, which returns logits and has ``features(images)`` for measuring distances."""
     ceiling: float
+    """The accuracy on real test images."""
     name: str = "judge"
-    """Of the network: distances on the features of different networks do not compare."""
+    """The name of the network; distances on the features of different networks do not compare."""
     cross_check: Judge | None = None
-    """Another judge of the same samples: guidance that only fools the first does not fool it too."""
+    """A second judge of the same samples, to notice guidance that only fools the first."""
 
     def classify(self, images: Float[Tensor, "n c h w"]) -> Int[Tensor, " n"]:
-        """The most likely class of each image; images in [-1, 1]."""
+        """Return the most likely class of each image."""
         return _classify(self.network, images)
 
     def probabilities(self, images: Float[Tensor, "n c h w"]) -> Float[Tensor, "n classes"]:
-        """Of each class for each image; images in [-1, 1]."""
+        """Return the probability of each class for each image."""
         return _in_chunks(self.network, images).softmax(1)
 
     def features(self, images: Float[Tensor, "n c h w"]) -> Float[Tensor, "n d"]:
-        """What the network knows of each image before it decides; images in [-1, 1]."""
+        """Return the features of each image, from which the network computes its logits."""
         return _in_chunks(cast(Callable[[Tensor], Tensor], self.network.features), images)
-
-
-UNREADABLE = (RuntimeError, EOFError, OSError, pickle.UnpicklingError)
-"""What torch raises of a file that is damaged, or none of its own."""
 
 
 @dataclass(frozen=True)
 class JudgeSource:
-    """Where the judge comes from: a file, or the cache, or a training of its own.
+    """A source of judges: a given file, or the cache, or training.
 
     Args:
-        checkpoint: a file from the cache, of this run or another, to be used as it is.
-        steps: of training.
-        batch_size: images per step.
-        learning_rate: at the top of the one-cycle schedule.
-        width: channels of the first stage of the network.
-        seed: of its weights, its order and its dropout.
-        architecture: of the network, a name in ``ARCHITECTURES``. A file's own architecture and width count.
+        checkpoint: A ``judge-*.pt`` file to use; its own architecture and width apply.
+        steps: The number of training steps.
+        batch_size: The number of images per step.
+        learning_rate: The highest learning rate of the one-cycle schedule.
+        width: The number of channels in the first stage of the network.
+        seed: The seed of the weights, the order of the images and dropout.
+        architecture: The network, a name in ``ARCHITECTURES``.
 
     Raises:
-        FileNotFoundError: if ``checkpoint`` does not exist.
-        ValueError: if it holds no judge, or a setting can't be.
+        FileNotFoundError: If ``checkpoint`` does not exist.
+        ValueError: If ``checkpoint`` holds no judge, or a setting is out of range.
     """
 
     checkpoint: str | None = None
@@ -103,18 +97,20 @@ class JudgeSource:
             with torch.device("meta"):
                 ARCHITECTURES[self.architecture](1, 8, 2, max(0, self.width))
         except (ValueError, RuntimeError, ZeroDivisionError) as error:
-            raise ValueError(f"width {self.width} does not do for architecture {self.architecture}: {error}") from error
+            raise ValueError(
+                f"width {self.width} is not possible for architecture {self.architecture}: {error}"
+            ) from error
 
     def __call__(self, data: ImageDataModule) -> Judge:
-        """The judge for this data, on the CPU; the global random state is left as it was.
+        """Return the judge for this data, on the CPU; the global random state stays as it is.
 
         Raises:
-            ValueError: if the file holds no judge for such images and classes.
+            ValueError: If the file holds no judge for images and classes like these.
         """
-        with torch.random.fork_rng(devices=[]):  # a network draws when it is made, and in training
-            return self._judge(data)
+        with torch.random.fork_rng(devices=[]):  # networks draw their weights and dropout from the global state
+            return self._read_or_train(data)
 
-    def _judge(self, data: ImageDataModule) -> Judge:
+    def _read_or_train(self, data: ImageDataModule) -> Judge:
         if self.checkpoint is not None:
             judge = self._read(Path(self.checkpoint), data)
             return replace(judge, ceiling=accuracy(judge.network, data))
@@ -122,23 +118,14 @@ class JudgeSource:
         if path.is_file():
             return self._read(path, data)
         judge = self._train(data)
+        content = {"judge": judge.network.state_dict(), "ceiling": judge.ceiling}
         with atomic_write(path) as temporary:
-            torch.save(self._saved(judge), temporary)
+            torch.save(content | {"width": self.width, "architecture": self.architecture}, temporary)
         return judge
 
-    def _saved(self, judge: Judge) -> dict[str, object]:
-        return {
-            "judge": judge.network.state_dict(),
-            "ceiling": judge.ceiling,
-            "width": self.width,
-            "architecture": self.architecture,
-        }
-
-    def _network(self, data: ImageDataModule) -> nn.Module:
-        return _build(self.architecture, data, self.width)
-
     def _key(self, data: ImageDataModule) -> str:
-        settings = repr((self, data.shape, data.class_names, data.flip, str(self._network(data))))
+        network = str(_build(self.architecture, data, self.width))
+        settings = repr((self, data.shape, data.class_names, data.flip, network))
         content = hashlib.sha256(settings.encode())
         for split in ("train", "test"):
             content.update(data.split(split).samples.numpy().tobytes())
@@ -147,23 +134,23 @@ class JudgeSource:
 
     def _read(self, path: Path, data: ImageDataModule) -> Judge:
         try:
-            saved = torch.load(path, map_location="cpu", weights_only=True)
-            width, architecture = saved["width"], saved.get("architecture", "cnn")  # older files know no other
+            saved = load_tensors(path)
+            width, architecture = saved["width"], saved.get("architecture", "cnn")  # older files do not name it
             network = _build(architecture, data, width)
             network.load_state_dict(saved["judge"])
-            return Judge(network.eval(), saved["ceiling"], _name(network))
-        except (*UNREADABLE, KeyError, TypeError) as error:
+            return Judge(network.eval(), saved["ceiling"], type(network).__name__)
+        except (ValueError, RuntimeError, KeyError, TypeError) as error:
             raise ValueError(
                 f"{path} holds no judge for {data.name} ({data.channels}x{data.image_size}x{data.image_size}, "
-                f"{data.num_classes} classes): {error}. Delete it, if it is the cache's, and it is made anew"
+                f"{data.num_classes} classes): {error}. Delete it if it lies in the cache; a new one is then trained"
             ) from error
 
     def _train(self, data: ImageDataModule) -> Judge:
-        """One-cycle AdamW on the clean training images."""
-        print(f"training a judge on the clean images of {data.name}, once")
+        """Train on the clean training images, by AdamW with a one-cycle schedule."""
+        print(f"training a judge on the clean images of {data.name}; it is cached for the next time")
         images, labels = data.split("train")
         torch.default_generator.manual_seed(self.seed)
-        network = self._network(data)
+        network = _build(self.architecture, data, self.width)
         optimizer = torch.optim.AdamW(network.parameters(), weight_decay=0.05)
         scheduler = torch.optim.lr_scheduler.OneCycleLR(optimizer, self.learning_rate, self.steps)
         for rows in self._batches(len(labels)):
@@ -175,10 +162,10 @@ class JudgeSource:
             F.cross_entropy(network(batch), labels[rows]).backward()
             optimizer.step()
             scheduler.step()
-        return Judge(network.eval(), accuracy(network, data), _name(network))
+        return Judge(network.eval(), accuracy(network, data), type(network).__name__)
 
     def _batches(self, count: int) -> Iterator[Int[Tensor, " b"]]:
-        """The rows of each step: all images in a new order, then again."""
+        """Yield the rows of each step: all images in a new order, epoch after epoch."""
         done = 0
         for epoch in itertools.count():
             order = torch.randperm(count, generator=generator_for("cpu", self.seed, epoch))
@@ -191,18 +178,18 @@ class JudgeSource:
 
 @dataclass(frozen=True)
 class JudgePair:
-    """A judge that another one, of another architecture or seed, checks."""
+    """A source of judges that are checked by a second one, of another architecture or seed."""
 
     first: JudgeSource
     second: JudgeSource
 
     def __call__(self, data: ImageDataModule) -> Judge:
-        """The first judge for this data, with the second as its ``cross_check``."""
+        """Return the first judge for this data, with the second as its ``cross_check``."""
         return replace(self.first(data), cross_check=self.second(data))
 
 
 def accuracy(network: nn.Module, data: ImageDataModule) -> float:
-    """Share of the real test images that the network, in eval mode, classifies as their label says."""
+    """Return the share of real test images that the network, in eval mode, classifies as their label."""
     images, labels = data.split("test")
     return (_classify(network, normalise(images)) == labels).double().mean().item()
 
@@ -220,17 +207,13 @@ def _build(architecture: str, data: ImageDataModule, width: int) -> nn.Module:
     return ARCHITECTURES[architecture](data.channels, data.image_size, data.num_classes, width)
 
 
-def _name(network: nn.Module) -> str:
-    return type(network).__name__
-
-
 def _check_file(path: Path) -> None:
-    """Whether a judge is in it at all, known before samples are drawn for it."""
+    """Raise an error if the file holds no judge, before samples are drawn for it."""
     if not path.is_file():
         raise FileNotFoundError(f"there is no judge at {path.absolute()}")
     try:
-        saved = torch.load(path, map_location="cpu", weights_only=True)
-    except UNREADABLE:
+        saved = load_tensors(path)
+    except ValueError:
         saved = None
     if not isinstance(saved, dict) or not saved.keys() >= {"judge", "width"}:
-        raise ValueError(f"{path} holds no judge: take a judge-*.pt of the cache, or leave judge.checkpoint out")
+        raise ValueError(f"{path} holds no judge: use a judge-*.pt file from the cache, or leave judge.checkpoint out")

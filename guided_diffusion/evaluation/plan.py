@@ -1,4 +1,4 @@
-"""Which samples an evaluation draws."""
+"""``Plan``: which samples an evaluation draws, at which scales, from which noise."""
 
 from __future__ import annotations
 
@@ -19,19 +19,19 @@ from guided_diffusion.utils.validation import check_positive
 
 @dataclass(frozen=True)
 class Plan:
-    """Which samples are drawn.
+    """The samples to draw: all scales in one list, scale after scale, cut into chunks.
 
     Args:
-        scales: of guidance.
-        num_samples: of each class, at every scale.
-        num_classes: labels go round the classes.
-        shape: of one sample.
-        batch_size: samples in a chunk.
-        seed: of the noise: sample i has the same at every scale.
-        classes: which, class by class; by default all of them in turn.
+        scales: The guidance scales.
+        num_samples: The number of samples of each class at every scale.
+        num_classes: The number of classes, which the labels cycle through.
+        shape: The shape of one sample.
+        batch_size: The number of samples in a chunk.
+        seed: The seed of the noise; sample i has the same noise at every scale.
+        classes: The classes to draw, one after the other; by default all of them in turn.
 
     Raises:
-        ValueError: if there are no scales or no samples.
+        ValueError: If scales are missing or repeated, or ``num_samples`` is below 1.
     """
 
     scales: Sequence[float]
@@ -51,29 +51,31 @@ class Plan:
 
     @property
     def per_scale(self) -> int:
+        """The number of samples at one scale."""
         return self.num_samples * self.num_classes
 
     @property
     def labels(self) -> Int[Tensor, " n"]:
-        """Of the samples of one scale."""
+        """The labels of the samples of one scale."""
         if self.classes is not None:
             return torch.tensor(self.classes).repeat_interleave(self.num_samples)
         return torch.arange(self.per_scale) % self.num_classes
 
     def __len__(self) -> int:
-        """How many chunks."""
+        """Return the number of chunks."""
         return math.ceil(self.per_scale * len(self.scales) / self.batch_size)
 
     def rows(self, chunk: int) -> Int[Tensor, " rows"]:
-        """Places in the list of all samples."""
+        """Return the places of a chunk's samples in the list of all samples."""
         return torch.arange(chunk * self.batch_size, min((chunk + 1) * self.batch_size, self.total))
 
     @property
     def total(self) -> int:
+        """The number of samples at all scales."""
         return self.per_scale * len(self.scales)
 
     def plain(self) -> dict[str, Any]:
-        """As plain data."""
+        """Return the plan as plain data for JSON."""
         return asdict(self) | {
             "scales": [float(scale) for scale in self.scales],
             "shape": list(self.shape),
@@ -85,7 +87,7 @@ class Plan:
 
 
 def sampling_fingerprint(config: DictConfig, plan: Plan) -> str:
-    """Of all that decides what is sampled."""
+    """Return a hash of everything that decides what is sampled."""
     parts = {name: OmegaConf.to_container(config[name], resolve=True) for name in ("guidance", "threshold", "sampler")}
     classifier = config.guidance.get("classifier")
     files = [Path(config.checkpoint), *([Path(classifier)] if classifier else [])]

@@ -241,7 +241,7 @@ def calls(name):
 
 def test_the_package_unpickles_nothing_but_data():
     loads = list(calls("torch.load"))
-    assert len(loads) >= 3
+    assert len(loads) >= 2
     for call in loads:
         assert {word.arg: ast.unparse(word.value) for word in call.keywords}["weights_only"] == "True"
     for name in ("pickle.load", "pickle.loads", "joblib.load", "cloudpickle.loads"):

@@ -1,7 +1,7 @@
 """Confidence intervals by resampling: how far a figure would move if the samples were drawn again.
 
-The percentile bootstrap (Efron & Tibshirani 1993, section 13.3): draw n of the n rows with repetition, many times,
-and take the quantiles of the statistic over these draws.
+The percentile bootstrap (Efron & Tibshirani 1993, section 13.3) draws n of the n rows with repetition, many times, and
+takes quantiles of the statistic over these draws.
 """
 
 from __future__ import annotations
@@ -26,16 +26,16 @@ def bootstrap(
     level: float = 0.95,
     centred: bool = False,
 ) -> Interval:
-    """The statistic of rows 0 to ``count - 1``, and its interval.
+    """Return the statistic of rows 0 to ``count - 1`` with its interval.
 
     Args:
-        statistic: of the rows with these numbers; some come more than once.
-        count: how many rows there are, at least 1.
-        seed: of the resampled rows.
-        resamples: how many times they are drawn.
-        level: share of the resampled values within the interval.
-        centred: move the interval so that the mean of the resampled values lies at the value: for a statistic
-            that rows drawn twice push to one side.
+        statistic: A function of row numbers, some of which occur more than once.
+        count: The number of rows, at least 1.
+        seed: The seed of the resampled rows.
+        resamples: The number of times that rows are drawn.
+        level: The share of the resampled values within the interval.
+        centred: Move the interval so that the mean of the resampled values lies at the value, for a statistic that
+            repeated rows bias.
     """
     value = statistic(torch.arange(count))
     resampled = torch.tensor([statistic(rows) for rows in resampled_rows(count, seed, resamples)], dtype=torch.float64)
@@ -43,19 +43,19 @@ def bootstrap(
 
 
 def bootstrap_mean(values: Float[Tensor, " n"], seed: int, resamples: int = RESAMPLES, level: float = 0.95) -> Interval:
-    """``bootstrap`` of the mean, all draws at once."""
+    """Return what ``bootstrap`` returns for the mean, from all draws at once."""
     values = values.double()
     resampled = values[resampled_rows(len(values), seed, resamples)].mean(1)
     return percentile_interval(values.mean().item(), resampled, level)
 
 
 def resampled_rows(count: int, seed: int, resamples: int = RESAMPLES) -> Int[Tensor, "resamples count"]:
-    """Row numbers drawn with repetition; they depend on the arguments alone."""
+    """Return row numbers drawn with repetition; they depend on the arguments alone."""
     return torch.randint(count, (resamples, count), generator=generator_for("cpu", seed))
 
 
-def counts(numbers: Int[Tensor, "r n"], limit: int) -> Int[Tensor, "r {limit}"]:
-    """How often each number below ``limit`` occurs in each row."""
+def row_counts(numbers: Int[Tensor, "r n"], limit: int) -> Int[Tensor, "r {limit}"]:
+    """Return how often each number below ``limit`` occurs in each row."""
     shifted = numbers + limit * torch.arange(len(numbers))[:, None]
     return shifted.flatten().bincount(minlength=limit * len(numbers)).view(-1, limit)
 
@@ -63,7 +63,7 @@ def counts(numbers: Int[Tensor, "r n"], limit: int) -> Int[Tensor, "r {limit}"]:
 def percentile_interval(
     value: float, resampled: Float[Tensor, " resamples"], level: float = 0.95, centred: bool = False
 ) -> Interval:
-    """The value, with the quantiles of the resampled ones that are numbers; centred as for ``bootstrap``."""
+    """Return the value with quantiles of the resampled values, which may include nan; ``centred`` as above."""
     resampled, tail = resampled.double(), (1 - level) / 2
     low, high = resampled.nanquantile(torch.tensor([tail, 1 - tail], dtype=torch.float64)).tolist()
     offset = value - resampled.nanmean().item() if centred else 0.0

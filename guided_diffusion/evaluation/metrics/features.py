@@ -1,8 +1,7 @@
-"""How like the real ones are generated features: as a whole, and sample by sample."""
+"""Distances between real and generated features, and scores of single samples: Fréchet, MMD, manifolds, diversity."""
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
@@ -10,17 +9,15 @@ from typing import NamedTuple
 
 import torch
 from jaxtyping import Float, Int
-from torch import Tensor, nn
-from torchmetrics.image.fid import FrechetInceptionDistance
-from torchmetrics.image.kid import KernelInceptionDistance
+from torch import Tensor
 
 CHUNK = 1000
-"""Rows of a matrix of distances that are held at a time: with 10,000 columns, 80 MB."""
+"""The number of rows of a distance matrix that are held at a time: 80 MB with 10,000 columns."""
 
 
 @dataclass(frozen=True)
 class Gaussian:
-    """What the Fréchet distance knows of a set of features, in float64."""
+    """The mean and the covariance of a set of features, in float64."""
 
     mean: Float[Tensor, " d"]
     covariance: Float[Tensor, "d d"]
@@ -33,58 +30,48 @@ class Gaussian:
 
 
 class ManifoldScores(NamedTuple):
-    """One number per sample; the mean of each is the score that it is called after."""
+    """One number per sample; the mean of each field is the score of the same name."""
 
     precision: Float[Tensor, " n_gen"]
-    """1 where the generated sample lies within the manifold of the real ones."""
+    """1 where the generated sample lies within the manifold of the real ones, else 0."""
     recall: Float[Tensor, " n_real"]
-    """1 where the real sample lies within the manifold of the generated ones."""
+    """1 where the real sample lies within the manifold of the generated ones, else 0."""
     density: Float[Tensor, " n_gen"]
-    """How many balls of real samples hold the generated one, divided by k."""
+    """The number of balls around real samples that contain the generated one, divided by k."""
     coverage: Float[Tensor, " n_real"]
-    """1 where the ball of the real sample holds a generated one."""
+    """1 where the ball around the real sample contains a generated one, else 0."""
 
 
-class _Identity(nn.Module):
-    """Features for torchmetrics that are features already."""
-
-    def __init__(self, num_features: int) -> None:
-        super().__init__()
-        self.num_features = num_features
-
-    def forward(self, features: Float[Tensor, "n d"]) -> Float[Tensor, "n d"]:
-        return features
-
-
-def frechet_distance(real: Float[Tensor, "n_real d"], generated: Float[Tensor, "n_gen d"]) -> float:
-    """|m_r - m_g|^2 + tr(S_r + S_g - 2 (S_r S_g)^(1/2)), with means m and covariances S, by torchmetrics.
-
-    nan if there are fewer than two of either (Heusel et al. 2017, arXiv 1706.08500, eq. 6).
-    """
-    if min(len(real), len(generated)) < 2:
-        return torch.nan
-    metric = FrechetInceptionDistance(_Identity(real.shape[1]))
-    metric.update(real.double(), real=True)
-    metric.update(generated.double(), real=False)
-    return metric.compute().item()
-
-
-def gaussian_of(features: Float[Tensor, "n d"]) -> Gaussian:
-    """Mean and unbiased covariance, of at least two features."""
+def fit_gaussian(features: Float[Tensor, "n d"]) -> Gaussian:
+    """Return the mean and the unbiased covariance of features; the covariance of a single one is nan."""
     features = features.double()
     mean = features.mean(0)
     deviations = features - mean
     return Gaussian(mean, deviations.T @ deviations / (len(features) - 1))
 
 
-def gaussian_distance(first: Gaussian, second: Gaussian) -> float:
-    """``frechet_distance`` of two Gaussians, quick enough for a bootstrap of the second: the first keeps its root.
+def frechet_distance(real: Gaussian, generated: Gaussian) -> float:
+    """Return |m_r - m_g|^2 + tr(S_r + S_g - 2 (S_r S_g)^(1/2)), with means m and covariances S.
 
-    tr (S_1 S_2)^(1/2) is the sum of the roots of the eigenvalues of S_1^(1/2) S_2 S_1^(1/2), which is symmetric.
+    tr (S_r S_g)^(1/2) is the sum of the roots of the eigenvalues of S_r^(1/2) S_g S_r^(1/2), which is symmetric. The
+    root of S_r is computed once for each Gaussian, which makes this quick enough to bootstrap the second argument.
+
+    Returns:
+        The distance; nan if a covariance is.
+
+    References:
+        Heusel et al. 2017, arXiv 1706.08500, eq. 6
     """
-    overlap = torch.linalg.eigvalsh(first.root @ second.covariance @ first.root).clamp(min=0).sqrt().sum()
-    spread = first.covariance.trace() + second.covariance.trace() - 2 * overlap
-    return ((first.mean - second.mean).square().sum() + spread).item()
+    if (real.covariance + generated.covariance).isnan().any():
+        return torch.nan
+    overlap = torch.linalg.eigvalsh(real.root @ generated.covariance @ real.root).clamp(min=0).sqrt().sum()
+    spread = real.covariance.trace() + generated.covariance.trace() - 2 * overlap
+    return ((real.mean - generated.mean).square().sum() + spread).item()
+
+
+def cubic_kernel(x: Float[Tensor, "n d"], y: Float[Tensor, "m d"]) -> Float[Tensor, "n m"]:
+    """Return (x.y / d + 1)^3 for all pairs, the kernel of the kernel distance."""
+    return (x @ y.T / x.shape[1] + 1) ** 3
 
 
 def kernel_distance(
@@ -94,83 +81,85 @@ def kernel_distance(
     subset_size: int | None = None,
     seed: int = 0,
 ) -> float:
-    """The squared maximum mean discrepancy under the kernel (x.y / d + 1)^3, by torchmetrics.
-
-    The mean of the unbiased estimate (Bińkowski et al. 2018, arXiv 1801.01401, eq. 4) over random subsets of both
-    sets; nan where a subset is a single sample.
+    """Return the mean of the unbiased squared MMD under ``cubic_kernel`` over random subsets of both sets.
 
     Args:
-        real: their features.
-        generated: theirs.
-        subsets: how many.
-        subset_size: samples of each set in a subset; None for all of the smaller set, but at most 1,000.
-        seed: of the subsets; the global random state is left as it was.
+        real: The features of real samples.
+        generated: The features of generated samples.
+        subsets: The number of subsets.
+        subset_size: The number of samples of each set in a subset; None for all of the smaller set, at most 1,000.
+        seed: The seed of the subsets.
+
+    Returns:
+        The distance; nan if a subset is a single sample.
+
+    References:
+        Bińkowski et al. 2018, arXiv 1801.01401, eq. 4
     """
     size = min(1000, len(real), len(generated)) if subset_size is None else subset_size
-    if size < 2:
-        return torch.nan
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "Metric `Kernel Inception Distance` will save")
-        metric = KernelInceptionDistance(_Identity(real.shape[1]), subsets=subsets, subset_size=size)
-    metric.update(real.double(), real=True)
-    metric.update(generated.double(), real=False)
-    with torch.random.fork_rng(devices=[]):
-        torch.default_generator.manual_seed(seed)
-        return metric.compute()[0].item()
+    generator = torch.Generator().manual_seed(seed)
+
+    def subset(features: Float[Tensor, "n d"]) -> Float[Tensor, "size d"]:
+        return features[torch.randperm(len(features), generator=generator)[:size]]
+
+    once = torch.ones(1, size)
+    return torch.cat([squared_mmd(subset(real), subset(generated), once) for _ in range(subsets)]).mean().item()
 
 
-def _cubic(x: Float[Tensor, "n d"], y: Float[Tensor, "m d"]) -> Float[Tensor, "n m"]:
-    return (x @ y.T / x.shape[1] + 1) ** 3
-
-
-def kernel_discrepancies(
+def squared_mmd(
     real: Float[Tensor, "m d"],
     generated: Float[Tensor, "n d"],
     weights: Float[Tensor, "r n"],
-    kernel: Callable[[Tensor, Tensor], Tensor] = _cubic,
+    kernel: Callable[[Tensor, Tensor], Tensor] = cubic_kernel,
 ) -> Float[Tensor, " r"]:
-    """The squared maximum mean discrepancy of all samples at once, for each row of weights.
+    """Return the squared maximum mean discrepancy of all samples, for each row of weights.
 
-    With x real, y generated and w_j how often y_j was drawn:
+    With x real, y generated, k the kernel and w_j how often y_j was drawn:
 
         sum_{i != j} k(x_i, x_j) / (m (m - 1)) + sum_{i != j} w_i w_j k(y_i, y_j) / sum_{i != j} w_i w_j
             - 2 sum_{ij} w_j k(x_i, y_j) / (m sum_j w_j)
 
-    With w = 1 that is the unbiased estimate (Gretton et al. 2012, JMLR 13, eq. 3). nan where a set has no pair.
+    With w = 1 this is the unbiased estimate. It is nan where a set has no pair.
 
     Args:
-        real: their features.
-        generated: theirs.
+        real: x.
+        generated: y.
         weights: w.
-        kernel: k of all pairs of two sets, n x d and m x d to n x m; by default that of ``kernel_distance``.
+        kernel: The function k of all pairs of two sets: n x d and m x d to n x m.
+
+    References:
+        Gretton et al. 2012, JMLR 13, eq. 3
     """
-    within_real = pair_mean(real, torch.ones(1, len(real)), kernel)
-    return within_real + kernel_discrepancies_up_to_a_constant(real, generated, weights, kernel)
+    within_real = mean_over_pairs(real, torch.ones(1, len(real)), kernel)
+    return within_real + squared_mmd_up_to_a_constant(real, generated, weights, kernel)
 
 
-def kernel_discrepancies_up_to_a_constant(
+def squared_mmd_up_to_a_constant(
     real: Float[Tensor, "m d"],
     generated: Float[Tensor, "n d"],
     weights: Float[Tensor, "r n"],
-    kernel: Callable[[Tensor, Tensor], Tensor] = _cubic,
+    kernel: Callable[[Tensor, Tensor], Tensor] = cubic_kernel,
 ) -> Float[Tensor, " r"]:
-    """``kernel_discrepancies`` without its first term, which is the same for every row of weights."""
+    """Return ``squared_mmd`` without its first term, which is the same for every row of weights."""
     real, generated, weights = real.double(), generated.double(), weights.double()
     between = torch.cat([kernel(generated[rows], real).mean(1) for rows in _chunks(len(generated))])
-    return pair_mean(generated, weights, kernel) - 2 * (weights @ between) / weights.sum(1)
+    return mean_over_pairs(generated, weights, kernel) - 2 * (weights @ between) / weights.sum(1)
 
 
 def manifold_scores(real: Float[Tensor, "n_real d"], generated: Float[Tensor, "n_gen d"], k: int = 5) -> ManifoldScores:
-    """Which samples lie in the manifold of the other set: in the union of balls B around its samples.
+    """Return which samples lie in the manifold of the other set: the union of balls B around its samples.
 
     With B(x) the open ball around x that reaches to its k-th nearest neighbour in its own set,
 
         precision_j = 1 if y_j is in some B(x_i)      recall_i   = 1 if x_i is in some B(y_j)
         density_j   = #{i: y_j is in B(x_i)} / k      coverage_i = 1 if some y_j is in B(x_i)
 
-    for real x_i and generated y_j (Kynkäänniemi et al. 2019, arXiv 1904.06991, eq. 1 to 3; Naeem et al. 2020,
-    arXiv 2002.09797, eq. 3 to 6, whose authors' code has open balls in all four). Where a set has too few samples to
-    have a k-th neighbour, what needs its balls is nan. Euclidean distances, a chunk at a time, in float64.
+    for real x_i and generated y_j. Distances are Euclidean, in float64, a chunk at a time. Scores that need the balls
+    of a set with at most k samples are nan.
+
+    References:
+        Kynkäänniemi et al. 2019, arXiv 1904.06991, eq. 1 to 3
+        Naeem et al. 2020, arXiv 2002.09797, eq. 3 to 6; open balls in all four as in the authors' code
     """
     real, generated = real.double(), generated.double()
     real_radii, generated_radii = _radii(real, k), _radii(generated, k)
@@ -180,26 +169,29 @@ def manifold_scores(real: Float[Tensor, "n_real d"], generated: Float[Tensor, "n
         density[rows] = within.sum(1) / k
         covered = covered.logical_or(within.any(0))
         recalled = recalled.logical_or((distances < generated_radii[rows, None]).any(0))
-    of_real, of_generated = _number(real_radii), _number(generated_radii)
+    real_defined, generated_defined = _one_or_nan(real_radii), _one_or_nan(generated_radii)
     return ManifoldScores(
-        (density > 0) * of_real, recalled * of_generated, density * of_real, covered.double() * of_real
+        precision=(density > 0) * real_defined,
+        recall=recalled * generated_defined,
+        density=density * real_defined,
+        coverage=covered.double() * real_defined,
     )
 
 
 def _radii(features: Float[Tensor, "n d"], k: int) -> Float[Tensor, " n"]:
-    """The distance of each to its k-th nearest neighbour; nan where there is none."""
+    """Return the distance of each to its k-th nearest neighbour; nan where there is none."""
     if len(features) <= k:
         return torch.full((len(features),), torch.nan, dtype=features.dtype)
     return torch.cat([distances.kthvalue(k + 1).values for _, distances in _distances(features, features)])
 
 
-def _number(radii: Float[Tensor, " n"]) -> Float[Tensor, ""]:
-    """1, or nan if there are no radii."""
+def _one_or_nan(radii: Float[Tensor, " n"]) -> Float[Tensor, ""]:
+    """Return 1, or nan if the radii are nan."""
     return radii[0] * 0 + 1
 
 
 def _distances(rows: Float[Tensor, "n d"], columns: Float[Tensor, "m d"]) -> Iterator[tuple[slice, Tensor]]:
-    """Euclidean distances: some rows at a time, and which."""
+    """Yield chunks of rows and their Euclidean distances to all columns."""
     for chunk in _chunks(len(rows)):
         yield chunk, torch.cdist(rows[chunk], columns)
 
@@ -211,39 +203,39 @@ def _chunks(count: int) -> Iterator[slice]:
 def within_class_diversity(
     features: Float[Tensor, "n d"], labels: Int[Tensor, " n"], num_classes: int
 ) -> Float[Tensor, " classes"]:
-    """Mean Euclidean distance between two different samples of a class; nan for a class with fewer than two."""
+    """Return the mean distance between two different samples of a class; nan for a class with fewer than two."""
     groups = [features[labels == label] for label in range(num_classes)]
-    return torch.cat([pair_mean(group, torch.ones(1, len(group))) for group in groups])
+    return torch.cat([mean_over_pairs(group, torch.ones(1, len(group))) for group in groups])
 
 
-def pair_mean(
+def mean_over_pairs(
     features: Float[Tensor, "n d"],
     weights: Float[Tensor, "r n"],
-    measure: Callable[[Tensor, Tensor], Tensor] = torch.cdist,
+    function: Callable[[Tensor, Tensor], Tensor] = torch.cdist,
 ) -> Float[Tensor, " r"]:
-    """sum_ij w_i w_j f(x_i, x_j) / sum_ij w_i w_j over i != j, for each row of weights: by default the mean distance.
+    """Return sum_ij w_i w_j f(x_i, x_j) / sum_ij w_i w_j over i != j, for each row of weights.
 
-    With w_i how often x_i was drawn, it is that of a resampled set, whose pairs of a sample and itself are left out.
-    nan where no pair is left.
+    If w_i is how often x_i was drawn, this is the mean over the pairs of a resampled set, in which a sample is no pair
+    with itself. It is nan where no pair is left.
 
     Args:
         features: x.
         weights: w.
-        measure: f of all pairs of two sets, n x d and m x d to n x m.
+        function: The function f of all pairs of two sets, n x d and m x d to n x m; the distance by default.
     """
     features, weights = features.double(), weights.double()
     total = torch.zeros(len(weights), dtype=torch.float64)
     for rows in _chunks(len(features)):
-        values = measure(features[rows], features)
+        values = function(features[rows], features)
         values.diagonal(rows.start).zero_()
         total += (weights[:, rows] * (weights @ values.T)).sum(1)
     return total / (weights.sum(1).square() - weights.square().sum(1))
 
 
 def nearest_distances(images: Float[Tensor, "n *shape"], reference: Float[Tensor, "m *shape"]) -> Float[Tensor, " n"]:
-    """Distance of each image to the nearest reference image: the root mean square over its pixels, in float32.
+    """Return the root-mean-square distance over pixels from each image to its nearest reference image, in float32.
 
-    Which one is nearest follows from |x - r|^2 = |x|^2 + |r|^2 - 2 x.r; the distance to it is then taken directly, so
+    The nearest one follows from |x - r|^2 = |x|^2 + |r|^2 - 2 x.r. The distance to it is then computed directly, so
     that a copy has distance 0.
     """
     images, reference = images.float().flatten(1), reference.float().flatten(1)

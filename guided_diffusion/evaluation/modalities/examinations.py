@@ -8,11 +8,12 @@ from typing import Any, NamedTuple
 import torch
 
 from guided_diffusion.evaluation.judge import Judge
-from guided_diffusion.evaluation.metrics.images import LabelledSamples, Measurement, Reference, measure
+from guided_diffusion.evaluation.metrics.images import Measurement, Reference, measure
 from guided_diffusion.evaluation.metrics.points import floors_of, measure_points
 from guided_diffusion.evaluation.plan import Plan
 from guided_diffusion.evaluation.plots.scatter import LIMIT, densities_of
 from guided_diffusion.evaluation.results import Interval, Pictures, PointPictures
+from guided_diffusion.evaluation.samples import LabelledSamples
 
 SHOWN = 20
 """Images in a strip, and of those the judge is least certain of."""

@@ -9,6 +9,7 @@ from pytorch_lightning import LightningModule, Trainer
 from pytorch_lightning.callbacks import ProgressBar
 from tqdm import tqdm
 
+from guided_diffusion.utils.progress import progress_bar
 from guided_diffusion.utils.validation import check_positive
 
 
@@ -38,15 +39,12 @@ class StepProgress(ProgressBar):
         self._enabled = True
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._bar = tqdm(
+        self._bar = progress_bar(
+            description="training",
             total=trainer.max_steps if trainer.max_steps > 0 else None,
-            initial=trainer.global_step,
-            desc="training",
             unit="step",
+            initial=trainer.global_step,
             disable=not self._enabled,
-            dynamic_ncols=True,
-            file=sys.stderr,
-            mininterval=0.5 if sys.stderr.isatty() else 10,
         )
 
     def on_train_batch_end(

@@ -1,17 +1,23 @@
 import pytest
 import torch
 
-from guided_diffusion.evaluation.metrics.bootstrap import bootstrap, bootstrap_mean, percentile_interval, resampled_rows
+from guided_diffusion.evaluation.metrics.bootstrap import (
+    bootstrap,
+    bootstrap_mean,
+    percentile_interval,
+    resampled_rows,
+    row_counts,
+)
 
 
-def test_the_value_is_that_of_all_rows_once():
+def test_the_value_is_the_statistic_of_all_rows():
     seen = []
     interval = bootstrap(lambda rows: seen.append(rows.tolist()) or rows.sum().item(), 5, seed=0)
     assert interval.value == 10
     assert seen[0] == [0, 1, 2, 3, 4]
 
 
-def test_rows_are_drawn_with_repetition_and_as_many_as_there_are():
+def test_rows_are_drawn_with_repetition_as_many_as_there_are():
     seen = []
     bootstrap(lambda rows: seen.append(rows) or 0.0, 50, seed=0, resamples=20)
     assert [len(rows) for rows in seen] == [50] * 21
@@ -20,12 +26,12 @@ def test_rows_are_drawn_with_repetition_and_as_many_as_there_are():
     assert (torch.stack(seen).amin(), torch.stack(seen).amax()) == (0, 49)
 
 
-def test_what_does_not_vary_has_no_width():
+def test_the_interval_of_a_constant_has_no_width():
     assert bootstrap_mean(torch.full((9,), 0.25), seed=0) == (0.25, 0.25, 0.25)
     assert bootstrap(lambda rows: 3.0, 9, seed=0) == (3, 3, 3)
 
 
-def test_the_interval_of_a_mean_is_two_standard_errors_to_each_side():
+def test_the_interval_of_a_mean_is_two_standard_errors_wide_on_each_side():
     values = torch.randn(400)
     interval = bootstrap_mean(values, seed=0, resamples=4000)
     error = values.std().item() / 20
@@ -34,20 +40,20 @@ def test_the_interval_of_a_mean_is_two_standard_errors_to_each_side():
     assert interval.high == pytest.approx(interval.value + 1.96 * error, abs=0.15 * error)
 
 
-def test_the_interval_holds_the_truth_as_often_as_it_says():
+def test_the_interval_contains_the_true_mean_at_the_rate_of_its_level():
     intervals = [bootstrap_mean(torch.rand(50), seed=seed, level=0.8) for seed in range(300)]
-    held = sum(interval.low <= 0.5 <= interval.high for interval in intervals) / 300
-    assert held == pytest.approx(0.8, abs=0.07)  # three standard errors
+    rate = sum(interval.low <= 0.5 <= interval.high for interval in intervals) / 300
+    assert rate == pytest.approx(0.8, abs=0.07)  # three standard errors
 
 
-def test_the_mean_at_once_is_the_mean_row_by_row():
+def test_bootstrap_mean_equals_bootstrap_of_the_mean():
     values = torch.randn(30, dtype=torch.float64)
     by_rows = bootstrap(lambda rows: values[rows].mean().item(), 30, seed=3, resamples=50, level=0.5)
     assert bootstrap_mean(values, seed=3, resamples=50, level=0.5) == pytest.approx(by_rows)
 
 
-def test_a_centred_interval_has_the_same_width_around_the_value():
-    """The number of distinct rows: every resample has fewer of them than there are."""
+def test_centring_moves_the_interval_to_the_value_and_keeps_its_width():
+    """The number of distinct rows is biased: every resample has fewer of them than there are rows."""
 
     def distinct(rows):
         return float(len(rows.unique()))
@@ -58,7 +64,7 @@ def test_a_centred_interval_has_the_same_width_around_the_value():
     assert centred.low < 40 < centred.high
 
 
-def test_the_interval_follows_from_its_seed_and_draws_from_no_other():
+def test_the_interval_depends_on_its_seed_and_leaves_the_global_random_state_alone():
     values = torch.randn(30)
     before = torch.random.get_rng_state()
     first = bootstrap_mean(values, seed=1)
@@ -69,12 +75,19 @@ def test_the_interval_follows_from_its_seed_and_draws_from_no_other():
     assert torch.equal(resampled_rows(9, 4, 3), resampled_rows(9, 4, 3))
 
 
-def test_the_ends_are_quantiles_of_the_resampled_values():
+def test_the_bounds_are_quantiles_of_the_resampled_values():
     assert percentile_interval(7.0, torch.arange(101.0), level=0.9) == pytest.approx((7, 5, 95))
 
 
-def test_resamples_without_a_value_are_left_out_and_none_left_is_nan():
+def test_resampled_values_that_are_nan_are_ignored():
     resampled = torch.arange(101.0)
     resampled[[0, 100]] = torch.nan
     assert percentile_interval(7.0, resampled, level=1.0) == (7, 1, 99)
+
+
+def test_the_interval_of_nan_is_nan():
     assert torch.tensor(bootstrap_mean(torch.full((4,), torch.nan), seed=0)).isnan().all()
+
+
+def test_numbers_are_counted_row_by_row():
+    assert row_counts(torch.tensor([[0, 2, 2], [1, 1, 1]]), 3).tolist() == [[1, 0, 2], [0, 3, 0]]

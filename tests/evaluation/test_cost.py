@@ -1,0 +1,32 @@
+import pytest
+
+from guided_diffusion.evaluation.cost import evaluations_per_sample, labels_needed
+from guided_diffusion.guidance import ClassifierFree, ClassifierGuidance, Combined
+from guided_diffusion.recipe import Recipe
+from guided_diffusion.samplers import Sampler, ddim, ddpm, dpmpp_2m, heun
+from guided_diffusion.schedules import Cosine
+
+
+@pytest.mark.parametrize(("scale", "expected"), [(0.0, 5), (1.0, 5), (2.0, 10)])
+@pytest.mark.parametrize("method", [ddim, ddpm, dpmpp_2m])
+def test_classifier_free_guidance_costs_two_evaluations_a_step_where_it_extrapolates(method, scale, expected):
+    recipe = Recipe(ClassifierFree(scale), sampler=Sampler(method, 5))
+    assert evaluations_per_sample(recipe, Cosine()) == expected
+
+
+@pytest.mark.parametrize(
+    ("guidance", "method", "expected"),
+    [
+        (ClassifierFree(1.0), heun, 9),
+        (ClassifierGuidance(None, 4.0), ddim, 5),
+        (Combined(None, 4.0, 2.0), ddim, 10),
+    ],
+    ids=["Heun evaluates twice but for the last step", "a classifier is not counted", "both guidances"],
+)
+def test_evaluations_of_five_steps(guidance, method, expected):
+    assert evaluations_per_sample(Recipe(guidance, sampler=Sampler(method, 5)), Cosine()) == expected
+
+
+@pytest.mark.parametrize(("scale", "expected"), [(0.0, {False}), (1.0, {True}), (2.0, {True, False})])
+def test_predictions_with_and_without_label_are_needed_as_the_scale_asks(scale, expected):
+    assert labels_needed(Recipe(ClassifierFree(scale), sampler=Sampler(steps=5)), Cosine()) == expected
