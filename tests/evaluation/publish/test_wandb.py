@@ -53,7 +53,7 @@ def test_every_quantity_is_drawn_against_the_scale(one_curve, fabricate):
     assert {axes[quantity] for quantity in quantities} == {"guidance/scale"}
 
 
-@pytest.mark.parametrize(("curve", "values"), zip(CURVES, ([1 / 2, 2 / 3], [1 / 3, 2 / 4]), strict=True))
+@pytest.mark.parametrize(("curve", "values"), [(CURVES[0], [1 / 2, 2 / 3]), (CURVES[1], [1 / 3, 2 / 4])], ids=CURVES)
 def test_several_curves_have_a_key_each(two_curves, curve, values):
     points = two_curves.history(f"guidance/accuracy/{curve}")
     assert [scale for scale, _ in points] == SCALES
