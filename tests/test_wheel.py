@@ -38,9 +38,12 @@ def wheel(tmp_path_factory):
 def test_the_wheel_carries_the_package_and_its_configuration_and_nothing_else(wheel):
     with zipfile.ZipFile(wheel) as archive:
         names = {name for name in archive.namelist() if ".dist-info/" not in name}
-    expected = {path.relative_to(ROOT).as_posix() for path in (ROOT / "guided_diffusion").rglob("*.py")}
+    sources = (
+        path for path in (ROOT / "guided_diffusion").rglob("*.*") if path.suffix in (".py", ".j2", ".css", ".js")
+    )
+    expected = {path.relative_to(ROOT).as_posix() for path in sources}
     expected |= {f"guided_diffusion/{path.relative_to(ROOT).as_posix()}" for path in (ROOT / "conf").rglob("*.yaml")}
-    assert "guided_diffusion/conf/train.yaml" in expected
+    assert {"guided_diffusion/conf/train.yaml", "guided_diffusion/evaluation/report/report.html.j2"} <= expected
     assert names == expected
 
 

@@ -23,7 +23,7 @@ from guided_diffusion.evaluation.cost import evaluations_per_sample
 from guided_diffusion.evaluation.modalities.examinations import EXAMINATIONS, Examination
 from guided_diffusion.evaluation.modalities.exhibits import EXHIBITS
 from guided_diffusion.evaluation.plan import Plan, sampling_fingerprint
-from guided_diffusion.evaluation.publish import log_results
+from guided_diffusion.evaluation.publish import publish_results
 from guided_diffusion.evaluation.report.page import write_report
 from guided_diffusion.evaluation.results import Result, Results, describe_setting, save
 from guided_diffusion.recipe import Recipe
@@ -143,4 +143,4 @@ def _write(config: DictConfig, results: Results, output_dir: Path, device: str, 
             if isinstance(logger, CSVLogger):
                 logger.keep(0)  # the table of an earlier evaluation in this folder, which may have other columns
             logger.log_hyperparams(cast(dict[str, Any], OmegaConf.to_container(config, resolve=True)))
-        log_results(loggers, results, output_dir)
+            publish_results(logger, results, output_dir)

@@ -1,35 +1,41 @@
-"""What is shown where: every kind of logger on an equal footing."""
+"""Publish an evaluation on the dashboard of any logger."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from functools import singledispatch
 from pathlib import Path
 
 from pytorch_lightning.loggers import Logger, TensorBoardLogger, WandbLogger
 
-from guided_diffusion.evaluation.publish.base import Dashboard
-from guided_diffusion.evaluation.publish.csv import PlainDashboard
-from guided_diffusion.evaluation.publish.tensorboard import TensorBoardDashboard
-from guided_diffusion.evaluation.publish.wandb import WandbDashboard
+from guided_diffusion.evaluation.publish.csv import publish_numbers
+from guided_diffusion.evaluation.publish.tensorboard import publish_to_tensorboard
 from guided_diffusion.evaluation.results import Results
 
-__all__ = ["DASHBOARDS", "Dashboard", "dashboard", "log_results"]
+__all__ = ["publish_results"]
 
 
-DASHBOARDS: dict[type, type[Dashboard]] = {
-    Logger: PlainDashboard,
-    TensorBoardLogger: TensorBoardDashboard,
-    WandbLogger: WandbDashboard,
-}
-"""By the class of the logger. A logger of one's own is a row more, or a plain one."""
+@singledispatch
+def publish_results(logger: Logger, results: Results, folder: Path) -> None:
+    """Show an evaluation in a logger.
+
+    W&B and TensorBoard get curves and pictures, any other logger gets the numbers. To show more in a logger of
+    your own, register a function for its class: ``@publish_results.register(MyLogger)``.
+
+    Args:
+        logger: The logger.
+        results: The results of the evaluation.
+        folder: The folder that holds the files of the evaluation.
+    """
+    publish_numbers(logger, results)
 
 
-def dashboard(logger: Logger) -> Dashboard:
-    """The dashboard of the nearest class of this logger."""
-    return next(DASHBOARDS[kind] for kind in type(logger).__mro__ if kind in DASHBOARDS)(logger)
+@publish_results.register(TensorBoardLogger)
+def _publish_to_tensorboard(logger: TensorBoardLogger, results: Results, folder: Path) -> None:
+    publish_to_tensorboard(logger, results)
 
 
-def log_results(loggers: Sequence[Logger], results: Results, folder: Path) -> None:
-    """Show an evaluation, whose files lie in ``folder``, in every logger."""
-    for logger in loggers:
-        dashboard(logger).results(results, folder)
+@publish_results.register(WandbLogger)
+def _publish_to_wandb(logger: WandbLogger, results: Results, folder: Path) -> None:
+    from guided_diffusion.evaluation.publish.wandb import publish_to_wandb  # importing wandb takes a second
+
+    publish_to_wandb(logger, results, folder)

@@ -1,55 +1,122 @@
-"""W&B: curves against the scale, pictures, tables, charts, and the report as an artifact."""
+"""Publish an evaluation in W&B: curves against the scale, images, charts, tables, and the report as an artifact."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Sequence
 from itertools import groupby
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import wandb
 from pytorch_lightning.loggers import WandbLogger
 
-from guided_diffusion.evaluation.publish.base import points
-from guided_diffusion.evaluation.results import Results
+from guided_diffusion.evaluation.modalities.exhibits import side_by_side
+from guided_diffusion.evaluation.publish.base import CurveRow, dotless, rows_by_scale
+from guided_diffusion.evaluation.results import Result, Results
+from guided_diffusion.utils.guidance_scale import log_against_scale
 
-SCALE = "guidance/scale"
-
-
-SUMMARY = ("judge_ceiling",)
-"""What is known of the whole evaluation; of points there is no judge."""
+ARTIFACT_FILES = ("report.html", "results.csv")
 
 
-@dataclass(frozen=True)
-class WandbDashboard:
-    """Draws ``guidance/*`` against ``guidance/scale``, also of a training."""
+def publish_to_wandb(logger: WandbLogger, results: Results, folder: Path) -> None:
+    """Show the panels that ``docs/dashboards.md`` lists.
 
-    logger: WandbLogger
+    Args:
+        logger: The logger of the run.
+        results: The results of the evaluation.
+        folder: The folder that holds the files of the evaluation.
+    """
+    run, about, rows = logger.experiment, results.about, rows_by_scale(results)
+    class_names = about["class_names"]
+    for scale, of_scale in groupby(rows, key=lambda row: row.result.scale):
+        log_against_scale(run, scale, {key: value for row in of_scale for key, value in _scale_values(row).items()})
+    judged = results.kind == "images"
+    panels = _charts(rows) | {"evaluation/results": _results_table(results.rows)}
+    run.log(panels | (_judgements(rows, class_names) if judged else {}))
+    run.log_artifact(_artifact(run.id, folder))
+    if "judge_ceiling" in about:
+        run.summary.update({"evaluation/judge_ceiling": about["judge_ceiling"]})
+    run.tags = tuple(dict.fromkeys([*(run.tags or ()), *(row.method for row in results.rows)]))
 
-    def picture(self, key: str, path: Path, step: int) -> None:
-        self.logger.log_image(key, [str(path)])
 
-    def curve(self, key: str, points: Mapping[float, float], step: int) -> None:
-        for scale, value in points.items():
-            self._point(scale, {key: value})
+def _scale_values(row: CurveRow) -> dict[str, Any]:
+    """Return the numbers and images of a scale, by key."""
+    caption = f"w = {row.result.scale:g}"
+    images = {name: wandb.Image(pixels, caption=caption) for name, pixels in row.images.items()}
+    return {row.key(name): value for name, value in (row.numbers | images).items()}
 
-    def results(self, results: Results, folder: Path) -> None:
-        from guided_diffusion.evaluation.publish import wandb_media as media  # imports wandb, which takes a second
 
-        run, every, classes = self.logger.experiment, points(results), results.about["class_names"]
-        for scale, of_scale in groupby(every, key=lambda point: point.row.scale):
-            self._point(scale, {key: value for point in of_scale for key, value in media.drawn(point).items()})
-        run.log(media.charts(every) | media.tables(results.rows) | media.JUDGED[results.kind](every, classes))
-        run.log_artifact(media.artifact(run.id, folder))
-        run.summary.update({f"evaluation/{name}": results.about[name] for name in SUMMARY if name in results.about})
-        run.tags = tuple(dict.fromkeys([*(run.tags or ()), *(row.method for row in results.rows)]))
+def _charts(rows: Sequence[CurveRow]) -> dict[str, Any]:
+    """Return a chart of all curves for every quantity."""
+    titles = list(dict.fromkeys(row.title for row in rows))
+    lines = [[row for row in rows if row.title == title] for title in titles]
+    return {
+        f"curves/{name}": wandb.plot.line_series(
+            xs=[[row.result.scale for row in line] for line in lines],
+            ys=[[row.numbers[name] for row in line] for line in lines],
+            keys=titles,
+            title=f"{name} by guidance scale",
+            xname="guidance scale",
+        )
+        for name in rows[0].numbers
+    }
 
-    def finish(self, status: int) -> None:
-        self.logger.experiment.finish(exit_code=status)
 
-    def _point(self, scale: float, values: Mapping[str, Any]) -> None:
-        # Every axis by name: W&B picks one of the patterns guidance/* and * (which Lightning defines) at random.
-        self.logger.experiment.define_metric(SCALE)
-        for key in values:
-            self.logger.experiment.define_metric(key, step_metric=SCALE)
-        self.logger.experiment.log({SCALE: scale, **values})
+def _results_table(rows: Sequence[Result]) -> wandb.Table:
+    columns: list[str | int] = list(dict.fromkeys(name for row in rows for name in row.row))
+    return wandb.Table(columns, [[row.row.get(str(name)) for name in columns] for row in rows])
+
+
+def _judgements(rows: Sequence[CurveRow], class_names: Sequence[str]) -> dict[str, Any]:
+    """Return the confusion matrix of every row, and the samples whose label the judge thinks least likely."""
+    matrices = {
+        "/".join(filter(None, ("confusion", row.suffix, dotless(f"w{row.result.scale:g}")))): _confusion(
+            row, class_names
+        )
+        for row in rows
+    }
+    columns: list[str | int] = ["method", "scale", "image", "label", "prediction", "probability"]
+    uncertain = [sample for row in rows for sample in _uncertain(row.result, class_names)]
+    return matrices | {"evaluation/uncertain": wandb.Table(columns, uncertain)}
+
+
+def _confusion(row: CurveRow, class_names: Sequence[str]) -> Any:
+    counts = row.result.pictures.confusion
+    labels, predictions = (np.repeat(index.ravel(), counts.ravel()).tolist() for index in np.indices(counts.shape))
+    return wandb.plot.confusion_matrix(
+        y_true=labels,
+        preds=predictions,
+        class_names=list(class_names),
+        title=f"labels and what the judge sees: {row.title}, w = {row.result.scale:g}",
+    )
+
+
+def _uncertain(row: Result, class_names: Sequence[str]) -> list[list[Any]]:
+    """Return the rows of the table of uncertain samples."""
+    pictures = row.pictures
+    samples = zip(
+        pictures.uncertain,
+        pictures.uncertain_labels,
+        pictures.uncertain_predictions,
+        pictures.uncertain_probabilities.tolist(),
+        strict=True,
+    )
+    return [
+        [
+            row.method,
+            row.scale,
+            wandb.Image(side_by_side(image[None])),
+            class_names[label],
+            class_names[prediction],
+            probability,
+        ]
+        for image, label, prediction, probability in samples
+    ]
+
+
+def _artifact(run_id: str, folder: Path) -> wandb.Artifact:
+    artifact = wandb.Artifact(f"evaluation-{run_id}", type="evaluation")
+    for path in filter(Path.is_file, (folder / name for name in ARTIFACT_FILES)):
+        artifact.add_file(str(path))
+    return artifact

@@ -1,7 +1,9 @@
-"""Loggers for training, and what they show of it."""
+"""The loggers of a training: how they are made, what they show and how they are closed."""
 
 from guided_diffusion.training.loggers.csv import CSVLogger
+from guided_diffusion.training.loggers.finish import closing_loggers
+from guided_diffusion.training.loggers.log import log_curve, log_image
 from guided_diffusion.training.loggers.tensorboard import tensorboard_logger
 from guided_diffusion.training.loggers.wandb import wandb_logger
 
-__all__ = ["CSVLogger", "tensorboard_logger", "wandb_logger"]
+__all__ = ["CSVLogger", "closing_loggers", "log_curve", "log_image", "tensorboard_logger", "wandb_logger"]

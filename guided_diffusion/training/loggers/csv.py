@@ -1,9 +1,8 @@
-"""The CSV logger."""
+"""A CSV logger whose table survives interruptions and can be continued by a resumed run."""
 
 from __future__ import annotations
 
 import csv
-from contextlib import suppress
 from itertools import islice
 from pathlib import Path
 
@@ -16,10 +15,10 @@ from guided_diffusion.utils.files import atomic_write, flush_to_disk
 
 
 class CSVLogger(LightningCSVLogger):
-    """Lightning's, which would delete the table of the run that it goes on with.
+    """A logger that writes ``metrics.csv``; unlike Lightning's, it keeps the rows of the run that it continues.
 
     Args:
-        save_dir: folder of ``metrics.csv``.
+        save_dir: The folder of ``metrics.csv``.
     """
 
     def __init__(self, save_dir: str) -> None:
@@ -34,22 +33,25 @@ class CSVLogger(LightningCSVLogger):
 
     @property
     def rows(self) -> int:
-        """Logged up to now."""
+        """The number of rows logged so far."""
         return self.experiment.rows
 
     @rank_zero_only
     def keep(self, rows: int) -> None:
-        """Keep the first rows of an earlier run in this folder, and remove the others."""
+        """Keep the first rows that an earlier run left in this folder, and remove the others."""
         self.experiment.keep(rows)
 
     @rank_zero_only
     def finalize(self, status: str) -> None:
-        with suppress(*([OSError] if status == "failed" else [])):  # a full disk has been told of
+        try:
             super().finalize(status)
+        except OSError:  # such as a full disk, which a failed run has already reported
+            if status != "failed":
+                raise
 
 
 class MetricsTable(ExperimentWriter):
-    """``metrics.csv``, of which no interruption takes what has been written."""
+    """The table ``metrics.csv``; an interruption never loses rows already written."""
 
     def __init__(self, log_dir: str) -> None:
         super().__init__(log_dir)
@@ -57,11 +59,14 @@ class MetricsTable(ExperimentWriter):
 
     @property
     def rows(self) -> int:
+        """The number of rows, written or waiting."""
         return self.written + len(self.metrics)
 
     def keep(self, rows: int) -> None:
+        """Keep the first rows of the file, and remove the others."""
         path = Path(self.metrics_file_path)
-        path.unlink(missing_ok=True) if rows == 0 else None
+        if rows == 0:
+            path.unlink(missing_ok=True)
         if path.is_file():
             with path.open(newline="") as file:
                 table = csv.DictReader(file)
@@ -70,6 +75,11 @@ class MetricsTable(ExperimentWriter):
             self.written = len(kept)
 
     def save(self) -> None:
+        """Write the waiting rows, and flush them to the disk.
+
+        Raises:
+            OSError: If the file cannot be written.
+        """
         pending = len(self.metrics)
         try:
             super().save()
@@ -91,4 +101,4 @@ class MetricsTable(ExperimentWriter):
             table.writerows(rows)
 
     def _check_log_dir_exists(self) -> None:
-        """Lightning deletes the table here."""
+        """Do nothing, where Lightning's table would delete an existing file."""

@@ -1,26 +1,60 @@
-"""Logging from a training to every logger what Lightning has no common call for."""
+"""Show images and curves of a training in its loggers; Lightning has no common call for these."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from functools import singledispatch
 from pathlib import Path
 
+import numpy as np
+from PIL import Image
 from pytorch_lightning import Trainer
+from pytorch_lightning.loggers import Logger, TensorBoardLogger, WandbLogger
 
-from guided_diffusion.evaluation.publish import dashboard
+from guided_diffusion.utils.guidance_scale import log_against_scale, metrics_by_scale
 
 
 def log_image(trainer: Trainer, key: str, path: Path) -> None:
-    """A picture, to the loggers that can show one; it lies in the run's folder in any case."""
+    """Show the image of a file in every logger that can show one."""
     for logger in trainer.loggers:
-        dashboard(logger).picture(key, path, trainer.global_step)
+        show_image(logger, key, path, trainer.global_step)
 
 
 def log_curve(trainer: Trainer, key: str, scales: Sequence[float], values: Sequence[float]) -> None:
-    """A quantity against the guidance scale.
+    """Show a quantity against the guidance scale in every logger.
 
     W&B gets points on the axis ``guidance/scale``; other loggers get one metric for each scale.
+
+    Raises:
+        ValueError: If there are not as many values as scales.
     """
     points = dict(zip(scales, values, strict=True))
     for logger in trainer.loggers:
-        dashboard(logger).curve(key, points, trainer.global_step)
+        show_curve(logger, key, points, trainer.global_step)
+
+
+@singledispatch
+def show_image(logger: Logger, key: str, path: Path, step: int) -> None:
+    """Show the image of a file in a logger; the default does nothing, since the file stays in the run's folder."""
+
+
+@show_image.register(TensorBoardLogger)
+def _show_image_in_tensorboard(logger: TensorBoardLogger, key: str, path: Path, step: int) -> None:
+    logger.experiment.add_image(key, np.asarray(Image.open(path).convert("RGB")), step, dataformats="HWC")
+
+
+@show_image.register(WandbLogger)
+def _show_image_in_wandb(logger: WandbLogger, key: str, path: Path, step: int) -> None:
+    logger.log_image(key, [str(path)])
+
+
+@singledispatch
+def show_curve(logger: Logger, key: str, points: Mapping[float, float], step: int) -> None:
+    """Show values by guidance scale in a logger; the default logs one metric for each scale."""
+    logger.log_metrics(metrics_by_scale(key, points), step)
+
+
+@show_curve.register(WandbLogger)
+def _show_curve_in_wandb(logger: WandbLogger, key: str, points: Mapping[float, float], step: int) -> None:
+    for scale, value in points.items():
+        log_against_scale(logger.experiment, scale, {key: value})

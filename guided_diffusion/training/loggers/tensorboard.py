@@ -1,4 +1,4 @@
-"""The TensorBoard logger."""
+"""The TensorBoard logger of a run."""
 
 from __future__ import annotations
 
@@ -6,10 +6,13 @@ from pytorch_lightning.loggers import TensorBoardLogger
 
 
 def tensorboard_logger(save_dir: str) -> TensorBoardLogger:
-    """A ``TensorBoardLogger`` that writes into the folder ``tensorboard`` of a run.
+    """Return a ``TensorBoardLogger`` that writes to the folder ``tensorboard`` of a run.
+
+    Args:
+        save_dir: The folder of the run.
 
     Raises:
-        ValueError: if TensorBoard is not installed.
+        ValueError: If TensorBoard is not installed.
     """
     try:
         return TensorBoardLogger(save_dir, name="tensorboard", version="", default_hp_metric=False)

@@ -1,4 +1,4 @@
-"""The W&B logger."""
+"""The W&B logger of a run, with the run's place in the project: its group, job type and tags."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ from pytorch_lightning.loggers import WandbLogger
 
 
 class Job(NamedTuple):
-    """Where W&B files a run."""
+    """The labels by which W&B groups and filters a run."""
 
     group: str | None = None
-    """Of a sweep, the name of its folder."""
+    """The name of the sweep's folder; None outside a sweep."""
     job_type: str | None = None
-    """The program: ``train`` or ``evaluate``."""
+    """The program, ``train`` or ``evaluate``."""
     tags: tuple[str, ...] = ()
     """The options of guidance and data."""
 
 
 def current_job() -> Job:
-    """The job of the Hydra program that runs; outside one nothing is known of it."""
+    """Return the labels of the running Hydra program; none outside a Hydra program."""
     if not HydraConfig.initialized():
         return Job()
     hydra = HydraConfig.get()
@@ -41,16 +41,16 @@ def wandb_logger(
     job_type: str | None = None,
     tags: list[str] | None = None,
 ) -> WandbLogger:
-    """A ``WandbLogger`` that needs no account: offline if there is none, to be sent later by ``wandb sync``.
+    """Return a ``WandbLogger`` that works without an account: its run is then offline, to be sent by ``wandb sync``.
 
     Args:
-        save_dir: folder of the run.
-        name: of the run.
-        project: of W&B.
-        mode: ``online``, ``offline`` or ``disabled``; by default ``WANDB_MODE``, else online with an account.
-        group: what the runs of a sweep share, by default the name of the sweep's folder.
-        job_type: by default the program, ``train`` or ``evaluate``.
-        tags: by default the name, and the options of guidance and data.
+        save_dir: The folder of the run.
+        name: The name of the run.
+        project: The W&B project.
+        mode: ``online``, ``offline`` or ``disabled``; by default ``WANDB_MODE``, else online if there is an account.
+        group: The group of the runs of a sweep, by default the name of the sweep's folder.
+        job_type: The kind of run, by default the program, ``train`` or ``evaluate``.
+        tags: The tags, by default the name and the options of guidance and data.
     """
     import wandb
 
