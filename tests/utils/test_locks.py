@@ -3,12 +3,11 @@ import fcntl
 import threading
 import time
 
-import pytest
-
+from guided_diffusion.utils import locks
 from guided_diffusion.utils.locks import file_lock, try_lock
 
 
-def test_a_folder_that_another_has_locked_can_not_be_locked_until_it_is_closed(tmp_path):
+def test_a_locked_file_can_not_be_locked_again_until_it_is_closed(tmp_path):
     with (tmp_path / "lock").open("w") as other:
         assert try_lock(other.fileno())
         with (tmp_path / "lock").open() as file:
@@ -17,39 +16,29 @@ def test_a_folder_that_another_has_locked_can_not_be_locked_until_it_is_closed(t
         assert try_lock(file.fileno())
 
 
-@pytest.fixture
-def waiting():
-    """Start threads that take a lock one after another, and return the processor time that they use."""
-    spent, threads = [], []
+def test_others_wait_asleep_for_the_lock_and_then_take_turns(tmp_path, monkeypatch):
+    announced, done, spent = threading.Semaphore(0), [], []
+    monkeypatch.setattr(locks, "print", lambda line, flush: announced.release(), raising=False)
+    path = tmp_path / "folder" / "lock"
 
-    def wait(path, done):
+    def wait():
         before = time.thread_time()
         with file_lock(path, "another is first"):
             done.append(len(done))
         spent.append(time.thread_time() - before)
 
-    def start(path, done, count):
-        threads.extend(threading.Thread(target=wait, args=(path, done)) for _ in range(count))
+    threads = [threading.Thread(target=wait) for _ in range(3)]
+    with file_lock(path, "another is first"):
         for thread in threads:
             thread.start()
-        return threads, spent
-
-    yield start
-    for thread in threads:
-        thread.join(10)
-
-
-def test_others_wait_asleep_for_the_lock_and_then_take_turns(tmp_path, waiting, capsys):
-    path, done = tmp_path / "folder" / "lock", []
-    with file_lock(path, "another is first"):
-        threads, spent = waiting(path, done, 3)
+        assert all(announced.acquire(timeout=10) for _ in threads)
         threads[0].join(0.3)
         assert done == []
     for thread in threads:
         thread.join(10)
     assert done == [0, 1, 2]
     assert sum(spent) < 0.1
-    assert capsys.readouterr().out == "waiting: another is first\n" * 3
+    assert not announced.acquire(blocking=False)  # each has said once that it waits
     assert list(path.parent.iterdir()) == []
 
 
