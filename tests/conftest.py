@@ -239,7 +239,7 @@ def fit(compose: Callable[..., DictConfig], tmp_path: Path) -> Callable[..., tup
     from omegaconf import OmegaConf
     from pytorch_lightning.callbacks import Checkpoint, ProgressBar
 
-    from guided_diffusion.checkpoints.loading import build_network, make_record
+    from guided_diffusion.checkpoints.record import build_network, make_record
     from guided_diffusion.utils.instantiate import build
 
     def fitted(

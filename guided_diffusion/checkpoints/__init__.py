@@ -1,10 +1,9 @@
-"""Trained models as files: reading them, rebuilding a model from one, and whether two models fit together."""
+"""Trained models on disk: reading and exporting files, rebuilding models, and checking that two models match."""
 
-from guided_diffusion.checkpoints.compatibility import ModelSpec, check_match
+from guided_diffusion.checkpoints.compatibility import ModelSpec, check_guidance, check_match
 from guided_diffusion.checkpoints.loading import (
     TrainedClassifier,
     TrainedDiffusion,
-    check_guidance,
     classifier_guidance,
     combined_guidance,
     load,

@@ -1,6 +1,6 @@
-"""Files of trained models, as data: checkpoints of a training, and safetensors files of one set of weights.
+"""Reading checkpoints and exported models from disk, and exporting one set of weights as a safetensors file.
 
-Nothing in them is run: a checkpoint is unpickled by torch's list of harmless types, and safetensors has no pickle.
+No code in a file is run: checkpoints are unpickled with torch's list of safe types, and safetensors files hold none.
 """
 
 from __future__ import annotations
@@ -15,50 +15,56 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from guided_diffusion.checkpoints.renamed import update_targets
 from guided_diffusion.utils.files import atomic_write
 
 Weights = Literal["ema", "raw"]
 
-
 SUFFIX = ".safetensors"
-"""How the name of an exported model ends."""
-
+"""The suffix of an exported model."""
 
 LAST = Path("checkpoints") / "last.ckpt"
-"""Where the folder of a training has its last checkpoint."""
-
-
-RECORD: dict[str, type] = {"format": int, "kind": str, "config": dict, "data": dict}
-"""What is in a record at least."""
+"""The path of the last checkpoint, relative to the folder of its training."""
 
 
 def read_model_file(path: Path) -> dict[str, Any]:
-    """``state_dict``, ``guided_diffusion`` (the record) and, of a checkpoint, what else Lightning keeps in it.
+    """Return the content of a checkpoint or an exported model.
+
+    Returns:
+        ``state_dict``, ``guided_diffusion`` (the record) and, for a checkpoint, Lightning's other entries. In the
+        config of the record, the targets of earlier versions have their present names.
 
     Raises:
-        FileNotFoundError: if there is no such file.
-        ValueError: if it is damaged, holds code or is of another program.
+        FileNotFoundError: If there is no such file.
+        ValueError: If the file is damaged, holds code or was written by another program.
     """
     if not path.is_file():
         raise FileNotFoundError(f"there is no checkpoint at {path.absolute()}{_folder_hint(path.absolute())}")
     content = _read_safetensors(path) if path.suffix == SUFFIX else _read_checkpoint(path)
     record = content.get("guided_diffusion") if isinstance(content, dict) else None
-    if not isinstance(record, dict) or not all(isinstance(record.get(key), kind) for key, kind in RECORD.items()):
+    required = {"format": int, "kind": str, "config": dict, "data": dict}
+    if not isinstance(record, dict) or not all(isinstance(record.get(key), kind) for key, kind in required.items()):
         raise ValueError(f"{path} is not a checkpoint of guided_diffusion")
-    return content
+    return content | {"guided_diffusion": record | {"config": update_targets(record["config"])}}
 
 
 def weights_of(weights: str, content: dict[str, Any], path: Path) -> dict[str, Tensor]:
-    """``ema``, or ``raw`` for those that training went on with; the same where there was no average.
+    """Return one set of weights from the content of a file.
+
+    Args:
+        weights: ``ema`` for the moving average, ``raw`` for the weights that training goes on with. Both are the
+            same if training kept no average.
+        content: The result of ``read_model_file``.
+        path: The path of the file, for messages.
 
     Raises:
-        ValueError: for another name, or if the file was exported with the other weights.
+        ValueError: If ``weights`` is another name, or the file holds only the other weights.
     """
     if weights not in get_args(Weights):
         raise ValueError(f"weights must be ema or raw, got {weights!r}")
-    names = _names(content)
-    if weights not in names:
-        raise ValueError(f"{path} holds the {names[0]} weights alone: add weights={names[0]}")
+    available = _available_weights(content)
+    if weights not in available:
+        raise ValueError(f"{path} holds the {available[0]} weights alone: add weights={available[0]}")
     average = content["state_dict"]
     return average if weights == "ema" else content.get("current_model_state", average)
 
@@ -67,29 +73,28 @@ def export(checkpoint: str | Path, output: str | Path, weights: str = "ema") -> 
     """Write one set of weights of a checkpoint, and its record, as a safetensors file that ``load`` reads.
 
     Raises:
-        FileNotFoundError: if there is no such checkpoint.
-        ValueError: if it is damaged or of another program, for other ``weights``, or another ending of ``output``.
+        FileNotFoundError: If there is no such checkpoint.
+        ValueError: If ``output`` has another suffix, or for the reasons of ``read_model_file`` and ``weights_of``.
     """
     if Path(output).suffix != SUFFIX:
         raise ValueError(f"output must end in {SUFFIX}, got {output}")
     content = read_model_file(Path(checkpoint))
     state = {key: value.contiguous() for key, value in weights_of(weights, content, Path(checkpoint)).items()}
-    names = [weights] if "current_model_state" in content else _names(content)
-    record = {**content["guided_diffusion"], "weights": names}
+    names = [weights] if "current_model_state" in content else _available_weights(content)
+    record = content["guided_diffusion"] | {"weights": names}
     with atomic_write(output) as path:
         save_file(state, path, {"format": "pt", "guided_diffusion": json.dumps(record)})
 
 
 def _folder_hint(path: Path) -> str:
-    """``: it is a folder; did you mean the checkpoint in it?``, or nothing."""
+    """Return what to add to a message if ``path`` is a folder: that it is one, and the checkpoint in it, if any."""
     if not path.is_dir():
         return ""
     inside = next((file for file in (path / LAST, path / LAST.name) if file.is_file()), None)
     return f": it is a folder; did you mean {inside}?" if inside else ": it is a folder"
 
 
-def _names(content: dict[str, Any]) -> list[str]:
-    """What the weights in this file may be called."""
+def _available_weights(content: dict[str, Any]) -> list[str]:
     return content["guided_diffusion"].get("weights", list(get_args(Weights)))
 
 

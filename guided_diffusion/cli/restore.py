@@ -8,8 +8,9 @@ from typing import Any, cast
 
 from omegaconf import DictConfig, OmegaConf
 
+from guided_diffusion.checkpoints.compatibility import check_guidance
 from guided_diffusion.checkpoints.files import LAST
-from guided_diffusion.checkpoints.loading import TrainedDiffusion, check_guidance, load
+from guided_diffusion.checkpoints.loading import TrainedDiffusion, load
 from guided_diffusion.cli.checks import check_recipe, check_seed
 from guided_diffusion.cli.config import use_recipe_of_training
 from guided_diffusion.cli.validation import check_config

@@ -17,9 +17,9 @@ from pytorch_lightning.loggers import Logger
 from pytorch_lightning.utilities import rank_zero_only
 from pytorch_lightning.utilities.exceptions import SIGTERMException
 
-from guided_diffusion.checkpoints.compatibility import ModelSpec, check_match
+from guided_diffusion.checkpoints.compatibility import ModelSpec, check_guidance, check_match, read_spec
 from guided_diffusion.checkpoints.files import LAST
-from guided_diffusion.checkpoints.loading import build_network, check_guidance, make_record, read_spec
+from guided_diffusion.checkpoints.record import build_network, make_record
 from guided_diffusion.cli.checks import check_label_dropout, check_recipe, check_scales, check_seed
 from guided_diffusion.cli.config import TrainConfig, is_overridden
 from guided_diffusion.cli.program import command

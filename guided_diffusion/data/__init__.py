@@ -1,6 +1,14 @@
-"""Datasets as LightningDataModules that share one interface, ``LabelledDataModule``."""
+"""The datasets: LightningDataModules with the interface of ``LabelledDataModule``."""
 
-from guided_diffusion.data.base import Batch, ImageDataModule, LabelledDataModule, denormalise, kind_of, normalise
+from guided_diffusion.data.base import (
+    Batch,
+    ImageDataModule,
+    LabelledDataModule,
+    denormalise,
+    kind_of,
+    network_sizes,
+    normalise,
+)
 from guided_diffusion.data.digits import Digits
 from guided_diffusion.data.fake import Fake
 from guided_diffusion.data.patterns import Pattern, Patterns
@@ -19,5 +27,6 @@ __all__ = [
     "Patterns",
     "denormalise",
     "kind_of",
+    "network_sizes",
     "normalise",
 ]

@@ -1,4 +1,4 @@
-"""What every labelled dataset shares, and one DataModule for images, whatever the dataset."""
+"""The base classes of the datasets: labelled samples of any shape, and images; their batches and loaders."""
 
 from __future__ import annotations
 
@@ -19,34 +19,37 @@ from guided_diffusion.utils.validation import check_positive
 
 Split = Literal["train", "val", "test"]
 
-KINDS = {3: "images", 1: "points"}
-"""What samples are, by the number of axes of one of them: channels, height and width, or coordinates."""
-
 
 def kind_of(shape: Sequence[int]) -> str:
-    """``images`` or ``points``: what has samples of this shape."""
-    return KINDS[len(shape)]
+    """Return ``images`` for samples of shape (channels, height, width) and ``points`` for (coordinates,)."""
+    return {3: "images", 1: "points"}[len(shape)]
+
+
+def network_sizes(shape: Sequence[int]) -> dict[str, int]:
+    """Return the arguments by which a network is told the shape of its samples; images are square."""
+    names = {"images": ("channels", "image_size"), "points": ("dimensions",)}[kind_of(shape)]
+    return dict(zip(names, shape, strict=False))
 
 
 class Batch(NamedTuple):
-    """Samples and their classes; images are uint8 from the loader, all are float in [-1, 1] once on the device."""
+    """Samples and their labels. Images are uint8 in the loader; on the device all samples are float in [-1, 1]."""
 
     samples: Tensor
     labels: Int[Tensor, " b"]
 
 
 def normalise(images: UInt8[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
-    """0 to 255 becomes -1 to 1, the range of every model's input."""
+    """Map pixels from 0 to 255 to [-1, 1], the range of every model's input."""
     return images.float() / 127.5 - 1
 
 
 def denormalise(images: Float[Tensor, "*shape"]) -> UInt8[Tensor, "*shape"]:
-    """-1 to 1 becomes 0 to 255; what lies outside is clamped."""
+    """Map pixels in [-1, 1] back to 0 to 255, after clamping them."""
     return ((images.clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8)
 
 
 class Rows(Dataset[Batch]):
-    """Samples held once, whatever their shape; a batch is one indexing operation."""
+    """Samples of any shape in memory, with their labels; a batch is one indexing operation."""
 
     def __init__(self, samples: Shaped[Tensor, "n *shape"], labels: Int[Tensor, " n"]) -> None:
         self.samples = samples
@@ -61,13 +64,13 @@ class Rows(Dataset[Batch]):
 
 
 class ImageDataset(Rows):
-    """Images held once as uint8; a batch is one indexing operation.
+    """Images in memory as uint8, with their labels; some are mirrored when a batch is made.
 
     Args:
-        images: shape (n, c, h, w).
-        labels: shape (n,).
-        flip: mirror each image from left to right with probability 1/2, decided by ``seed`` and the batch's indices.
-        seed: of the flips.
+        images: The images, of shape (n, c, h, w).
+        labels: The labels, of shape (n,).
+        flip: Whether to mirror each image from left to right with probability 1/2.
+        seed: The seed of the flips, which depend on it and on the batch's indices.
     """
 
     def __init__(
@@ -86,7 +89,7 @@ class ImageDataset(Rows):
 
 
 class ResumableLoader(DataLoader[Batch]):
-    """A loader that can begin in the middle of an epoch: Lightning keeps its state in the checkpoints."""
+    """A loader that can start in the middle of an epoch; Lightning saves its state in checkpoints."""
 
     _start = _done = 0
 
@@ -104,19 +107,19 @@ class ResumableLoader(DataLoader[Batch]):
 
 
 class LabelledDataModule(LightningDataModule, ABC):
-    """Samples and labels for every training and judgement: split, batched, in [-1, 1] on the device.
+    """A dataset of labelled samples: split, batched, and in [-1, 1] on the device.
 
-    A subclass states ``name``, ``class_names`` and ``shape``, and implements ``load`` and ``dataset``. The test
-    split is for ceilings and distances, nothing else.
+    A subclass sets ``name``, ``class_names`` and ``shape``, and implements ``load`` and ``dataset``. The test split
+    is only for measuring a judge and the distance of samples to data.
 
     Args:
-        batch_size: samples per step and device.
-        validation_size: how many training samples are held out.
-        seed: of the order.
-        split_seed: of the choice of the held-out samples.
+        batch_size: The number of samples per step and device.
+        validation_size: The number of training samples that are held out for validation.
+        seed: The seed of the order of the samples.
+        split_seed: The seed of the choice of the held-out samples.
 
     Raises:
-        ValueError: from ``setup``, if a split would be empty.
+        ValueError: If a size is too small; from ``setup``, if less than one batch is left for training.
     """
 
     name: str
@@ -136,19 +139,19 @@ class LabelledDataModule(LightningDataModule, ABC):
     @property
     @abstractmethod
     def shape(self) -> tuple[int, ...]:
-        """Of one sample."""
+        """The shape of one sample."""
 
     @abstractmethod
     def load(self, train: bool) -> Batch:
-        """All samples for training, or all for testing, with their labels."""
+        """Read all samples for training (validation included), or all for testing, with their labels."""
 
     @abstractmethod
     def dataset(self, split: Split) -> Rows:
-        """A split as the loader takes it."""
+        """Return a split in the form that the loader takes."""
 
     @property
     def kind(self) -> str:
-        """``images`` or ``points``: what measures, pictures and callbacks are chosen by."""
+        """The kind of samples, ``images`` or ``points``, which decides how they are measured and plotted."""
         return kind_of(self.shape)
 
     @property
@@ -156,15 +159,16 @@ class LabelledDataModule(LightningDataModule, ABC):
         return len(self.class_names)
 
     def split(self, name: Split) -> Batch:
-        """A whole split, as it was loaded; read and divided on first use."""
+        """Return a whole split as it was loaded; it is read on first use."""
         if name not in self._splits:
             if name == "test":
                 self._splits["test"] = self.load(train=False)
             else:
-                self._splits |= self._divided(self.load(train=True))
+                self._splits |= self._split_training(self.load(train=True))
         return self._splits[name]
 
-    def _divided(self, data: Batch) -> dict[Split, Batch]:
+    def _split_training(self, data: Batch) -> dict[Split, Batch]:
+        """Hold out the validation samples."""
         order = torch.randperm(len(data.labels), generator=torch.Generator().manual_seed(self.split_seed))
         remaining = len(order) - self.validation_size
         if remaining < self.batch_size:
@@ -191,29 +195,30 @@ class LabelledDataModule(LightningDataModule, ABC):
         return self._loader("test", shuffle=False)
 
     def _loader(self, split: Split, shuffle: bool) -> DataLoader[Batch]:
-        """Workers would only copy: a batch is one indexing operation. The order follows from (seed, epoch)."""
+        """Return a loader whose order depends on (seed, epoch). It needs no workers: they would only copy batches."""
         dataset = self.dataset(split)
         replicas, rank = (self.trainer.world_size, self.trainer.global_rank) if self.trainer else (1, 0)
         sampler: DistributedSampler[Batch] = DistributedSampler(
             dataset, replicas, rank, shuffle=shuffle, seed=self.seed, drop_last=shuffle
         )
-        return ResumableLoader(dataset, self.batch_size, sampler=sampler, drop_last=shuffle, collate_fn=_as_it_is)
+        return ResumableLoader(dataset, self.batch_size, sampler=sampler, drop_last=shuffle, collate_fn=_identity)
 
 
 class ImageDataModule(LabelledDataModule):
-    """Images and labels. A dataset is a subclass that states ``name``, ``channels``, ``image_size``, ``class_names``.
+    """A dataset of labelled, square images.
 
-    It implements ``load``: uint8 of shape (n, c, h, w), and labels.
+    A subclass sets ``name``, ``channels``, ``image_size`` and ``class_names``, and implements ``load``, which returns
+    uint8 images of shape (n, c, h, w).
 
     Args:
-        batch_size: images per step and device.
-        validation_size: how many training images are held out.
-        flip: mirror images in training. It belongs to the dataset: a mirrored digit is none.
-        seed: of the order and the flips.
-        split_seed: of the choice of the held-out images.
+        batch_size: The number of images per step and device.
+        validation_size: The number of training images that are held out for validation.
+        flip: Whether to mirror images at random in training. Not for digits: a mirrored digit is not a digit.
+        seed: The seed of the order of the images, and of the flips.
+        split_seed: The seed of the choice of the held-out images.
 
     Raises:
-        ValueError: from ``setup``, if a split would be empty.
+        ValueError: If a size is too small; from ``setup``, if less than one batch is left for training.
     """
 
     channels: int
@@ -227,7 +232,7 @@ class ImageDataModule(LabelledDataModule):
 
     @property
     def shape(self) -> tuple[int, int, int]:
-        """Of one image: channels, height, width."""
+        """The shape of one image: channels, height and width."""
         return self.channels, self.image_size, self.image_size
 
     def dataset(self, split: Split) -> ImageDataset:
@@ -237,5 +242,5 @@ class ImageDataModule(LabelledDataModule):
         return Batch(normalise(batch.samples), batch.labels)
 
 
-def _as_it_is(batch: Any) -> Any:
+def _identity(batch: Any) -> Any:
     return batch

@@ -10,10 +10,11 @@ from guided_diffusion.data.base import Batch, ImageDataModule
 
 
 class Digits(ImageDataModule):
-    """1,797 real handwritten digits, 8x8 in grey, 360 of them for testing; no file and no network needed.
+    """1,797 real handwritten digits, 8x8 in grey, without any download; 360 of them are for testing.
 
-    The test part of the "Optical Recognition of Handwritten Digits" set (E. Alpaydin and C. Kaynak, UCI,
-    CC BY 4.0). Its 0 to 16 becomes 0 to 255. What is held out for testing is stratified and always the same.
+    They are the test set of "Optical Recognition of Handwritten Digits" (E. Alpaydin and C. Kaynak, UCI, CC BY 4.0),
+    with their 0 to 16 mapped to 0 to 255. The split for testing is stratified and always the same. The arguments are
+    those of ``ImageDataModule``.
     """
 
     name = "digits"

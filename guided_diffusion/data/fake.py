@@ -1,4 +1,4 @@
-"""Random images, for tests and for trying things out."""
+"""Random images, for tests and demonstrations."""
 
 from __future__ import annotations
 
@@ -9,22 +9,18 @@ from guided_diffusion.utils.validation import check_positive
 
 
 class Fake(ImageDataModule):
-    """Uniform random pixels and labels in turn, of any size, number of channels and of classes.
+    """Images of uniform random pixels, whose labels cycle through the classes. Other arguments: ``ImageDataModule``.
 
     Args:
-        channels: of the images.
-        image_size: height and width.
-        num_classes: labels are 0 to ``num_classes - 1``.
-        num_train: training images, the validation split included.
-        num_test: test images.
-        batch_size: images per step and device.
-        validation_size: how many training images are held out.
-        flip: mirror images in training.
-        seed: of the order and the flips.
-        split_seed: of the images and of the choice of the held-out ones.
+        channels: The number of channels.
+        image_size: The height and width.
+        num_classes: The number of classes; labels are 0 to ``num_classes - 1``.
+        num_train: The number of training images, including those held out for validation.
+        num_test: The number of test images.
+        split_seed: The seed of the images, and of the choice of the held-out ones.
 
     Raises:
-        ValueError: if there is nothing of something.
+        ValueError: If one of the numbers is below 1.
     """
 
     name = "fake"

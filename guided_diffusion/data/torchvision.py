@@ -1,4 +1,4 @@
-"""MNIST, Fashion-MNIST and CIFAR-10: torchvision's datasets, in its layout on disk."""
+"""MNIST, Fashion-MNIST and CIFAR-10, downloaded and read by torchvision in its layout on disk."""
 
 from __future__ import annotations
 
@@ -16,25 +16,22 @@ from guided_diffusion.data.base import Batch, ImageDataModule
 
 
 class TorchvisionImages(ImageDataModule):
-    """A dataset that torchvision reads from ``root``. What is there is used as it is, what is missing is downloaded.
+    """A dataset that torchvision reads from ``root``. Files that are missing there are downloaded, none is rewritten.
+
+    The other arguments are those of ``ImageDataModule``.
 
     Args:
-        root: the folder that holds the dataset's folder.
-        batch_size: images per step and device.
-        validation_size: how many training images are held out.
-        flip: mirror images in training.
-        seed: of the order and the flips.
-        split_seed: of the choice of the held-out images.
+        root: The folder that holds the dataset's folder.
 
     Raises:
-        FileNotFoundError: from ``prepare_data`` or ``setup``, if files are missing and can't be downloaded.
-        ValueError: if a file is damaged.
+        FileNotFoundError: From ``prepare_data`` or ``setup``, if files are missing and can't be downloaded.
+        ValueError: From ``setup``, if a file is damaged.
     """
 
     files: ClassVar[dict[str, int]]
-    """The files below ``root``, and the size of each in bytes."""
+    """The paths of the files, relative to ``root``, and their sizes in bytes."""
     source: Callable[..., Any]
-    """torchvision's class."""
+    """The dataset's class in torchvision."""
 
     def __init__(
         self,
@@ -64,13 +61,13 @@ class TorchvisionImages(ImageDataModule):
 
     @abstractmethod
     def _read(self, dataset: Any) -> Batch:
-        """The dataset's arrays as tensors."""
+        """Return the images and labels of torchvision's dataset as tensors."""
 
     def _missing(self) -> list[str]:
         return [file for file in self.files if not (self.root / file).is_file()]
 
     def _download(self) -> None:
-        """Download beside the root and move into it what it lacks: nothing that is there is rewritten."""
+        """Download into a temporary folder, and move the missing files from there to ``root``."""
         print(f"{self.name} is not in {self.root.absolute()}: downloading it")
         try:
             self.root.mkdir(parents=True, exist_ok=True)

@@ -1,4 +1,4 @@
-"""The rank of this process, and printing from the first one only."""
+"""The rank of this process, and printing from the first process only."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ from pytorch_lightning.utilities import rank_zero_only
 
 
 def rank() -> int:
-    """Of this process, known before there is a trainer."""
+    """Return the rank of this process, which is known before there is a trainer."""
     return rank_zero_only.rank  # type: ignore[attr-defined]
 
 
 @rank_zero_only
 def rank_zero_print(line: str) -> None:
-    """Print; of several processes, the first."""
+    """Print a line if this is the first of several processes."""
     print(line, flush=True)

@@ -1,4 +1,4 @@
-"""Where files go, and writing them so that a reader never sees half of one."""
+"""The cache folder, atomic and durable writing of files, and a hash of their contents."""
 
 from __future__ import annotations
 
@@ -14,13 +14,16 @@ from platformdirs import user_cache_path
 
 
 def cache_dir() -> Path:
-    """``GUIDED_DIFFUSION_CACHE``, or the user's cache folder."""
+    """Return ``GUIDED_DIFFUSION_CACHE`` if it is set, else the user's cache folder for this package."""
     return Path(os.environ.get("GUIDED_DIFFUSION_CACHE") or user_cache_path("guided_diffusion"))
 
 
 @contextmanager
 def atomic_write(path: str | Path) -> Iterator[Path]:
-    """A temporary path beside ``path``, of the same suffix, which takes its place if the block succeeds."""
+    """Yield a temporary path, and move the file written there to ``path`` if the block succeeds.
+
+    The temporary path is in the same folder, which is made if it is missing, and has the same suffix.
+    """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.stem}-{os.getpid()}{path.suffix}")
@@ -32,7 +35,7 @@ def atomic_write(path: str | Path) -> Iterator[Path]:
 
 
 def flush_to_disk(path: Path) -> None:
-    """Have the system write a file, or the names in a folder, to the disk now."""
+    """Make the system write a file, or the names in a folder, to the disk now."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -41,7 +44,7 @@ def flush_to_disk(path: Path) -> None:
 
 
 def content_hash(*parts: Any) -> str:
-    """Sixteen characters that differ where plain data, or the contents of files, differ."""
+    """Return 16 hexadecimal digits that depend on plain data and, for a ``Path``, on the content of the file."""
     content = hashlib.sha256()
     for part in parts:
         content.update(part.read_bytes() if isinstance(part, Path) else json.dumps(part, sort_keys=True).encode())

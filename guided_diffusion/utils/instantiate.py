@@ -1,4 +1,4 @@
-"""Build the object that a config node names."""
+"""Building the object that a config node names."""
 
 from __future__ import annotations
 
@@ -11,10 +11,14 @@ from omegaconf import DictConfig
 
 
 def build(node: DictConfig | dict[str, Any], **arguments: Any) -> Any:
-    """The object that ``_target_`` names, with plain lists and dicts as arguments.
+    """Build the object that ``_target_`` names, with plain lists and dicts as arguments.
+
+    Args:
+        node: The config node.
+        arguments: More arguments of the object, beside those of the node.
 
     Raises:
-        ValueError: if it can't be made: the key, and what is wrong with it, on one line.
+        ValueError: If it can't be built; the message has the key and the reason, on one line.
     """
     key = str(node._get_full_key(None)) if isinstance(node, DictConfig) else ""
     if "_target_" not in node:
@@ -30,7 +34,7 @@ def build(node: DictConfig | dict[str, Any], **arguments: Any) -> Any:
 
 
 def _check_partials(node: Any, key: str) -> None:
-    """A partial takes any argument and fails where it is called, hours later: compare with the signature now."""
+    """Check the arguments of every partial now: it would take any, and fail only where it is called, hours later."""
     if not isinstance(node, dict | DictConfig):
         return
     if node.get("_partial_"):

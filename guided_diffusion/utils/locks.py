@@ -1,4 +1,4 @@
-"""Locks between processes. The system takes them from a process that dies."""
+"""Locks on files and folders between processes. The system releases the locks of a process that dies."""
 
 from __future__ import annotations
 
@@ -11,36 +11,47 @@ from typing import IO
 
 
 def try_lock(descriptor: int) -> bool:
-    """Whether no other process has locked this file or folder; it is then locked until it is closed."""
+    """Lock an open file or folder until it is closed, and return whether that was possible without waiting.
+
+    Where the file system has no locks this always succeeds.
+    """
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         return False
-    except OSError:  # a file system without locks
+    except OSError:  # the file system has no locks
         return True
     return True
 
 
 @contextmanager
 def file_lock(path: Path, why: str) -> Iterator[None]:
-    """One process at a time holds this file; the others wait, and say why. One that a killed process left is free."""
+    """Hold the lock of a file in the block; wait for other processes first, asleep.
+
+    Args:
+        path: The path of the lock file. It exists while it is held; one that a killed process left is free.
+        why: The reason to wait, which is printed once.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
-    file = _held(path, why)
+    file = _open_locked(path, why)
     try:
         yield
     finally:
         path.unlink(missing_ok=True)
-        with suppress(OSError):  # a file system without locks
+        with suppress(OSError):  # the file system has no locks
             fcntl.flock(file, fcntl.LOCK_UN)  # a forked process may still have it open
         file.close()
 
 
-def _held(path: Path, why: str) -> IO[str]:
-    """The file, locked; it may have been removed by the one before while this one waited."""
+def _open_locked(path: Path, why: str) -> IO[str]:
+    """Open and lock the file at ``path``, anew whenever the previous holder has removed it before it was locked."""
+    announced = False
     while True:
         file = path.open("w")
         if not try_lock(file.fileno()):
-            print(f"waiting: {why}", flush=True)
+            if not announced:
+                print(f"waiting: {why}", flush=True)
+                announced = True
             fcntl.flock(file, fcntl.LOCK_EX)
         with suppress(FileNotFoundError):
             if os.path.samestat(os.fstat(file.fileno()), path.stat()):

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 
 def fast_precision(accelerator: str) -> str:
-    """``bf16-mixed`` where the hardware multiplies bfloat16 itself, else ``32-true``: ``${fast_precision:auto}``."""
+    """Return ``bf16-mixed`` if the hardware multiplies bfloat16 natively, else ``32-true``.
+
+    Configs call it as ``${fast_precision:auto}``.
+    """
     import torch  # here, so that --help need not wait for it
 
     if accelerator in ("auto", "gpu", "cuda") and torch.cuda.is_available():

@@ -1,4 +1,4 @@
-"""Generators made of numbers, so that no random state has to be carried."""
+"""Random generators seeded by a tuple of numbers, so that no random state has to be saved."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ import torch
 
 
 def generator_for(device: torch.device | str, *key: int) -> torch.Generator:
-    """A generator on ``device`` that depends on ``key`` alone, for instance (seed, epoch, batch, rank).
+    """Return a generator on ``device`` that depends only on ``key``, for instance (seed, epoch, batch, rank).
 
-    Keys that differ by zeros at their end are the same key.
+    Keys that differ only by zeros at their end are the same key.
     """
     return torch.Generator(device).manual_seed(int(np.random.SeedSequence(key).generate_state(1, np.uint32)[0]))

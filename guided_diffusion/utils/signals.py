@@ -1,4 +1,4 @@
-"""Signals that end a program, and who answers them."""
+"""The exit statuses and the exception of a program that a signal ends, and temporary signal handlers."""
 
 from __future__ import annotations
 
@@ -9,28 +9,27 @@ from contextlib import contextmanager
 from types import FrameType
 
 INTERRUPTED = 128 + signal.SIGINT
-
+"""The exit status after Ctrl-C."""
 
 TERMINATED = 128 + signal.SIGTERM
-"""Statuses of a program that Ctrl-C, or SIGTERM or SIGUSR1, has ended, as shells have them."""
-
+"""The exit status after SIGTERM or SIGUSR1."""
 
 Handler = Callable[[int, FrameType | None], None]
 
 
 class Terminated(KeyboardInterrupt):
-    """SIGTERM or SIGUSR1 ends a program in the way that Ctrl-C does."""
+    """The exception by which SIGTERM or SIGUSR1 ends a program in the same way as Ctrl-C."""
 
 
 @contextmanager
 def signal_handlers(handlers: Mapping[int, Handler]) -> Iterator[None]:
-    """Let these functions answer these signals. Only the main thread can: elsewhere nothing changes."""
+    """Install handlers, by signal number, for the block. Only in the main thread: in others nothing changes."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    before = {number: signal.signal(number, handler) for number, handler in handlers.items()}
+    previous = {number: signal.signal(number, handler) for number, handler in handlers.items()}
     try:
         yield
     finally:
-        for number, handler in before.items():
+        for number, handler in previous.items():
             signal.signal(number, handler)

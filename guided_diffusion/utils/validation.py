@@ -1,4 +1,4 @@
-"""What constructors of every kind refuse in the same words."""
+"""Checks of constructor arguments."""
 
 from __future__ import annotations
 

@@ -9,7 +9,7 @@ from hydra.utils import get_class
 from omegaconf import OmegaConf
 from pytorch_lightning.strategies import Strategy
 
-from guided_diffusion.checkpoints.loading import build_network
+from guided_diffusion.checkpoints.record import build_network
 from guided_diffusion.cli.config import CONFIG_PATH
 from guided_diffusion.cli.train import train
 from guided_diffusion.data import LabelledDataModule

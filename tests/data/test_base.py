@@ -4,12 +4,12 @@ import pytest
 import torch
 from pytorch_lightning import LightningModule, Trainer
 
-from guided_diffusion.data import Batch, ImageDataModule, denormalise, normalise
+from guided_diffusion.data import Batch, ImageDataModule, denormalise, kind_of, network_sizes, normalise
 from guided_diffusion.data.base import ImageDataset
 
 
 class Numbered(ImageDataModule):
-    """Images that hold their own number, in two pixels of a row; 50 of them for testing."""
+    """350 images that hold their own number in two pixels of a row; 50 of them are for testing."""
 
     name = "numbered"
     image_size = 2
@@ -37,7 +37,7 @@ def order(loader):
 
 
 class Probe(LightningModule):
-    """Notes what reaches a training step and a validation step."""
+    """Record the batches of the training and validation steps."""
 
     def __init__(self):
         super().__init__()
@@ -56,7 +56,8 @@ class Probe(LightningModule):
         return [n for batch in self.batches[stage, epoch] for n in numbers(((batch.samples + 1) * 127.5).round())]
 
 
-def seen(data, epochs=2):
+def train(data, epochs=2):
+    """Train on the data and return the record of its batches."""
     probe = Probe()
     Trainer(
         max_epochs=epochs,
@@ -70,47 +71,54 @@ def seen(data, epochs=2):
     return probe
 
 
-def test_every_pixel_value_survives_the_way_to_the_model_and_back():
+@pytest.mark.parametrize(
+    ("shape", "kind", "sizes"),
+    [((3, 8, 8), "images", {"channels": 3, "image_size": 8}), ((2,), "points", {"dimensions": 2})],
+)
+def test_images_and_points_are_told_apart_by_the_shape_of_a_sample(shape, kind, sizes):
+    assert kind_of(shape) == kind
+    assert network_sizes(shape) == sizes
+
+
+def test_every_pixel_value_is_the_same_after_normalising_and_denormalising():
     pixels = torch.arange(256, dtype=torch.uint8)
     images = normalise(pixels)
     assert (images.min(), images.max(), images.dtype) == (-1, 1, torch.float32)
     assert torch.equal(denormalise(images), pixels)
 
 
-def test_what_lies_outside_the_range_is_clamped_and_does_not_wrap():
+def test_values_outside_the_range_are_clamped_by_denormalising():
     assert denormalise(torch.tensor([-3.0, 3.0])).tolist() == [0, 255]
 
 
 @pytest.mark.parametrize("channels", [1, 3])
-def test_images_are_uint8_in_the_loader_and_in_minus_one_to_one_on_the_device(channels):
+def test_images_are_uint8_in_the_loader_and_floats_in_minus_one_to_one_in_the_model(channels):
     data = Numbered(channels=channels)
     data.setup("fit")
     batch = next(iter(data.train_dataloader()))
     assert batch.samples.dtype == torch.uint8
     assert batch.samples.shape == (16, channels, 2, 2)
-    for batch in seen(data, epochs=1).batches["train", 0]:
+    for batch in train(data, epochs=1).batches["train", 0]:
         assert batch.samples.dtype == torch.float32
         assert batch.samples.shape == (16, channels, 2, 2)
         assert batch.samples.min() == -1
         assert batch.samples.max() <= 1
 
 
-def test_labels_stay_with_their_images():
-    data = Numbered()
-    data.setup("fit")
-    for loader in (data.train_dataloader(), data.val_dataloader(), data.test_dataloader()):
-        for batch in loader:
-            assert [number % 2 for number in numbers(batch.samples)] == batch.labels.tolist()
+@pytest.mark.parametrize("split", ["train", "val", "test"])
+def test_every_image_keeps_its_label(split):
+    for batch in getattr(Numbered(), f"{split}_dataloader")():
+        assert [number % 2 for number in numbers(batch.samples)] == batch.labels.tolist()
 
 
-def test_training_and_validation_share_no_image_and_leave_none_out():
+def test_training_and_validation_together_have_every_image_once():
     data = Numbered()
     train, val = (numbers(data.split(name).samples) for name in ("train", "val"))
     assert len(val) == 40
     assert sorted(train + val) == list(range(300))
 
 
-def test_the_validation_images_are_those_of_the_split_seed_whatever_the_seed():
+def test_the_validation_images_depend_on_the_split_seed_only():
     def val(**seeds):
         return set(numbers(Numbered(**seeds).split("val").samples))
 
@@ -118,14 +126,14 @@ def test_the_validation_images_are_those_of_the_split_seed_whatever_the_seed():
     assert val(split_seed=0) != val(split_seed=1)
 
 
-def test_the_test_split_is_another_and_training_never_reads_it():
+def test_training_never_reads_the_test_split():
     data = Numbered()
-    seen(data, epochs=1)
+    train(data, epochs=1)
     assert data.loaded == ["train"]
     assert numbers(data.split("test").samples) == list(range(300, 350))
 
 
-def test_the_data_is_read_once():
+def test_each_part_of_the_data_is_read_once():
     data = Numbered()
     for _ in range(2):
         data.setup("fit")
@@ -145,25 +153,25 @@ def test_a_batch_is_one_indexing_operation(monkeypatch):
     assert calls == [16] * 16
 
 
-def test_training_goes_through_whole_batches_in_a_new_order_every_epoch():
-    probe = seen(Numbered(), epochs=2)
+def test_training_uses_full_batches_in_a_new_order_every_epoch():
+    probe = train(Numbered(), epochs=2)
     first, second = probe.order("train", 0), probe.order("train", 1)
     assert len(first) == len(set(first)) == 256
     assert first != sorted(first)
     assert first != second
 
 
-def test_the_order_follows_from_the_seed():
+def test_the_training_order_depends_on_the_seed_only():
     def first_epoch(seed):
-        torch.manual_seed(torch.seed())  # what others have drawn does not matter
-        return seen(Numbered(seed=seed), epochs=1).order("train", 0)
+        torch.manual_seed(torch.seed())  # the global generator must not matter
+        return train(Numbered(seed=seed), epochs=1).order("train", 0)
 
     assert first_epoch(0) == first_epoch(0)
     assert first_epoch(0) != first_epoch(1)
 
 
-def test_validation_goes_through_all_its_images_in_the_same_order_every_epoch():
-    probe = seen(Numbered(), epochs=2)
+def test_validation_uses_all_its_images_in_the_same_order_every_epoch():
+    probe = train(Numbered(), epochs=2)
     assert len(probe.order("val", 0)) == 40
     assert probe.order("val", 0) == probe.order("val", 1)
 
@@ -180,7 +188,7 @@ def test_two_processes_get_different_images(split):
 
 
 def mirrored(images, originals):
-    """For each image whether it is mirrored; each must be its original or the mirror image of it."""
+    """Return whether each image is mirrored, after checking that each is its original or its mirror image."""
     same, flipped = ((images == other).flatten(1).all(1) for other in (originals, originals.flip(-1)))
     assert (same | flipped).all()
     assert not (same & flipped).any()
@@ -188,14 +196,14 @@ def mirrored(images, originals):
 
 
 @pytest.mark.parametrize("channels", [1, 3])
-def test_a_random_half_is_mirrored_from_left_to_right(channels, generator):
+def test_flip_mirrors_a_random_half_of_the_images_from_left_to_right(channels, generator):
     images = torch.randint(256, (400, channels, 4, 4), generator=generator, dtype=torch.uint8)
     dataset = ImageDataset(images, torch.arange(400), flip=True, seed=0)
     flipped = mirrored(dataset.__getitems__(range(400)).samples, images)
     assert 160 < flipped.sum() < 240
 
 
-def test_mirroring_is_decided_by_the_seed_and_the_indices(generator):
+def test_which_images_are_mirrored_depends_on_the_seed_and_the_indices_only(generator):
     images = torch.randint(256, (64, 1, 4, 4), generator=generator, dtype=torch.uint8)
 
     def flipped(seed, rows):
@@ -208,21 +216,20 @@ def test_mirroring_is_decided_by_the_seed_and_the_indices(generator):
     assert not torch.equal(flipped(0, rows), flipped(0, others))
 
 
-def test_mirroring_leaves_the_stored_images_as_they_are(generator):
+def test_mirroring_does_not_change_the_stored_images(generator):
     images = torch.randint(256, (64, 1, 4, 4), generator=generator, dtype=torch.uint8)
     before = images.clone()
     ImageDataset(images, torch.arange(64), flip=True).__getitems__(range(64))
     assert torch.equal(images, before)
 
 
-def test_images_are_mirrored_in_training_alone():
-    data = Numbered(flip=True, validation_size=100)
-    for name, is_mirrored in (("train", True), ("val", False), ("test", False)):
-        data.split(name)
-        images = torch.cat([batch.samples for batch in getattr(data, f"{name}_dataloader")()])
-        assert images[:, :, :, 1].count_nonzero() > 0
-        # In an image as it is, the left pixel is 0 or 1: the number is below 512.
-        assert bool((images[:, 0, 0, 0] > 1).any()) == is_mirrored
+@pytest.mark.parametrize(("split", "is_mirrored"), [("train", True), ("val", False), ("test", False)])
+def test_images_are_mirrored_in_training_only(split, is_mirrored):
+    loader = getattr(Numbered(flip=True, validation_size=100), f"{split}_dataloader")()
+    images = torch.cat([batch.samples for batch in loader])
+    assert images[:, :, :, 1].count_nonzero() > 0
+    # The left pixel of an image that is not mirrored is 0 or 1, because its number is below 512.
+    assert bool((images[:, 0, 0, 0] > 1).any()) == is_mirrored
 
 
 @pytest.mark.parametrize(
@@ -232,18 +239,18 @@ def test_images_are_mirrored_in_training_alone():
         ({"validation_size": -1}, "validation_size must be at least 0, got -1"),
     ],
 )
-def test_sizes_that_make_no_sense_are_refused(arguments, message):
+def test_invalid_sizes_are_rejected(arguments, message):
     with pytest.raises(ValueError, match=message):
         Numbered(**arguments)
 
 
 @pytest.mark.parametrize("arguments", [{"validation_size": 290}, {"batch_size": 261}, {"validation_size": 400}])
-def test_less_than_one_batch_to_train_on_is_refused_with_the_keys_to_change(arguments):
+def test_the_error_for_less_than_one_training_batch_names_the_keys_to_change(arguments):
     with pytest.raises(ValueError, match=r"300 training images.*data\.batch_size or data\.validation_size"):
         Numbered(**arguments).setup("fit")
 
 
-def test_a_training_without_validation_is_possible():
-    probe = seen(Numbered(validation_size=0), epochs=1)
+def test_training_works_without_validation_images():
+    probe = train(Numbered(validation_size=0), epochs=1)
     assert len(probe.order("train", 0)) == 288
     assert ("val", 0) not in probe.batches

@@ -1,6 +1,9 @@
+import pytest
 import torch
+from omegaconf import OmegaConf
 from sklearn.datasets import load_digits
 
+from guided_diffusion.cli.config import CONFIG_PATH
 from guided_diffusion.data import Digits
 
 
@@ -12,23 +15,23 @@ def rows(images):
     return [bytes(image.flatten().tolist()) for image in images]
 
 
-def test_all_1797_images_are_there_1437_of_them_to_train_and_validate_and_360_to_test():
+def test_the_three_splits_together_have_all_1797_images_once():
     data = digits()
     train, val, test = (data.split(name) for name in ("train", "val", "test"))
     assert [len(split.labels) for split in (train, val, test)] == [1437 - 180, 180, 360]
     for split in (train, val, test):
-        assert split.images.shape == (len(split.labels), *data.shape) == (len(split.labels), 1, 8, 8)
+        assert split.samples.shape == (len(split.labels), *data.shape) == (len(split.labels), 1, 8, 8)
     pixels = torch.from_numpy(load_digits().data * (255 / 16)).round().to(torch.uint8)
     assert sorted(rows(torch.cat([train.samples, val.samples, test.samples]))) == sorted(rows(pixels))
 
 
-def test_grey_0_to_16_becomes_0_to_255():
+def test_grey_values_from_0_to_16_are_mapped_to_0_to_255():
     images = digits().split("train").samples
     assert (images.dtype, images.min(), images.max()) == (torch.uint8, 0, 255)
     assert len(images.unique()) == 17
 
 
-def test_an_image_has_its_own_label():
+def test_every_image_keeps_its_label():
     pixels, labels = load_digits(return_X_y=True)
     labels_of = dict(zip(rows(torch.from_numpy(pixels * (255 / 16)).round().to(torch.uint8)), labels, strict=True))
     for name in ("train", "val", "test"):
@@ -42,26 +45,18 @@ def test_the_test_split_is_stratified():
     assert ((counts - labels.bincount() * 360 / 1797).abs() < 1).all()
 
 
-def test_every_class_is_in_every_split():
+@pytest.mark.parametrize("split", ["train", "val", "test"])
+def test_every_class_is_in_every_split(split):
     data = digits()
     assert data.num_classes == 10
-    for name in ("train", "val", "test"):
-        assert data.split(name).labels.unique().tolist() == list(range(10))
+    assert data.split(split).labels.unique().tolist() == list(range(10))
 
 
-def test_the_test_split_is_the_same_whatever_the_seeds():
+def test_the_test_split_does_not_depend_on_the_seeds():
     first, second = (digits(seed=seed, split_seed=seed).split("test") for seed in (0, 1))
     assert torch.equal(first.samples, second.samples)
 
 
-def test_the_validation_split_changes_with_the_split_seed_alone():
-    def val(**seeds):
-        return digits(**seeds).split("val").samples
-
-    assert torch.equal(val(seed=0), val(seed=1))
-    assert not torch.equal(val(split_seed=0), val(split_seed=1))
-
-
-def test_digits_are_not_mirrored(compose):
-    for data in ("digits", "mnist"):
-        assert compose(f"data={data}").data.flip is False
+@pytest.mark.parametrize("name", ["digits", "mnist"])
+def test_the_configs_of_digits_do_not_mirror_them(name):
+    assert OmegaConf.load(f"{CONFIG_PATH}/data/{name}.yaml").flip is False

@@ -13,14 +13,14 @@ from torchvision import datasets
 
 from guided_diffusion.data import CIFAR10, MNIST, FashionMNIST
 
-real = pytest.mark.skipif(
+needs_real_data = pytest.mark.skipif(
     "GUIDED_DIFFUSION_DATA" not in os.environ, reason="set GUIDED_DIFFUSION_DATA to a folder in torchvision's layout"
 )
 COUNTS = {"train": 40, "t10k": 12}
 
 
 def write_idx(folder, fill=0):
-    """Images of 28x28 in which no two rows or columns are alike, in the format of MNIST."""
+    """Write images of 28x28, no two rows or columns of which are equal, in the format of MNIST."""
     folder.mkdir(parents=True)
     for part, count in COUNTS.items():
         pixels = (np.arange(count * 784).reshape(count, 28, 28) * 7 + fill).astype(np.uint8)
@@ -37,7 +37,7 @@ def sizes(name):
 
 
 class SmallMNIST(MNIST):
-    """MNIST but for the number of its images."""
+    """MNIST with 40 and 12 images."""
 
     files = sizes("MNIST")
 
@@ -51,7 +51,7 @@ def small_mnist(root, dataset=SmallMNIST):
 
 
 def snapshot(root):
-    """Every file below a folder with its content and the time it was written."""
+    """Return the content and the time of every file below a folder."""
     return {path: (path.read_bytes(), path.stat().st_mtime_ns) for path in root.rglob("*") if path.is_file()}
 
 
@@ -72,7 +72,7 @@ def no_network(monkeypatch):
 
 @pytest.fixture
 def mirror(monkeypatch):
-    """Another edition of MNIST, for download."""
+    """Let MNIST be downloaded with other content; returns the list of downloads."""
     downloads = []
 
     def download(self):
@@ -84,7 +84,7 @@ def mirror(monkeypatch):
 
 
 @pytest.mark.parametrize(("dataset", "name"), [(SmallMNIST, "MNIST"), (SmallFashionMNIST, "FashionMNIST")])
-def test_pixels_and_labels_are_read_as_they_are_in_the_file(dataset, name, tmp_path):
+def test_pixels_and_labels_are_those_in_the_files(dataset, name, tmp_path):
     write_idx(tmp_path / name / "raw")
     data = small_mnist(tmp_path, dataset)
     for train, count in ((True, 40), (False, 12)):
@@ -95,9 +95,9 @@ def test_pixels_and_labels_are_read_as_they_are_in_the_file(dataset, name, tmp_p
         assert labels.dtype == torch.int64
 
 
-@pytest.mark.parametrize("of_disk", ["mnist", "cifar"])
-def test_every_split_is_loaded_in_batches(of_disk, root, tmp_path):
-    data = small_mnist(root) if of_disk == "mnist" else small_cifar(tmp_path)
+@pytest.mark.parametrize("layout", ["mnist", "cifar"])
+def test_batches_of_every_split_have_the_shape_of_the_dataset(layout, root, tmp_path):
+    data = small_mnist(root) if layout == "mnist" else small_cifar(tmp_path)
     data.setup()
     for loader in (data.train_dataloader(), data.val_dataloader(), data.test_dataloader()):
         images, labels = next(iter(loader))
@@ -106,14 +106,14 @@ def test_every_split_is_loaded_in_batches(of_disk, root, tmp_path):
         assert len(labels) == data.batch_size
 
 
-def test_mnist_and_fashion_mnist_in_one_folder_are_not_confused(root):
+def test_mnist_and_fashion_mnist_can_share_a_folder(root):
     write_idx(root / "FashionMNIST" / "raw", fill=3)
     assert small_mnist(root).load(train=True).labels[0] == 0
     assert small_mnist(root, SmallFashionMNIST).load(train=True).labels[0] == 3
 
 
 def small_cifar(root):
-    """CIFAR-10's layout: rows of 3072 bytes, the red plane first, each plane row by row; four images a file."""
+    """Write four images per file in CIFAR-10's layout: rows of 3072 bytes, the red plane first, each row by row."""
     folder = root / "cifar-10-batches-py"
     folder.mkdir(parents=True)
     names = [*(f"data_batch_{n}" for n in range(1, 6)), "test_batch"]
@@ -142,7 +142,7 @@ def small_cifar(root):
     return SmallCIFAR10(root, batch_size=4, validation_size=4)
 
 
-def test_colour_images_have_their_channels_rows_and_columns_in_place(tmp_path):
+def test_channels_rows_and_columns_of_colour_images_are_in_order(tmp_path):
     data = small_cifar(tmp_path)
     for train, numbers in ((True, range(20)), (False, range(20, 24))):
         images, labels = data.load(train)
@@ -153,7 +153,7 @@ def test_colour_images_have_their_channels_rows_and_columns_in_place(tmp_path):
         assert labels.tolist() == [number % 10 for number in numbers]
 
 
-def test_a_damaged_colour_file_is_named(tmp_path):
+def test_the_error_for_a_damaged_colour_file_says_what_to_delete(tmp_path):
     data = small_cifar(tmp_path)
     file = tmp_path / "cifar-10-batches-py" / "data_batch_3"
     content = bytearray(file.read_bytes())
@@ -164,13 +164,13 @@ def test_a_damaged_colour_file_is_named(tmp_path):
 
 
 @pytest.mark.parametrize("file", SmallMNIST.files)
-def test_a_truncated_file_is_named_with_the_mend(file, root):
+def test_the_error_for_a_truncated_file_says_what_to_delete(file, root):
     (root / file).write_bytes((root / file).read_bytes()[:-1])
     with pytest.raises(ValueError, match=rf"{root / file} is damaged: .*bytes instead of .*Delete it and run again"):
         small_mnist(root).setup("fit")
 
 
-def test_a_file_of_the_right_size_that_is_no_images_is_damaged(root):
+def test_a_file_of_the_right_size_with_other_content_is_damaged(root):
     file = root / "MNIST/raw/train-images-idx3-ubyte"
     file.write_bytes(bytes(file.stat().st_size))
     with pytest.raises(ValueError, match=r"MNIST/raw is damaged.*Delete it and run again"):
@@ -179,9 +179,7 @@ def test_a_file_of_the_right_size_that_is_no_images_is_damaged(root):
 
 @pytest.mark.parametrize("dataset", [MNIST, FashionMNIST, CIFAR10])
 @pytest.mark.parametrize("method", ["prepare_data", "setup"])
-def test_without_data_and_network_one_learns_where_it_was_looked_for_and_what_to_do(
-    dataset, method, tmp_path, no_network
-):
+def test_the_error_for_missing_data_says_where_it_was_looked_for_and_what_to_do(dataset, method, tmp_path, no_network):
     data = dataset(tmp_path / "nowhere", batch_size=8, validation_size=8)
     with pytest.raises(FileNotFoundError) as error:
         getattr(data, method)()
@@ -189,7 +187,7 @@ def test_without_data_and_network_one_learns_where_it_was_looked_for_and_what_to
         assert part in str(error.value)
 
 
-def test_complete_data_is_used_as_it_is_and_not_downloaded(root, no_network):
+def test_complete_data_is_neither_downloaded_nor_changed(root, no_network):
     before = snapshot(root)
     data = small_mnist(root)
     data.prepare_data()
@@ -198,7 +196,7 @@ def test_complete_data_is_used_as_it_is_and_not_downloaded(root, no_network):
     assert snapshot(root) == before
 
 
-def test_a_folder_that_may_not_be_written_is_enough(root, no_network):
+def test_complete_data_can_be_in_a_read_only_folder(root, no_network):
     folders = [root, root / "MNIST", root / "MNIST" / "raw"]
     for folder in folders:
         folder.chmod(0o555)
@@ -211,7 +209,7 @@ def test_a_folder_that_may_not_be_written_is_enough(root, no_network):
             folder.chmod(0o755)
 
 
-def test_only_the_missing_file_is_put_in_place(root, mirror):
+def test_a_download_adds_only_the_missing_file(root, mirror):
     missing = root / "MNIST/raw/t10k-labels-idx1-ubyte"
     missing.unlink()
     before = snapshot(root)
@@ -240,7 +238,7 @@ def test_a_failed_download_leaves_no_temporary_folder(root, no_network):
     assert [path.name for path in root.iterdir()] == ["MNIST"]
 
 
-@real
+@needs_real_data
 @pytest.mark.parametrize(
     ("dataset", "train", "labels", "mean"),
     [
@@ -252,7 +250,7 @@ def test_a_failed_download_leaves_no_temporary_folder(root, no_network):
         (CIFAR10, False, [3, 8, 8, 0, 6], [0.4942, 0.4851, 0.4504]),
     ],
 )
-def test_the_genuine_data_has_its_well_known_labels_and_means(dataset, train, labels, mean):
+def test_the_real_data_has_its_known_labels_and_means(dataset, train, labels, mean):
     data = dataset(os.environ["GUIDED_DIFFUSION_DATA"], batch_size=128, validation_size=5000)
     images, found = data.load(train)
     assert images.shape == ((50_000 if dataset is CIFAR10 else 60_000) if train else 10_000, *data.shape)

@@ -1,20 +1,27 @@
 import pytest
 
-from guided_diffusion.utils.files import atomic_write
+from guided_diffusion.utils.files import atomic_write, cache_dir, content_hash
 
 
-def test_the_file_appears_when_it_is_whole(tmp_path):
+def test_the_cache_folder_can_be_set_by_an_environment_variable(monkeypatch, tmp_path):
+    monkeypatch.setenv("GUIDED_DIFFUSION_CACHE", str(tmp_path))
+    assert cache_dir() == tmp_path
+    monkeypatch.delenv("GUIDED_DIFFUSION_CACHE")
+    assert cache_dir().name == "guided_diffusion"
+
+
+def test_a_written_file_appears_when_it_is_complete(tmp_path):
     path = tmp_path / "new" / "folder" / "table.csv"
     with atomic_write(path) as temporary:
-        temporary.write_text("whole")
+        temporary.write_text("complete")
         assert not path.exists()
         assert temporary.parent == path.parent
         assert temporary.suffix == ".csv"  # libraries choose the format by it
-    assert path.read_text() == "whole"
+    assert path.read_text() == "complete"
     assert list(path.parent.iterdir()) == [path]
 
 
-def test_the_old_file_stays_until_the_new_one_is_whole(tmp_path):
+def test_an_existing_file_stays_until_the_new_one_is_complete(tmp_path):
     path = tmp_path / "table.csv"
     path.write_text("old")
     with atomic_write(path) as temporary:
@@ -23,7 +30,7 @@ def test_the_old_file_stays_until_the_new_one_is_whole(tmp_path):
     assert path.read_text() == "new"
 
 
-def test_after_an_error_the_old_file_is_all_there_is(tmp_path):
+def test_after_an_error_only_the_existing_file_is_left(tmp_path):
     path = tmp_path / "table.csv"
     path.write_text("old")
 
@@ -36,3 +43,14 @@ def test_after_an_error_the_old_file_is_all_there_is(tmp_path):
         fail()
     assert path.read_text() == "old"
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_the_hash_depends_on_the_data_and_on_the_content_of_files(tmp_path):
+    file = tmp_path / "weights"
+    file.write_bytes(b"one")
+    first = content_hash({"a": 1, "b": [2, 3]}, file)
+    assert len(first) == 16
+    assert content_hash({"b": [2, 3], "a": 1}, file) == first
+    assert content_hash({"a": 1, "b": [3, 2]}, file) != first
+    file.write_bytes(b"two")
+    assert content_hash({"a": 1, "b": [2, 3]}, file) != first

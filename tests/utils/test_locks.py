@@ -1,10 +1,55 @@
 import errno
 import fcntl
+import threading
+import time
 
-from guided_diffusion.utils.locks import file_lock
+from guided_diffusion.utils import locks
+from guided_diffusion.utils.locks import file_lock, try_lock
 
 
-def test_where_the_file_system_has_no_locks_nobody_waits(tmp_path, monkeypatch, capsys):
+def test_a_locked_file_can_not_be_locked_again_until_it_is_closed(tmp_path):
+    with (tmp_path / "lock").open("w") as other:
+        assert try_lock(other.fileno())
+        with (tmp_path / "lock").open() as file:
+            assert not try_lock(file.fileno())
+    with (tmp_path / "lock").open() as file:
+        assert try_lock(file.fileno())
+
+
+def test_others_wait_asleep_for_the_lock_and_then_take_turns(tmp_path, monkeypatch):
+    announced, done, spent = threading.Semaphore(0), [], []
+    monkeypatch.setattr(locks, "print", lambda line, flush: announced.release(), raising=False)
+    path = tmp_path / "folder" / "lock"
+
+    def wait():
+        before = time.thread_time()
+        with file_lock(path, "another is first"):
+            done.append(len(done))
+        spent.append(time.thread_time() - before)
+
+    threads = [threading.Thread(target=wait) for _ in range(3)]
+    with file_lock(path, "another is first"):
+        for thread in threads:
+            thread.start()
+        assert all(announced.acquire(timeout=10) for _ in threads)
+        threads[0].join(0.3)
+        assert done == []
+    for thread in threads:
+        thread.join(10)
+    assert done == [0, 1, 2]
+    assert sum(spent) < 0.1
+    assert not announced.acquire(blocking=False)  # each has said once that it waits
+    assert list(path.parent.iterdir()) == []
+
+
+def test_a_lock_file_that_a_killed_process_has_left_is_free(tmp_path, capsys):
+    (tmp_path / "lock").touch()
+    with file_lock(tmp_path / "lock", "another is first"):
+        pass
+    assert capsys.readouterr().out == ""
+
+
+def test_nobody_waits_where_the_file_system_has_no_locks(tmp_path, monkeypatch, capsys):
     def without_locks(*arguments):
         raise OSError(errno.ENOLCK, "no locks available")
 

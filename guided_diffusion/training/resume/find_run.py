@@ -14,6 +14,7 @@ from typing import Any
 from omegaconf import OmegaConf
 
 from guided_diffusion.checkpoints.files import read_model_file
+from guided_diffusion.checkpoints.renamed import update_targets
 from guided_diffusion.training.resume.fingerprint import differing_weight_keys, same_training
 from guided_diffusion.utils.distributed import rank, rank_zero_print
 from guided_diffusion.utils.files import atomic_write
@@ -89,7 +90,7 @@ def config_of(run: Path) -> dict[str, Any]:
         config = OmegaConf.to_container(OmegaConf.load(run / "config.yaml"))
     except Exception:  # half a file, or another program's: in any case no run of this training
         return {}
-    return config if isinstance(config, dict) else {}  # type: ignore[return-value]
+    return update_targets(config) if isinstance(config, dict) else {}
 
 
 def mark_finished(folder: Path) -> None:

@@ -1,0 +1,154 @@
+"""The record of a model in its checkpoint: writing it, and rebuilding the network and the schedule from it."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from hydra.utils import get_object
+from omegaconf import DictConfig
+from torch import nn
+
+from guided_diffusion.checkpoints.files import Weights, read_model_file, weights_of
+from guided_diffusion.data import LabelledDataModule, kind_of, network_sizes
+from guided_diffusion.schedules import Schedule
+from guided_diffusion.utils.instantiate import build
+
+FORMAT = 1
+"""The format of the record. It is raised when older records can no longer be read as they are."""
+
+VALUE_RANGE = (-1.0, 1.0)
+"""The range of the pixels, or the coordinates, that every model of this package takes."""
+
+TRUSTED = ("guided_diffusion.",)
+"""The prefixes of the names that a record may build, unless the caller trusts more."""
+
+MODEL_NAMES = {"diffusion": "diffusion model", "classifier": "time-aware classifier"}
+"""The kinds of models, as messages call them."""
+
+
+def make_record(kind: str, config: dict[str, Any], data: LabelledDataModule) -> dict[str, Any]:
+    """Return the plain data that a checkpoint holds beside the weights, from which ``load`` rebuilds the model.
+
+    Args:
+        kind: ``diffusion`` or ``classifier``.
+        config: The resolved config of the training.
+        data: The data of the training.
+    """
+    return {
+        "format": FORMAT,
+        "kind": kind,
+        "config": config,
+        "data": {
+            "name": data.name,
+            "shape": list(data.shape),
+            "class_names": list(data.class_names),
+            "range": list(VALUE_RANGE),
+        },
+    }
+
+
+def build_network(node: DictConfig | dict[str, Any], shape: tuple[int, ...], num_classes: int) -> nn.Module:
+    """Return the network of a config node, for samples of this shape and this many classes.
+
+    Raises:
+        ValueError: If it can't be built, for instance because it takes images and the samples are points.
+    """
+    sizes = network_sizes(shape)
+    try:
+        inspect.signature(get_object(node["_target_"])).bind_partial(**sizes)
+    except TypeError as error:
+        raise ValueError(f"network: {node['_target_']} is not for {kind_of(shape)}: it {error}") from error
+    return build(node, **sizes, num_classes=num_classes)
+
+
+def check_targets(node: Any, trusted: tuple[str, ...], path: Path) -> None:
+    """Raise ``ValueError`` if a config names, at any depth, something that no trusted package defines itself.
+
+    Args:
+        node: The config, or any part of it, as plain data.
+        trusted: The prefixes of trusted names. That a trusted module imports an object is not enough.
+        path: The file that the config is from, for the message.
+    """
+    for value in node.values() if isinstance(node, dict) else node if isinstance(node, list) else ():
+        check_targets(value, trusted, path)
+    if isinstance(node, dict) and "_target_" in node:
+        target = str(node["_target_"])
+        module, _, name = target.rpartition(".")
+        try:
+            source = getattr(importlib.import_module(module), name).__module__ if target.startswith(trusted) else ""
+        except (ImportError, AttributeError):
+            source = ""
+        if not f"{source}.".startswith(trusted):
+            raise ValueError(f"{path} wants to run {target}: name its package in trusted= if you know it")
+
+
+@dataclass(frozen=True)
+class SavedModel:
+    """The content of a file of this package, before its model is rebuilt."""
+
+    path: Path
+    content: dict[str, Any]
+
+    @classmethod
+    def read(cls, path: Path, kind: str, built: tuple[str, ...], trusted: tuple[str, ...]) -> SavedModel:
+        """Read a file and check its record.
+
+        Args:
+            path: The path of the file.
+            kind: The kind of model that it must hold.
+            built: The keys of the config that will be built; they must be there and name only trusted objects.
+            trusted: The prefixes of trusted names.
+
+        Raises:
+            FileNotFoundError: If there is no such file.
+            ValueError: If the file or its record can't be used.
+        """
+        content = read_model_file(path)
+        record = content["guided_diffusion"]
+        if record["kind"] != kind:
+            found = MODEL_NAMES.get(record["kind"], "model")
+            raise ValueError(f"{path} is the checkpoint of a {found}, not of a {MODEL_NAMES[kind]}")
+        if record["format"] > FORMAT:
+            raise ValueError(f"{path} was written by a newer version of guided_diffusion: update this one to read it")
+        for key in (*built, "module"):
+            if not isinstance(record["config"].get(key), dict):
+                raise ValueError(f"{path} is not a checkpoint of guided_diffusion: its config has no {key}")
+        for key in built:
+            check_targets(record["config"][key], trusted, path)
+        return cls(path, content)
+
+    @property
+    def config(self) -> dict[str, Any]:
+        return self.content["guided_diffusion"]["config"]
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return tuple(self.content["guided_diffusion"]["data"]["shape"])
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        return tuple(self.content["guided_diffusion"]["data"]["class_names"])
+
+    @property
+    def value_range(self) -> tuple[float, float]:
+        return tuple(self.content["guided_diffusion"]["data"].get("range", VALUE_RANGE))
+
+    def schedule(self) -> Schedule:
+        """Build the noise schedule."""
+        return build(self.config["schedule"])
+
+    def network(self) -> nn.Module:
+        """Build the network, with its initial weights."""
+        return build_network(self.config["network"], self.shape, len(self.class_names))
+
+    def load_weights(self, model: nn.Module, prefix: str, weights: Weights) -> None:
+        """Load one set of weights into ``model``; ``prefix`` is what their names begin with in the file."""
+        state = weights_of(weights, self.content, self.path)
+        try:
+            model.load_state_dict({key.removeprefix(prefix): value for key, value in state.items()})
+        except RuntimeError as error:
+            raise ValueError(f"the weights in {self.path} don't fit the network of its config: {error}") from error
