@@ -4,7 +4,7 @@ Each method is a small frozen dataclass in a file of its own. Its settings are f
 that all share is ``scale``: the exponent w of p(y|x) in the target p(x) p(y|x)^w.
 """
 
-from guided_diffusion.guidance.base import Guidance, Scale, Wrapper, check_scale
+from guided_diffusion.guidance.base import Guidance, Scale, Wrapper, check_scale, needs_classifier
 from guided_diffusion.guidance.classifier import ClassifierGuidance
 from guided_diffusion.guidance.classifier_free import ClassifierFree
 from guided_diffusion.guidance.combined import Combined
@@ -23,4 +23,5 @@ __all__ = [
     "Scale",
     "Wrapper",
     "check_scale",
+    "needs_classifier",
 ]
