@@ -102,7 +102,7 @@ class Recipe:
             labels.repeat(len(scales)),
             shape,
             indices=list(range(count)) * len(scales),
-            scales=torch.tensor(scales, dtype=torch.float32).repeat_interleave(count),
+            scales=torch.tensor(scales, dtype=torch.float64).repeat_interleave(count),
             seed=seed,
         )
         return images.unflatten(0, (len(scales), count))

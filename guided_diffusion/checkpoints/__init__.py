@@ -5,10 +5,9 @@ from guided_diffusion.checkpoints.loading import (
     TrainedClassifier,
     TrainedDiffusion,
     check_guidance,
-    classifier_guidance,
-    combined_guidance,
     load,
     load_classifier,
+    optional_classifier,
 )
 
 __all__ = [
@@ -17,8 +16,7 @@ __all__ = [
     "TrainedDiffusion",
     "check_guidance",
     "check_match",
-    "classifier_guidance",
-    "combined_guidance",
     "load",
     "load_classifier",
+    "optional_classifier",
 ]

@@ -16,10 +16,14 @@ from torch import Tensor, nn
 
 from guided_diffusion.checkpoints.compatibility import VALUE_RANGE, ModelSpec, check_match
 from guided_diffusion.checkpoints.files import Weights, read_model_file, weights_of
+from guided_diffusion.checkpoints.guidance_config import (
+    classifier_checkpoint,
+    guidance_needs_classifier,
+    rename_former_target,
+)
 from guided_diffusion.classifiers import Classifier
 from guided_diffusion.data import LabelledDataModule, kind_of
 from guided_diffusion.denoisers import Denoiser
-from guided_diffusion.guidance import ClassifierGuidance, Combined, Scale
 from guided_diffusion.schedules import Schedule
 from guided_diffusion.utils.instantiate import build
 
@@ -40,11 +44,12 @@ TRUSTED = ("guided_diffusion.",)
 
 def check_guidance(node: DictConfig | dict[str, Any], spec: ModelSpec) -> None:
     """Raise ``ValueError`` if a guidance needs a classifier and names none, or one that does not match the model."""
-    if "classifier" not in node:
+    if not guidance_needs_classifier(node):
         return
-    if not node["classifier"]:
+    path = classifier_checkpoint(node)
+    if not path:
         raise ValueError("guidance.classifier is missing: add guidance.classifier=PATH, the checkpoint of a classifier")
-    check_match(spec, read_spec(node["classifier"], "classifier"))
+    check_match(spec, read_spec(path, "classifier"))
 
 
 @dataclass(frozen=True)
@@ -188,18 +193,9 @@ def read_spec(checkpoint: str | Path, kind: str, trusted: tuple[str, ...] = TRUS
     return saved.spec()
 
 
-def classifier_guidance(
-    classifier: str | None, scale: Scale, base: str, temperature: float = 1.0
-) -> ClassifierGuidance:
-    """``ClassifierGuidance`` by the classifier of a checkpoint; ``None`` where one in training will guide."""
-    return ClassifierGuidance(load_classifier(classifier) if classifier else None, scale, base, temperature)
-
-
-def combined_guidance(
-    classifier: str | None, scale: Scale, classifier_scale: Scale, temperature: float = 1.0
-) -> Combined:
-    """``Combined`` with the classifier of a checkpoint; ``None`` where one in training will guide."""
-    return Combined(load_classifier(classifier) if classifier else None, scale, classifier_scale, temperature)
+def optional_classifier(checkpoint: str | None) -> TrainedClassifier | None:
+    """Return the classifier of a checkpoint; ``None`` for none, where a classifier in training will guide."""
+    return load_classifier(checkpoint) if checkpoint else None
 
 
 @dataclass(frozen=True)
@@ -223,6 +219,8 @@ class _Saved:
             )
         if record["format"] > FORMAT:
             raise ValueError(f"{path} was written by a newer version of guided_diffusion: update this one to read it")
+        if isinstance(guidance := record["config"].get("guidance"), dict):
+            rename_former_target(guidance)
         return cls(path, content)
 
     @property
