@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -73,18 +73,10 @@ class UNet(nn.Module):
 
         self.down, skips = contracting_half(width, widths, blocks, attention_levels, block)
         current = skips[-1]
-
         self.middle = nn.ModuleList([block(current, current, middle_attention), block(current, current, False)])
-
-        self.up = nn.ModuleList()
-        for level, out_channels in reversed(list(enumerate(widths))):
-            for remaining in reversed(range(blocks + 1)):
-                upsample = level > 0 and remaining == 0
-                self.up.append(block(current + skips.pop(), out_channels, level in attention_levels, upsample))
-                current = out_channels
-
-        self.norm = group_norm(current)
-        self.output = zero_init(nn.Conv2d(current, channels * patch_size**2, 3, padding=1))
+        self.up = expanding_half(skips, widths, blocks, attention_levels, block)
+        self.norm = group_norm(width * multipliers[0])
+        self.output = zero_init(nn.Conv2d(width * multipliers[0], channels * patch_size**2, 3, padding=1))
 
     def forward(
         self, x_t: Float[Tensor, "b c h w"], log_snr: Float[Tensor, " b"], y: Labels = None
@@ -100,6 +92,31 @@ class UNet(nn.Module):
         for layer in self.up:
             h = layer(torch.cat([h, skips.pop()], dim=1), condition)
         return F.pixel_shuffle(self.output(F.silu(self.norm(h))), self.patch_size)
+
+
+def expanding_half(
+    skips: Sequence[int],
+    widths: Sequence[int],
+    blocks: int,
+    attention_levels: Sequence[int],
+    block: Callable[[int, int, bool, bool], nn.Module],
+) -> nn.ModuleList:
+    """Return the layers on the way up: one for each skip connection, each of which takes its skip as more channels.
+
+    Args:
+        skips: The channels of each skip connection, from ``contracting_half``.
+        widths: The channels of each level; between two levels the resolution is doubled.
+        blocks: The blocks per level on the way down; there is one more on the way up.
+        attention_levels: The levels whose blocks have attention.
+        block: ``block(in_channels, out_channels, attention, upsample)``.
+    """
+    layers, skips, current = nn.ModuleList(), list(skips), skips[-1]
+    for level, out_channels in reversed(list(enumerate(widths))):
+        for remaining in reversed(range(blocks + 1)):
+            upsample = level > 0 and remaining == 0
+            layers.append(block(current + skips.pop(), out_channels, level in attention_levels, upsample))
+            current = out_channels
+    return layers
 
 
 class Upsample(nn.Module):
