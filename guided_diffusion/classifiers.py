@@ -1,7 +1,7 @@
-r"""Time-aware classifiers: which class a noisy image is of, and how that changes with the image.
+r"""Time-aware classifiers of noisy samples, and the gradient of their log-probabilities.
 
-A classifier estimates ``p(y | x_t)`` at every noise level. By Bayes' rule its gradient is what separates the
-score of a class from the score of everything (Dhariwal & Nichol 2021, arXiv 2105.05233, section 4):
+A classifier estimates ``p(y | x_t)`` at every noise level. By Bayes' rule its gradient is the difference between the
+score of a class and the unconditional score (Dhariwal & Nichol 2021, arXiv 2105.05233, section 4):
 
     grad log p(x_t | y) = grad log p(x_t) + grad log p(y | x_t)
 """
@@ -17,16 +17,15 @@ from torch import Tensor, nn
 from guided_diffusion.schedules import Schedule
 
 Classify = Callable[[Tensor, Tensor], Tensor]
-"""``classify(x_t, t) -> logits``, with one time per sample; their softmax over classes is p(y | x_t)."""
+"""``classify(x_t, t) -> logits`` with one time per sample; the softmax over classes is p(y | x_t)."""
 
 
 class Classifier(nn.Module):
     """A network with a schedule: ``classifier(x_t, t) -> logits``.
 
     Args:
-        backbone: ``backbone(x_t, log_snr) -> logits``. Like a denoiser's it is conditioned on log-SNR, so both
-            have one clock.
-        schedule: the noise schedule.
+        backbone: The network ``backbone(x_t, log_snr) -> logits``, conditioned on log-SNR as a denoiser's is.
+        schedule: The noise schedule.
     """
 
     def __init__(self, backbone: nn.Module, schedule: Schedule) -> None:
@@ -45,14 +44,20 @@ def gradient(
     y: Int[Tensor, " b"],
     temperature: float = 1.0,
 ) -> Float[Tensor, "b *shape"]:
-    """``grad log p(y | x_t)`` of each sample, with ``p = softmax(logits / temperature)``.
+    """Return ``grad log p(y | x_t)`` of each sample, with ``p = softmax(logits / temperature)``.
 
-    It is taken and returned in single precision or better, also under autocast, and works where gradients are
-    switched off or in inference mode as well. Every y is a class. ``temperature`` = 1 is the classifier as
-    trained; below 1 it is surer of itself.
+    It is computed in single precision or better, also under autocast, and also where gradients are switched off or in
+    inference mode.
+
+    Args:
+        classify: The classifier.
+        x_t: Noisy samples.
+        t: The time of each sample.
+        y: The class of each sample; every sample must have one.
+        temperature: 1 for the classifier as trained; below 1 the classifier is more certain.
     """
     with torch.inference_mode(False), torch.enable_grad(), torch.autocast(x_t.device.type, enabled=False):
-        # Tensors made in inference mode can't be part of a graph; their copies can.
+        # Tensors made in inference mode can't require gradients; their copies can.
         x = x_t.detach().to(torch.promote_types(x_t.dtype, torch.float32), copy=True).requires_grad_()
         log_p = (classify(x, t.to(x.dtype, copy=True)) / temperature).log_softmax(1)
         (grad,) = torch.autograd.grad(log_p.gather(1, y.clone()[:, None]).sum(), x)

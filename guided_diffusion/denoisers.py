@@ -1,4 +1,4 @@
-r"""Denoisers: the estimate of the clean image, and of the noise, from a noisy one.
+r"""Denoisers: estimates of the clean sample and of the noise from a noisy sample.
 
 A network F is trained to output one of three quantities. With ``x_t = alpha x_0 + sigma eps``:
 
@@ -6,7 +6,7 @@ A network F is trained to output one of three quantities. With ``x_t = alpha x_0
     x0:   F = x0                       x0 = F                             eps = (x_t - alpha F) / sigma
     v:    F = alpha eps - sigma x0     x0 = alpha x_t - sigma F           eps = sigma x_t + alpha F
 
-The last line is for ``alpha^2 + sigma^2 = 1`` (Salimans & Ho 2022, arXiv 2202.00512, appendix D).
+The last line holds where ``alpha^2 + sigma^2 = 1`` (Salimans & Ho 2022, arXiv 2202.00512, appendix D).
 """
 
 from __future__ import annotations
@@ -22,14 +22,17 @@ from torch import Tensor, nn
 from guided_diffusion.schedules import Schedule, expand_as
 
 UNLABELLED = -1
-"""A label that means "no label", for one sample of a batch in which others have one."""
+"""The label of a sample without one, in a batch where others have a label."""
 
 Labels = Int[Tensor, " b"] | None
-"""Class indices, ``UNLABELLED`` where a sample has none; ``None`` where no sample of the batch has one."""
+"""The class of each sample, ``UNLABELLED`` for a sample without one; ``None`` if no sample has a class."""
 
 
 class Prediction(NamedTuple):
-    """Clean image and noise, with ``alpha x0 + sigma eps == x_t``; a guidance that breaks this on purpose says so."""
+    """The estimates of clean sample and noise, with ``alpha x0 + sigma eps = x_t``.
+
+    A guidance method that breaks this identity says so.
+    """
 
     x0: Float[Tensor, "b *shape"]
     eps: Float[Tensor, "b *shape"]
@@ -38,33 +41,33 @@ class Prediction(NamedTuple):
     def from_x0(
         cls, x0: Float[Tensor, "b *shape"], x_t: Float[Tensor, "b *shape"], t: Float[Tensor, " b"], schedule: Schedule
     ) -> Prediction:
-        """The prediction with this ``x0``: ``eps = (x_t - alpha x0) / sigma``, for t > 0."""
+        """Return the prediction with this ``x0`` and ``eps = (x_t - alpha x0) / sigma``, for t > 0."""
         alpha, sigma = schedule(t)
         return cls(x0, (x_t - expand_as(alpha, x_t) * x0) / expand_as(sigma, x_t))
 
 
 Denoise = Callable[[Tensor, Tensor, Labels], Prediction]
-"""``denoise(x_t, t, y) -> Prediction``, with one time per sample. What samplers call and guidance wraps."""
+"""``denoise(x_t, t, y) -> Prediction`` with one time per sample: what samplers call and guidance wraps."""
 
 Coefficients = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 
 
 @dataclass(frozen=True)
 class Parameterization:
-    """What the network outputs: a row of coefficients, each a function of (alpha, sigma)."""
+    """The quantity that the network outputs, by its coefficients as functions of (alpha, sigma)."""
 
     name: str
     target: Coefficients
-    """F = a x0 + b eps."""
+    """The coefficients (a, b) of F = a x0 + b eps."""
     x0: Coefficients
-    """x0 = a x_t + b F."""
+    """The coefficients (a, b) of x0 = a x_t + b F."""
     eps: Coefficients
-    """eps = a x_t + b F."""
+    """The coefficients (a, b) of eps = a x_t + b F."""
     snr_weight: Callable[[Tensor], Tensor]
-    """Squared error of F over squared error of x0, as a function of SNR."""
+    """The squared error of F over that of x0, as a function of SNR."""
 
     def __reduce__(self) -> tuple[Callable[[str], Parameterization], tuple[str]]:
-        """Sent to other processes by its name: functions without one can't be."""
+        """Pickle by name, because the coefficients are lambdas."""
         return _parameterization, (self.name,)
 
 
@@ -104,13 +107,13 @@ class Denoiser(nn.Module):
     """A network with a schedule and a parameterization: ``denoiser(x_t, t, y) -> Prediction``.
 
     Args:
-        backbone: ``backbone(x_t, log_snr, y) -> F``, of the shape of ``x_t``. It is conditioned on
+        backbone: The network ``backbone(x_t, log_snr, y) -> F``, with F of the shape of ``x_t``. It is conditioned on
             log-SNR and never on an index, so the schedule may be changed after training.
-        schedule: the noise schedule.
-        parameterization: ``eps``, ``x0`` or ``v``: what F is.
+        schedule: The noise schedule.
+        parameterization: What F is: ``eps``, ``x0`` or ``v``.
 
     Raises:
-        ValueError: for an unknown parameterization.
+        ValueError: If the parameterization is unknown.
     """
 
     def __init__(self, backbone: nn.Module, schedule: Schedule, parameterization: str = "v") -> None:
@@ -126,13 +129,13 @@ class Denoiser(nn.Module):
     def output(
         self, x_t: Float[Tensor, "b *shape"], t: Float[Tensor, " b"], y: Labels = None
     ) -> Float[Tensor, "b *shape"]:
-        """F, the network's own output, in the precision of ``x_t`` also under autocast."""
+        """Return the network's output F, in the precision of ``x_t`` also under autocast."""
         return self.backbone(x_t, self.schedule.log_snr(t), y).to(x_t.dtype)
 
     def target(
         self, x0: Float[Tensor, "b *shape"], eps: Float[Tensor, "b *shape"], t: Float[Tensor, " b"]
     ) -> Float[Tensor, "b *shape"]:
-        """What F should be for this image and this noise."""
+        """Return the value that F should have for this clean sample and this noise."""
         return self._combine(self.parameterization.target, x0, eps, t)
 
     def forward(self, x_t: Float[Tensor, "b *shape"], t: Float[Tensor, " b"], y: Labels = None) -> Prediction:

@@ -1,4 +1,4 @@
-"""Training objectives: pure functions of what they are given, random numbers included."""
+"""Training objectives, their weightings, and what is drawn for them: times and dropped labels."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from guided_diffusion.denoisers import UNLABELLED, Denoiser, Labels, Parameteriz
 from guided_diffusion.schedules import perturb
 
 Weighting = Callable[[Tensor, Parameterization], Tensor]
-"""``weighting(log_snr, parameterization)``: a factor for each sample's squared error of the network's output."""
+"""``weighting(log_snr, parameterization)``: the weight of each sample's squared error of the network's output."""
 
 
 @dataclass(frozen=True)
 class Uniform:
-    """Weight 1: the plain squared error of what the network outputs (Ho et al. 2020, eq. 14, for eps)."""
+    """Weight 1: the plain squared error of the network's output (Ho et al. 2020, arXiv 2006.11239, eq. 14, for eps)."""
 
     def __call__(self, log_snr: Float[Tensor, " b"], parameterization: Parameterization) -> Float[Tensor, " b"]:
         return torch.ones_like(log_snr)
@@ -28,10 +28,13 @@ class Uniform:
 
 @dataclass(frozen=True)
 class MinSNR:
-    """``min(SNR, gamma)`` on the squared error of x0, whatever the network outputs.
+    """Weight ``min(SNR, gamma)`` of the squared error of x0, whatever the network outputs.
 
-    Hang et al. 2023 (arXiv 2303.09556, section 3.4): ``min(SNR, gamma) / SNR`` for eps, ``/ (SNR + 1)``
-    for v. ``gamma`` = infinity weighs as the eps loss does.
+    On the network's output this is ``min(SNR, gamma) / SNR`` for eps and ``min(SNR, gamma) / (SNR + 1)`` for v.
+    ``gamma`` = infinity gives the uniform loss of eps.
+
+    References:
+        Hang et al. 2023 (arXiv 2303.09556), section 3.4.
     """
 
     gamma: float = 5.0
@@ -53,7 +56,7 @@ def denoising_loss(
     eps: Float[Tensor, "b *shape"],
     weighting: Weighting,
 ) -> Float[Tensor, " b"]:
-    """Weighted mean squared error of the network's output, a number for each sample; t in (0, 1]."""
+    """Return the weighted mean squared error of the network's output for each sample; t in (0, 1]."""
     error = denoiser.output(perturb(x0, eps, t, denoiser.schedule), t, y) - denoiser.target(x0, eps, t)
     return weighting(denoiser.schedule.log_snr(t), denoiser.parameterization) * error.square().flatten(1).mean(1)
 
@@ -65,24 +68,26 @@ def classification_loss(
     t: Float[Tensor, " b"],
     eps: Float[Tensor, "b *shape"],
 ) -> tuple[Float[Tensor, " b"], Float[Tensor, "b classes"]]:
-    """Cross-entropy ``-log p(y | x_t)`` of each sample, and the logits it comes from; t in (0, 1].
+    """Return the cross-entropy ``-log p(y | x_t)`` of each sample, and the logits; t in (0, 1].
 
-    Dhariwal & Nichol 2021 (arXiv 2105.05233, section 4): a classifier is trained on the noise it will guide in.
+    The classifier is trained on noisy samples, as it will guide them (Dhariwal & Nichol 2021, arXiv 2105.05233,
+    section 4).
     """
     logits = classifier(perturb(x0, eps, t, classifier.schedule), t)
     return F.cross_entropy(logits, y, reduction="none"), logits
 
 
 def stratified_times(batch_size: int, generator: torch.Generator) -> Float[Tensor, " b"]:
-    """Times uniform in (0, 1], one in each of ``batch_size`` equal parts: the same mean, less variance.
+    """Return times uniform in (0, 1], one in each of ``batch_size`` equal parts, for a loss of less variance.
 
-    As in Variational Diffusion Models (arXiv 2107.00630, appendix I.1), with one draw for each part.
+    References:
+        Kingma et al. 2021 (arXiv 2107.00630), appendix I.1, but with a draw for each part.
     """
     u = torch.rand(batch_size, generator=generator, device=generator.device)
     return (torch.arange(batch_size, device=generator.device) + 1 - u) / batch_size
 
 
 def drop_labels(y: Int[Tensor, " b"], probability: float, generator: torch.Generator) -> Int[Tensor, " b"]:
-    """Each label replaced by ``UNLABELLED`` with ``probability``, independently (Ho & Salimans 2022, algorithm 1)."""
+    """Replace each label by ``UNLABELLED`` with this probability (Ho & Salimans 2022, algorithm 1)."""
     dropped = torch.rand(len(y), generator=generator, device=generator.device) < probability
     return torch.where(dropped, UNLABELLED, y)

@@ -1,4 +1,4 @@
-"""Guided samples in batches: what `sample`, the callbacks and a notebook call."""
+"""Recipes: guidance, threshold and sampler together, which draw samples of given classes in batches."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ from guided_diffusion.utils.validation import check_positive
 
 @dataclass(frozen=True)
 class Recipe:
-    """How samples are made: a guidance, a threshold on x0 and a sampler.
+    """The way samples are made: a guidance, a threshold and a sampler.
 
     Args:
-        guidance: turns the denoiser into a guided one.
-        threshold: applied to the guided estimate of the clean image.
-        sampler: walks from noise to image.
-        batch_size: how many samples go through the network together; guidance may double it.
+        guidance: The guidance method.
+        threshold: The threshold, applied to the guided estimate of the clean sample.
+        sampler: The sampler.
+        batch_size: The number of samples that go through the network together; guidance may double it.
 
     Raises:
-        ValueError: unless ``batch_size`` is at least 1.
+        ValueError: If ``batch_size`` is below 1.
     """
 
     guidance: Guidance = field(default_factory=ClassifierFree)
@@ -39,7 +39,7 @@ class Recipe:
         check_positive(batch_size=self.batch_size)
 
     def at(self, scale: Scale) -> Recipe:
-        """The same with another guidance scale."""
+        """Return this recipe with another guidance scale."""
         return replace(self, guidance=replace(self.guidance, scale=scale))  # type: ignore[type-var]
 
     def steps(
@@ -50,7 +50,7 @@ class Recipe:
         indices: Sequence[int],
         seed: int = 0,
     ) -> Iterator[Step]:
-        """The steps of one batch. Sample i of the run has noise from (seed, i) alone."""
+        """Yield the steps of one batch; arguments as for ``sample``. The noise of a sample comes from (seed, index)."""
         device = next(denoiser.parameters()).device
         draw = SampleNoise(seed, indices)
         denoise = self.threshold(self.guidance(denoiser, denoiser.schedule), denoiser.schedule)
@@ -66,15 +66,18 @@ class Recipe:
         scales: Float[Tensor, " n"] | None = None,
         seed: int = 0,
     ) -> Float[Tensor, "n *shape"]:
-        """Samples for ``labels`` on the CPU, in batches; the network is in eval mode meanwhile.
+        """Return samples of ``labels`` on the CPU, drawn in batches with the denoiser in eval mode.
 
         Args:
-            denoiser: the trained model.
-            labels: a class for each sample.
-            shape: of one sample.
-            indices: the number of each sample in the run, by default 0, 1, 2, ...
-            scales: a guidance scale for each sample, in place of the guidance's own.
-            seed: of the run.
+            denoiser: The trained model.
+            labels: The class of each sample.
+            shape: The shape of one sample.
+            indices: The index of each sample in the run, by default 0, 1, 2, ...
+            scales: The guidance scale of each sample, in place of the guidance's own.
+            seed: The seed of the run.
+
+        Raises:
+            ValueError: If there are no labels.
         """
         if not len(labels):
             raise ValueError("labels must hold at least one class")
@@ -95,14 +98,14 @@ class Recipe:
         scales: Sequence[float],
         seed: int = 0,
     ) -> Float[Tensor, "scales n *shape"]:
-        """The same labels and the same noise under every scale, all in the same batches."""
+        """Return samples of the same labels from the same noise at every scale; arguments as for ``sample``."""
         count = len(labels)
         images = self.sample(
             denoiser,
             labels.repeat(len(scales)),
             shape,
             indices=list(range(count)) * len(scales),
-            scales=torch.tensor(scales, dtype=torch.float32).repeat_interleave(count),
+            scales=torch.tensor(scales, dtype=torch.float64).repeat_interleave(count),
             seed=seed,
         )
         return images.unflatten(0, (len(scales), count))
@@ -110,7 +113,7 @@ class Recipe:
 
 @contextmanager
 def eval_mode(module: nn.Module) -> Iterator[None]:
-    """The module and all its parts in eval mode, and afterwards each as it was."""
+    """Put a module and its submodules in eval mode, and each back into its own mode at the end."""
     modes = {part: part.training for part in module.modules()}
     module.eval()
     try:

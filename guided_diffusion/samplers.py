@@ -1,14 +1,13 @@
-r"""Samplers: from noise to image along an explicit grid of times.
+r"""Samplers, which go from noise to a sample along a grid of times; the grids; and noise that belongs to a sample.
 
-A sampler is a generator function ``sampler(denoise, schedule, noise, times, labels, draw)``. It takes
-one step for each pair of neighbouring times and yields after each, so that a progress bar, a trajectory
-or an animation is a ``for`` loop. With times that end at t = 0 the last ``Step`` holds the image.
+A sampler is a generator function ``sampler(denoise, schedule, noise, times, labels, draw)`` that yields a ``Step``
+for each pair of neighbouring times, so a progress bar or an animation is a ``for`` loop. If the times end at t = 0, the
+last step holds the samples:
 
     *_, last = ddim(denoise, schedule, noise, uniform_times(schedule, 25), labels)
     images = last.x
 
-``denoise`` may be guided or not: a sampler cannot tell. Symbols: (alpha, sigma) belong to the time
-left, (alpha', sigma') to the time reached.
+Symbols: (alpha, sigma) belong to the time before the step and (alpha', sigma') to the time after it.
 """
 
 from __future__ import annotations
@@ -28,18 +27,18 @@ from guided_diffusion.schedules import Schedule
 from guided_diffusion.utils.validation import check_positive
 
 Draw = Callable[[torch.Size], Tensor]
-"""``draw(shape)``: fresh standard normal noise, for samplers that add some on the way."""
+"""``draw(shape)``: new standard normal noise, for samplers that add noise in a step."""
 
 
 class Step(NamedTuple):
-    """Where a sampler is after a step."""
+    """The state of a sampler after a step."""
 
     t: Float[Tensor, ""]
-    """The time reached."""
+    """The time after the step."""
     x: Float[Tensor, "b *shape"]
-    """The sample at that time."""
+    """The samples at that time."""
     x0: Float[Tensor, "b *shape"]
-    """The estimate of the clean image that led there."""
+    """The estimates of the clean samples from which the step was made."""
 
 
 # --------------------------------------------------------------------------------------------------
@@ -48,12 +47,19 @@ class Step(NamedTuple):
 
 
 def uniform_times(schedule: Schedule, steps: int) -> Float[Tensor, "{steps}+1"]:
-    """``steps`` equal steps in t. On ``LinearBeta(T)`` with T a multiple of ``steps``: a sub-grid of the DDPM table."""
+    """Return equal steps in t; where T is a multiple of ``steps``, ``LinearBeta(T)`` is evaluated at its own times."""
     return torch.linspace(1, 0, _positive(steps) + 1, dtype=torch.float64)
 
 
 def log_snr_times(schedule: Schedule, steps: int, log_snr_max: float = 10.0) -> Float[Tensor, "{steps}+1"]:
-    """Equal steps in log-SNR from t = 1 up to ``log_snr_max``, then one to t = 0 (Lu et al. 2022, arXiv 2211.01095)."""
+    """Return equal steps in log-SNR from t = 1 up to ``log_snr_max``, then one step to t = 0.
+
+    Raises:
+        ValueError: Unless ``log_snr_max`` is finite and above the log-SNR at t = 1.
+
+    References:
+        Lu et al. 2022 (arXiv 2211.01095).
+    """
     start = schedule.log_snr(torch.ones((), dtype=torch.float64)).item()
     if not start < log_snr_max < math.inf:
         raise ValueError(f"log_snr_max must be finite and above {start:g}, that at t = 1, got {log_snr_max}")
@@ -64,9 +70,15 @@ def log_snr_times(schedule: Schedule, steps: int, log_snr_max: float = 10.0) -> 
 def karras_times(
     schedule: Schedule, steps: int, rho: float = 7.0, sigma_min: float = 0.002, sigma_max: float = 80.0
 ) -> Float[Tensor, "{steps}+1"]:
-    """Equal steps in ``(sigma / alpha)^(1/rho)`` (Karras et al. 2022, arXiv 2206.00364, eq. 5), then one to t = 0.
+    """Return equal steps in ``(sigma / alpha)^(1/rho)`` down to ``sigma_min``, then one step to t = 0.
 
-    ``sigma_max`` is lowered to what the schedule reaches at t = 1; the grid starts at t = 1.
+    The grid starts at t = 1, and ``sigma_max`` is lowered to the noise level there.
+
+    Raises:
+        ValueError: Unless 0 < sigma_min < sigma_max and rho is positive and finite.
+
+    References:
+        Karras et al. 2022 (arXiv 2206.00364), eq. 5.
     """
     if not (0 < sigma_min < sigma_max and 0 < rho < math.inf):
         raise ValueError(f"need 0 < sigma_min < sigma_max and 0 < rho, got {sigma_min}, {sigma_max} and rho {rho}")
@@ -95,13 +107,16 @@ def ddpm(
     *,
     variance: float = 0.0,
 ) -> Iterator[Step]:
-    """Ancestral sampling from ``q(x_t' | x_t, x0)`` (Ho et al. 2020, arXiv 2006.11239, eq. 6, 7 and 11).
+    """Sample from ``q(x_t' | x_t, x0)`` in each step: ancestral sampling, on any grid.
 
-    With ``a = alpha / alpha'`` and ``s^2 = sigma^2 - a^2 sigma'^2``, on any grid:
-    ``x' = (a sigma'^2 x + alpha' s^2 x0) / sigma^2 + std draw``.
+    ``x' = (a sigma'^2 x + alpha' s^2 x0) / sigma^2 + std draw``, with ``a = alpha / alpha'`` and
+    ``s^2 = sigma^2 - a^2 sigma'^2``. A step to t = 0 adds no noise.
 
-    ``variance`` is 0 for the small variance ``s^2 sigma'^2 / sigma^2``, 1 for the large one ``s^2``, between for
-    the geometric mean with that weight (Nichol & Dhariwal 2021, eq. 15). A step to t = 0 adds no noise.
+    ``variance`` = 0 is the small variance ``std^2 = s^2 sigma'^2 / sigma^2`` and 1 the large one ``s^2``; between them
+    it is the weight of the large one in their geometric mean.
+
+    References:
+        Ho et al. 2020 (arXiv 2006.11239), eq. 6, 7 and 11; Nichol & Dhariwal 2021 (arXiv 2102.09672), eq. 15.
     """
     _check_fraction("variance", variance)
     x = noise
@@ -126,10 +141,13 @@ def ddim(
     *,
     eta: float = 0.0,
 ) -> Iterator[Step]:
-    """``x' = alpha' x0 + sqrt(sigma'^2 - std^2) eps + std draw``.
+    """Sample by DDIM: ``x' = alpha' x0 + sqrt(sigma'^2 - std^2) eps + std draw``.
 
-    Song et al. 2021 (arXiv 2010.02502, eq. 12 and 16). ``eta`` is ``std`` in units of the small ancestral
-    deviation: 0 is the deterministic flow, 1 is ``ddpm``.
+    ``eta`` is ``std`` over the standard deviation of ``ddpm`` with the small variance: 0 is the deterministic flow and
+    1 is ``ddpm``.
+
+    References:
+        Song et al. 2021 (arXiv 2010.02502), eq. 12 and 16.
     """
     _check_fraction("eta", eta)
     x = noise
@@ -151,11 +169,13 @@ def heun(
     labels: Labels = None,
     draw: Draw = torch.randn,
 ) -> Iterator[Step]:
-    """Heun's method on the flow ``dx/dphi = alpha eps - sigma x0 = v``: second order, two evaluations a step.
+    """Sample by Heun's method on the flow ``dx/dphi = alpha eps - sigma x0``: second order, two evaluations a step.
 
-    ``phi = atan(sigma / alpha)`` is the angle: alpha = cos(phi), sigma = sin(phi). Karras et al. 2022
-    (arXiv 2206.00364, algorithm 1) with phi in place of ``sigma / alpha``, which has no bound; the first
-    guess at the new point is a DDIM step, and a step to t = 0 is no more than that.
+    ``phi = atan(sigma / alpha)`` is the angle of the schedule: alpha = cos(phi), sigma = sin(phi). The predictor is a
+    DDIM step, and so is the whole step to t = 0.
+
+    References:
+        Karras et al. 2022 (arXiv 2206.00364), algorithm 1, in phi in place of ``sigma / alpha``, which is unbounded.
     """
     x = noise
     for t, t_next in pairwise(times):
@@ -179,11 +199,13 @@ def dpmpp_2m(
     labels: Labels = None,
     draw: Draw = torch.randn,
 ) -> Iterator[Step]:
-    """DPM-Solver++(2M): second order from one evaluation a step (Lu et al. 2022, arXiv 2211.01095, algorithm 2).
+    """Sample by DPM-Solver++(2M): second order, one evaluation a step.
 
-    With ``h`` the step in half the log-SNR and ``r`` the last ``h`` over this one:
-    ``x' = (sigma' / sigma) x - alpha' (e^-h - 1) ((1 + 1/2r) x0 - 1/2r x0_last)``.
-    The first step, and one to t = 0, are of first order.
+    ``x' = (sigma' / sigma) x - alpha' (e^-h - 1) ((1 + 1/2r) x0 - 1/2r x0_last)``, with ``h`` the step in half the
+    log-SNR and ``r`` the last ``h`` over this one. The first step and a step to t = 0 are of first order.
+
+    References:
+        Lu et al. 2022 (arXiv 2211.01095), algorithm 2.
     """
     x, x0_last, h_last = noise, None, None
     for t, t_next in pairwise(times):
@@ -209,15 +231,15 @@ def _per_sample(t: Float[Tensor, ""], x: Float[Tensor, "b *shape"]) -> Float[Ten
 
 @dataclass(frozen=True)
 class Sampler:
-    """A method with its number of steps: what a config names and a checkpoint is sampled with.
+    """A sampling method with its grid of times.
 
     Args:
-        method: one of the samplers of this module, its own settings bound.
-        steps: how many steps.
-        times: ``times(schedule, steps)``, the grid.
+        method: A sampler of this module, with its settings bound by ``functools.partial``.
+        steps: The number of steps.
+        times: The grid ``times(schedule, steps)``, from 1 down to 0.
 
     Raises:
-        ValueError: unless ``steps`` is at least 1.
+        ValueError: If ``steps`` is below 1.
     """
 
     method: Callable[..., Iterator[Step]] = ddim
@@ -244,14 +266,14 @@ class Sampler:
 
 
 class SampleNoise:
-    """Standard normal noise for samples ``indices``: each from a generator of its own, made of (seed, index).
+    """Standard normal noise for a batch, drawn for each sample from a generator of its own, seeded by (seed, index).
 
-    What a sample gets depends neither on the batch it is in nor on the device: numbers are drawn on the
-    CPU. Samples of one index get the same noise, which is how a sweep over scales shares it.
+    It is drawn on the CPU, so the noise of a sample depends neither on its batch nor on the device. Samples with the
+    same index get the same noise, which is how a sweep over scales shares it.
 
     Args:
-        seed: of the whole run.
-        indices: the number of each sample of the batch in the whole run.
+        seed: The seed of the run.
+        indices: The index of each sample in the run.
     """
 
     def __init__(self, seed: int, indices: Sequence[int]) -> None:
@@ -260,12 +282,12 @@ class SampleNoise:
         self._rows = torch.tensor([order[index] for index in indices])
 
     def __call__(self, shape: Sequence[int]) -> Float[Tensor, "b *shape"]:
-        """The next noise of each sample; ``shape`` is that of the batch."""
+        """Return the next noise of each sample; ``shape`` is that of the batch."""
         unique = torch.stack([torch.randn(tuple(shape[1:]), generator=generator) for generator in self._generators])
         return unique[self._rows]
 
 
 def _generator_seed(seed: int, index: int) -> int:
-    """Distinct for distinct indices: the CPU generator keeps 32 bits of a seed, in which hashes would collide."""
+    """Return a seed of 32 bits, all that the CPU generator keeps; it differs for different indices, unlike a hash."""
     base = torch.randint(2**32, (), generator=torch.Generator().manual_seed(seed)).item()
     return int(base + index) % 2**32

@@ -1,11 +1,10 @@
-r"""Noise schedules: how a clean image turns into noise.
+r"""Noise schedules: how much signal and noise a sample holds at each time.
 
     x_t = alpha(t) x_0 + sigma(t) eps,    eps ~ N(0, I),    t in [0, 1]
     log_snr(t) = log(alpha(t)^2 / sigma(t)^2)
 
 Time runs from the data (t = 0) to the noise (t = 1). Every schedule here preserves variance,
-``alpha^2 + sigma^2 = 1``, so its log-SNR says all there is to say about it (Kingma et al. 2021,
-arXiv 2107.00630, section 3).
+``alpha^2 + sigma^2 = 1``, so its log-SNR determines alpha and sigma (Kingma et al. 2021, arXiv 2107.00630, section 3).
 """
 
 from __future__ import annotations
@@ -23,28 +22,31 @@ from guided_diffusion.utils.validation import check_positive
 
 
 class Schedule(ABC):
-    """``schedule(t) -> (alpha, sigma)`` for times of any shape, with log-SNR and its inverse."""
+    """A noise schedule ``schedule(t) -> (alpha, sigma)`` for times of any shape, with log-SNR and its inverse."""
 
     @abstractmethod
     def log_snr(self, t: Float[Tensor, "*times"]) -> Float[Tensor, "*times"]:
-        """Log signal-to-noise ratio at time ``t``: strictly decreasing, infinite at t = 0."""
+        """Return the log signal-to-noise ratio at time ``t``, strictly decreasing and infinite at t = 0."""
 
     @abstractmethod
     def time(self, log_snr: Float[Tensor, "*times"]) -> Float[Tensor, "*times"]:
-        """The inverse of ``log_snr``: the time at which the ratio is reached."""
+        """Return the time at which the log signal-to-noise ratio is ``log_snr``."""
 
     def __call__(self, t: Float[Tensor, "*times"]) -> tuple[Float[Tensor, "*times"], Float[Tensor, "*times"]]:
-        """``alpha = sqrt(sigmoid(log_snr))`` and ``sigma = sqrt(sigmoid(-log_snr))``; (1, 0) at t = 0."""
+        """Return ``alpha = sqrt(sigmoid(log_snr))`` and ``sigma = sqrt(sigmoid(-log_snr))``; (1, 0) at t = 0."""
         log_snr = self.log_snr(t)
         return log_snr.sigmoid().sqrt(), (-log_snr).sigmoid().sqrt()
 
 
 @dataclass(frozen=True)
 class Cosine(Schedule):
-    """``alpha = cos(a t)``, ``sigma = sin(a t)``, with the angle ``a`` such that log_snr(1) = ``log_snr_min``.
+    """The cosine schedule ``alpha = cos(a t)``, ``sigma = sin(a t)``.
 
-    Nichol & Dhariwal 2021 (arXiv 2102.09672, eq. 17) without their offset, and stopped short of
-    pi/2 so that log-SNR stays finite at t = 1 (Hoogeboom et al. 2023, arXiv 2301.11093, section 3.1).
+    The angle ``a`` is a little less than pi/2, so that log-SNR at t = 1 is finite: ``log_snr_min``.
+
+    References:
+        Nichol & Dhariwal 2021 (arXiv 2102.09672), eq. 17, without their offset; Hoogeboom et al. 2023
+        (arXiv 2301.11093), section 3.1, for the finite end.
     """
 
     log_snr_min: float = -15.0
@@ -58,7 +60,7 @@ class Cosine(Schedule):
         return math.atan(math.exp(-self.log_snr_min / 2))
 
     def log_snr(self, t: Float[Tensor, "*times"]) -> Float[Tensor, "*times"]:
-        # The cosine is the sine of the rest to pi/2: in float32 the angle itself may round to beyond pi/2.
+        # cos(a t) as the sine of pi/2 - a t: in float32 the angle a t itself may round to more than pi/2.
         rest = math.pi / 2 * (1 - t) + math.atan(math.exp(self.log_snr_min / 2)) * t
         return 2 * (rest.sin().log() - (self._angle * t).sin().log())
 
@@ -68,10 +70,12 @@ class Cosine(Schedule):
 
 @dataclass(frozen=True)
 class LinearBeta(Schedule):
-    """The DDPM table ``alpha(k/T)^2 = prod_{i <= k} (1 - beta_i)``, beta linear from start to end.
+    """The DDPM schedule ``alpha(k/T)^2 = prod_{i <= k} (1 - beta_i)``, with beta linear from start to end.
 
-    On the grid t = k/T (T = ``num_timesteps``) it is the table of Ho et al. 2020 (arXiv 2006.11239,
-    section 4), where their step k is our time k/T; between the points ``log alpha^2`` is linear in t.
+    The authors' step k is our time k/T, with T = ``num_timesteps``. Between these times ``log alpha^2`` is linear in t.
+
+    References:
+        Ho et al. 2020 (arXiv 2006.11239), section 4.
     """
 
     num_timesteps: int = 1000
@@ -108,13 +112,13 @@ def _log_alpha_squared(num_timesteps: int, beta_start: float, beta_end: float) -
 
 
 def expand_as(values: Float[Tensor, "*batch"], x: Float[Tensor, "*batch_and_shape"]) -> Float[Tensor, "..."]:
-    """``values`` with trailing axes of size one, so that one number per sample multiplies ``x``."""
+    """Return ``values`` with trailing axes of size one, so that one number per sample multiplies ``x``."""
     return values.reshape(values.shape + (1,) * (x.ndim - values.ndim))
 
 
 def perturb(
     x0: Float[Tensor, "b *shape"], eps: Float[Tensor, "b *shape"], t: Float[Tensor, " b"], schedule: Schedule
 ) -> Float[Tensor, "b *shape"]:
-    """``x_t = alpha x_0 + sigma eps``: the one function that makes noisy inputs, for every training."""
+    """Return the noisy samples ``x_t = alpha x_0 + sigma eps``."""
     alpha, sigma = schedule(t)
     return expand_as(alpha, x0) * x0 + expand_as(sigma, x0) * eps

@@ -4,10 +4,9 @@ from guided_diffusion.checkpoints.compatibility import ModelSpec, check_guidance
 from guided_diffusion.checkpoints.loading import (
     TrainedClassifier,
     TrainedDiffusion,
-    classifier_guidance,
-    combined_guidance,
     load,
     load_classifier,
+    optional_classifier,
 )
 
 __all__ = [
@@ -16,8 +15,7 @@ __all__ = [
     "TrainedDiffusion",
     "check_guidance",
     "check_match",
-    "classifier_guidance",
-    "combined_guidance",
     "load",
     "load_classifier",
+    "optional_classifier",
 ]

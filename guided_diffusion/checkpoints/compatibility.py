@@ -8,6 +8,7 @@ from typing import Any
 
 from omegaconf import DictConfig
 
+from guided_diffusion.checkpoints.guidance_config import classifier_checkpoint, guidance_needs_classifier
 from guided_diffusion.checkpoints.record import TRUSTED, VALUE_RANGE, SavedModel
 from guided_diffusion.schedules import Schedule
 
@@ -54,11 +55,12 @@ def check_match(one: ModelSpec, other: ModelSpec) -> None:
 
 def check_guidance(node: DictConfig | dict[str, Any], spec: ModelSpec) -> None:
     """Raise ``ValueError`` if a guidance needs a classifier and names none, or one that does not match the model."""
-    if "classifier" not in node:
+    if not guidance_needs_classifier(node):
         return
-    if not node["classifier"]:
+    path = classifier_checkpoint(node)
+    if not path:
         raise ValueError("guidance.classifier is missing: add guidance.classifier=PATH, the checkpoint of a classifier")
-    check_match(spec, read_spec(node["classifier"], "classifier"))
+    check_match(spec, read_spec(path, "classifier"))
 
 
 def _format(value: Any) -> str:

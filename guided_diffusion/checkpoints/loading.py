@@ -16,7 +16,6 @@ from guided_diffusion.checkpoints.record import TRUSTED, SavedModel, check_targe
 from guided_diffusion.classifiers import Classifier
 from guided_diffusion.data import LabelledDataModule, kind_of
 from guided_diffusion.denoisers import Denoiser
-from guided_diffusion.guidance import ClassifierGuidance, Combined, Scale
 from guided_diffusion.schedules import Schedule
 from guided_diffusion.utils.instantiate import build
 
@@ -127,18 +126,9 @@ def load_classifier(
         return TrainedClassifier(ModelSpec.of(saved), saved.config, classifier.to(device).eval())
 
 
-def classifier_guidance(
-    classifier: str | None, scale: Scale, base: str, temperature: float = 1.0
-) -> ClassifierGuidance:
-    """``ClassifierGuidance`` by the classifier of a checkpoint; ``None`` where one in training will guide."""
-    return ClassifierGuidance(load_classifier(classifier) if classifier else None, scale, base, temperature)
-
-
-def combined_guidance(
-    classifier: str | None, scale: Scale, classifier_scale: Scale, temperature: float = 1.0
-) -> Combined:
-    """``Combined`` with the classifier of a checkpoint; ``None`` where one in training will guide."""
-    return Combined(load_classifier(classifier) if classifier else None, scale, classifier_scale, temperature)
+def optional_classifier(checkpoint: str | None) -> TrainedClassifier | None:
+    """Return the classifier of a checkpoint; ``None`` for none, where a classifier in training will guide."""
+    return load_classifier(checkpoint) if checkpoint else None
 
 
 def _check_device(device: str | torch.device) -> None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from types import MappingProxyType
 from typing import Any
 
+from guided_diffusion.checkpoints.guidance_config import classifier_node
+
 RENAMED = MappingProxyType(
     {
         "guided_diffusion.callbacks.StopWhereNotFinite": "guided_diffusion.training.callbacks.TerminateOnNonFinite",
@@ -26,6 +28,15 @@ RENAMED = MappingProxyType(
 """The present name of each earlier one: single objects first, then modules with everything in them."""
 
 
+LOADED_A_CLASSIFIER = MappingProxyType(
+    {
+        "guided_diffusion.checkpoints.classifier_guidance": "guided_diffusion.guidance.ClassifierGuidance",
+        "guided_diffusion.checkpoints.combined_guidance": "guided_diffusion.guidance.Combined",
+    }
+)
+"""The functions that built guidance from the path of a classifier, and the class that now takes the classifier."""
+
+
 def update_targets(node: Any) -> Any:
     """Return a copy of a config in which every ``_target_`` has its present name.
 
@@ -39,9 +50,13 @@ def update_targets(node: Any) -> Any:
     updated = {key: update_targets(child) for key, child in node.items()}
     if isinstance(target := node.get("_target_"), str):
         updated["_target_"] = _present_name(target)
+    if target in LOADED_A_CLASSIFIER:
+        updated["classifier"] = classifier_node(node.get("classifier"))
     return updated
 
 
 def _present_name(target: str) -> str:
+    if target in LOADED_A_CLASSIFIER:
+        return LOADED_A_CLASSIFIER[target]
     earlier = next((name for name in RENAMED if f"{target}.".startswith(f"{name}.")), None)
     return RENAMED[earlier] + target.removeprefix(earlier) if earlier else target

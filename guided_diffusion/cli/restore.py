@@ -10,6 +10,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from guided_diffusion.checkpoints.compatibility import check_guidance
 from guided_diffusion.checkpoints.files import LAST
+from guided_diffusion.checkpoints.guidance_config import expand_classifier
 from guided_diffusion.checkpoints.loading import TrainedDiffusion, load
 from guided_diffusion.cli.checks import check_recipe, check_seed
 from guided_diffusion.cli.config import use_recipe_of_training
@@ -36,6 +37,7 @@ def prepare(config: DictConfig, overrides: Sequence[str], schema: type) -> tuple
     check_seed(config.seed)
     model = load(config.checkpoint, weights=config.weights)
     use_recipe_of_training(config, model.config, overrides)
+    expand_classifier(config.guidance)
     check_config(cast(dict[str, Any], OmegaConf.to_container(config, resolve=True)), schema)
     check_guidance(config.guidance, model.spec)
     recipe: Recipe = build(config.recipe)

@@ -19,6 +19,7 @@ from pytorch_lightning.utilities.exceptions import SIGTERMException
 
 from guided_diffusion.checkpoints.compatibility import ModelSpec, check_guidance, check_match, read_spec
 from guided_diffusion.checkpoints.files import LAST
+from guided_diffusion.checkpoints.guidance_config import expand_classifier, guidance_needs_classifier
 from guided_diffusion.checkpoints.record import build_network, make_record
 from guided_diffusion.cli.checks import check_label_dropout, check_recipe, check_scales, check_seed
 from guided_diffusion.cli.config import TrainConfig, is_overridden
@@ -84,6 +85,7 @@ def train(config: DictConfig, search: Sequence[Path] = (), sweep: Path | None = 
         SystemExit: with status 143 when told to stop by Ctrl-C, SIGTERM or SIGUSR1; a checkpoint is saved.
     """
     output_dir = Path(config.output_dir)
+    expand_classifier(config.guidance)
     wanted = _plain(config)
     _check_values(wanted)
     runs = [run for run in (output_dir, *search) if (run / "config.yaml").is_file()]
@@ -198,7 +200,7 @@ def _check_partners(config: DictConfig, module: NoisyTraining, spec: ModelSpec) 
     if module.kind == "diffusion":
         check_guidance(config.guidance, spec)
     elif config.callbacks.get("guide"):
-        if "classifier" not in config.guidance:
+        if not guidance_needs_classifier(config.guidance):
             raise ValueError("callbacks.guide is guided by the classifier in training: add guidance=classifier")
         check_match(spec, read_spec(config.callbacks.guide, "diffusion"))
 

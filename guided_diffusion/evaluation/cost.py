@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import fields, replace
-
 import torch
 from torch import Tensor
 
 from guided_diffusion.denoisers import Labels, Prediction
-from guided_diffusion.guidance import Guidance
+from guided_diffusion.guidance import needs_classifier
 from guided_diffusion.recipe import Recipe
 from guided_diffusion.schedules import Schedule
 
@@ -34,16 +32,12 @@ def predictions_needed(recipe: Recipe, schedule: Schedule) -> list[bool]:
         asked.extend([False] * len(x_t) if y is None else (y >= 0).tolist())
         return Prediction(torch.zeros_like(x_t), torch.zeros_like(x_t))
 
-    guidance = _with_some_classifier(recipe.guidance)
+    guidance = recipe.guidance
+    if needs_classifier(guidance):
+        guidance = guidance.with_classifier(lambda x_t, t: x_t.flatten(1).sum(1, keepdim=True))
     denoise = recipe.threshold(guidance(nothing, schedule), schedule)
     noise, label = torch.zeros(1, 1, 1, 1), torch.zeros(1, dtype=torch.long)
     with torch.no_grad():
         for _ in recipe.sampler(denoise, schedule, noise, label, torch.zeros):
             pass
     return asked
-
-
-def _with_some_classifier(guidance: Guidance) -> Guidance:
-    if "classifier" not in {field.name for field in fields(guidance)}:  # type: ignore[arg-type]
-        return guidance
-    return replace(guidance, classifier=lambda x_t, t: x_t.flatten(1).sum(1, keepdim=True))  # type: ignore[type-var]

@@ -13,6 +13,7 @@ from jaxtyping import Float, Int
 from omegaconf import DictConfig, OmegaConf
 from torch import Tensor
 
+from guided_diffusion.checkpoints.guidance_config import classifier_checkpoint
 from guided_diffusion.utils.files import content_hash
 from guided_diffusion.utils.validation import check_positive
 
@@ -83,12 +84,12 @@ class Plan:
         }
 
     def scales_of(self, rows: Int[Tensor, " rows"]) -> Float[Tensor, " rows"]:
-        return torch.tensor(self.scales, dtype=torch.float32)[rows // self.per_scale]
+        return torch.tensor(self.scales, dtype=torch.float64)[rows // self.per_scale]
 
 
 def sampling_fingerprint(config: DictConfig, plan: Plan) -> str:
     """Return a hash of everything that decides what is sampled."""
     parts = {name: OmegaConf.to_container(config[name], resolve=True) for name in ("guidance", "threshold", "sampler")}
-    classifier = config.guidance.get("classifier")
+    classifier = classifier_checkpoint(config.guidance)
     files = [Path(config.checkpoint), *([Path(classifier)] if classifier else [])]
     return content_hash(plan.plain(), parts, config.weights, config.trainer.precision, *files)

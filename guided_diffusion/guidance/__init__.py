@@ -1,10 +1,10 @@
-"""Guidance turns one denoiser into another: ``guidance(denoise, schedule) -> denoise``.
+"""Guidance methods, which turn one denoiser into another: ``guidance(denoise, schedule) -> denoise``.
 
-Each method is a small frozen dataclass in a file of its own. Its settings are fields, and the one
-that all share is ``scale``: the exponent w of p(y|x) in the target p(x) p(y|x)^w.
+Each method is a frozen dataclass in a file of its own. All share the setting ``scale``, the exponent w of p(y|x) in the
+target p(x) p(y|x)^w.
 """
 
-from guided_diffusion.guidance.base import Guidance, Scale, Wrapper, check_scale
+from guided_diffusion.guidance.base import Guidance, Scale, Wrapper, check_scale, needs_classifier
 from guided_diffusion.guidance.classifier import ClassifierGuidance
 from guided_diffusion.guidance.classifier_free import ClassifierFree
 from guided_diffusion.guidance.combined import Combined
@@ -23,4 +23,5 @@ __all__ = [
     "Scale",
     "Wrapper",
     "check_scale",
+    "needs_classifier",
 ]

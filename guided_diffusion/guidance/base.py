@@ -1,43 +1,59 @@
-"""What every guidance has in common: its type, and the meaning of its scale."""
+"""What guidance methods share: their type, the meaning of the scale, and one batch for both predictions."""
 
 from __future__ import annotations
 
-from typing import Protocol, runtime_checkable
+from collections.abc import Callable
+from dataclasses import replace
+from typing import ClassVar, Protocol, runtime_checkable
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
-from guided_diffusion.denoisers import Denoise
-from guided_diffusion.schedules import Schedule
+from guided_diffusion.classifiers import Classify
+from guided_diffusion.denoisers import UNLABELLED, Denoise, Labels, Prediction
+from guided_diffusion.schedules import Schedule, expand_as
 
 Scale = float | Tensor
 """``w``, the exponent of p(y|x) in the target p(x) p(y|x)^w: a number, or a tensor of shape (b,).
 
-0 is unconditional, 1 the plain conditional model, above 1 is guided, for every kind of guidance; for
-``LimitedInterval`` at the noise levels of its interval.
+For every method 0 is the unconditional model, 1 the conditional one, and guidance begins above 1.
 """
 
 
 @runtime_checkable
 class Wrapper(Protocol):
-    """Anything that turns one denoiser into another: a guidance, a threshold."""
+    """A guidance or a threshold: anything that turns one denoiser into another."""
 
     def __call__(self, denoise: Denoise, schedule: Schedule) -> Denoise: ...
 
 
 @runtime_checkable
 class Guidance(Wrapper, Protocol):
-    """A frozen dataclass with a ``scale``, so that ``dataclasses.replace(guidance, scale=w)`` sets it."""
+    """The base of guidance methods: frozen dataclasses whose ``scale`` is set by ``dataclasses.replace``."""
+
+    needs_classifier: ClassVar[bool] = False
+    """Whether the method guides by the gradient of a classifier."""
 
     @property
     def scale(self) -> Scale: ...
 
     def unguided(self) -> Guidance:
-        """The same with the settings at which it changes nothing."""
+        """Return this method with the settings at which it leaves the denoiser as it is."""
+        return replace(self, scale=1.0)  # type: ignore[type-var]
+
+    def with_classifier(self, classifier: Classify) -> Guidance:
+        """Return this method guided by ``classifier``, if it needs one."""
+        return self
+
+
+def needs_classifier(method: object) -> bool:
+    """Return whether a guidance, or its class, declares ``needs_classifier``; without a declaration it needs none."""
+    return bool(getattr(method, "needs_classifier", False))
 
 
 def check_scale(scale: Scale) -> None:
-    """Raise ``ValueError`` unless every scale is finite and there is one, or one for each sample."""
+    """Raise ``ValueError`` unless ``scale`` is a finite number or a vector of them."""
     try:
         values = torch.as_tensor(scale)
     except (TypeError, RuntimeError) as error:
@@ -49,6 +65,64 @@ def check_scale(scale: Scale) -> None:
 
 
 def check_length(scale: Tensor, x: Tensor) -> None:
-    """Raise ``ValueError`` unless there is one scale, or one for each sample of the batch."""
+    """Raise ``ValueError`` unless ``scale`` is one number or has one for each sample of the batch ``x``."""
     if scale.ndim and len(scale) != len(x):
         raise ValueError(f"scale has {len(scale)} values for {len(x)} samples")
+
+
+def as_scale(scale: Scale) -> Float[Tensor, "*b"]:
+    """Return ``scale`` as a tensor in float64 on the CPU, where asking which samples need what costs no transfer."""
+    return torch.as_tensor(scale, dtype=torch.float64, device="cpu")
+
+
+def broadcast(scale: Float[Tensor, "*b"], x: Float[Tensor, "b *shape"]) -> Float[Tensor, "b ..."]:
+    """Return ``scale`` in the precision and on the device of ``x``, shaped to multiply it sample by sample."""
+    check_length(scale, x)
+    return expand_as(scale.to(x).expand(len(x)), x)
+
+
+def linear(rule: Callable[..., Tensor], *predictions: Prediction) -> Prediction:
+    """Return ``rule`` of the x0s and of the epss.
+
+    The result is a prediction as well where the rule is a sum whose coefficients add up to 1, as in ``u + w (c - u)``.
+    """
+    return Prediction(*(rule(*values) for values in zip(*predictions, strict=True)))
+
+
+def conditional_and_unconditional(
+    denoise: Denoise, x_t: Float[Tensor, "b *shape"], t: Float[Tensor, " b"], y: Labels, scale: Float[Tensor, "*b"]
+) -> tuple[Prediction, Prediction]:
+    """Return ``c = D(x_t, t, y)`` and ``u = D(x_t, t, None)``, both of the whole batch, from one call of ``denoise``.
+
+    A sample with w = 1 needs ``c`` alone and one with w = 0 needs ``u`` alone. The other is not evaluated: it is set
+    to the one that is, so that ``c - u`` is exactly 0. The same holds for all samples if ``y`` is ``None``.
+
+    Args:
+        denoise: The denoiser.
+        x_t: Noisy samples.
+        t: The time of each sample.
+        y: The label of each sample.
+        scale: w, from ``as_scale``.
+
+    Raises:
+        ValueError: If there is neither one scale nor one for each sample.
+    """
+    check_length(scale, x_t)
+    needs_c, needs_u = ((scale != neutral).expand(len(x_t)) for neutral in (0, 1))
+    if y is None or not needs_c.any():
+        u = denoise(x_t, t, None if y is None else torch.full_like(y, UNLABELLED))
+        return u, u
+    if not needs_u.any():
+        c = denoise(x_t, t, y)
+        return c, c
+    c_rows, u_rows = needs_c.nonzero()[:, 0], needs_u.nonzero()[:, 0]
+    rows = torch.cat([c_rows, u_rows]).to(x_t.device)
+    labels = torch.cat([y[rows[: len(c_rows)]], y.new_full((len(u_rows),), UNLABELLED)])
+    both = denoise(x_t[rows], t[rows], labels)
+    if len(rows) == 2 * len(x_t):
+        x0, eps = (values.chunk(2) for values in both)
+        return Prediction(x0[0], eps[0]), Prediction(x0[1], eps[1])
+    c_place, u_place = needs_c.cumsum(0) - 1, needs_u.cumsum(0) - 1 + len(c_rows)
+    places = torch.stack([c_place.where(needs_c, u_place), u_place.where(needs_u, c_place)]).to(x_t.device)
+    c, u = (Prediction(both.x0[place], both.eps[place]) for place in places)
+    return c, u

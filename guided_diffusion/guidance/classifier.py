@@ -3,40 +3,48 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import ClassVar
 
 import torch
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from guided_diffusion.classifiers import Classify, gradient
 from guided_diffusion.denoisers import Denoise, Labels, Prediction
-from guided_diffusion.guidance.base import Scale, check_length, check_scale
+from guided_diffusion.guidance.base import Guidance, Scale, as_scale, broadcast, check_length, check_scale
 from guided_diffusion.schedules import Schedule, expand_as
 
 BASES = {"unconditional": 0.0, "conditional": 1.0}
-"""The exponent of p(y|x) that the denoiser has without the classifier's help."""
+"""The exponent of p(y|x) that the denoiser has without a classifier."""
 
 
 @dataclass(frozen=True)
-class ClassifierGuidance:
+class ClassifierGuidance(Guidance):
     r"""``eps - k sigma grad log p(y | x_t)`` and ``x0 + k sigma^2 / alpha grad log p(y | x_t)``.
 
-    ``eps`` and ``x0`` are those of the base, and k is what it lacks of w: ``w`` on an unconditional one,
-    ``w - 1`` on a conditional one. Dhariwal & Nichol 2021 (arXiv 2105.05233): this is their eq. 14, with
-    ``sigma = sqrt(1 - abar)`` and the gradient times k, exactly. An ancestral step with it moves the mean by
-    ``k Sigma grad`` as in their eq. 10 and algorithm 1, to first order in the step; the gradient is taken at x_t, as
-    in their code, where eq. 10 has it at the mean. Their scale s on a conditional model is w = 1 + s. Where k = 0,
-    and for samples without a label, the classifier is not asked, and the prediction is the base's to the bit.
+    ``eps`` and ``x0`` are the base's, and ``k`` is the missing part of the exponent w: ``k = w`` on an unconditional
+    base and ``k = w - 1`` on a conditional one. For samples with k = 0 or without a label the classifier is not asked
+    and the prediction is the base's to the bit.
+
+    An ancestral step with it moves the mean by ``k Sigma grad``, to first order in the step. The gradient is taken at
+    x_t, as in the authors' code; their eq. 10 has it at the mean.
 
     Args:
         classifier: ``classifier(x_t, t) -> logits``, trained on noisy images of the same schedule and range.
         scale: w, a number or a tensor of shape (b,).
-        base: ``unconditional`` or ``conditional``: whether the denoiser is told the label.
-        temperature: of the classifier's softmax; 1 is the classifier as trained.
+        base: Whether the denoiser is given the label: ``unconditional`` or ``conditional``.
+        temperature: The temperature of the classifier's softmax; 1 is the classifier as trained.
 
     Raises:
-        ValueError: for a scale that is not finite, another base, a temperature that is not positive; in use,
-            if there is no classifier.
+        ValueError: If a scale is not finite, the base unknown or the temperature not positive; when called, if there
+            is no classifier.
+
+    References:
+        Dhariwal & Nichol 2021 (arXiv 2105.05233), eq. 10 and 14 and algorithm 1, with
+        ``sigma = sqrt(1 - abar)`` and their scale s = k.
     """
+
+    needs_classifier: ClassVar[bool] = True
 
     classifier: Classify | None = None
     scale: Scale = 1.0
@@ -53,27 +61,42 @@ class ClassifierGuidance:
     def unguided(self) -> ClassifierGuidance:
         return replace(self, scale=BASES[self.base])
 
+    def with_classifier(self, classifier: Classify) -> ClassifierGuidance:
+        return replace(self, classifier=classifier)
+
     def __call__(self, denoise: Denoise, schedule: Schedule) -> Denoise:
         if self.classifier is None:
             raise ValueError("classifier guidance needs a classifier, and there is none")
-        classify, conditional = self.classifier, self.base == "conditional"
-        k = torch.as_tensor(self.scale, dtype=torch.float64, device="cpu") - BASES[self.base]
-        lacking = k != 0
+        classify, scale, base_scale = self.classifier, as_scale(self.scale), BASES[self.base]
+        lacking = scale != base_scale
 
         def guided(x_t: Tensor, t: Tensor, y: Labels) -> Prediction:
-            check_length(k, x_t)
-            base = denoise(x_t, t, y if conditional else None)
+            check_length(scale, x_t)
+            base = denoise(x_t, t, y if self.base == "conditional" else None)
             if y is None or not lacking.any():
                 return base
             rows = (lacking.to(y.device) & (y >= 0)).nonzero()[:, 0]
             if not len(rows):
                 return base
-            grad = gradient(classify, x_t[rows], t[rows], y[rows], self.temperature)
-            shift = expand_as(k.to(grad).expand(len(x_t))[rows], grad) * grad
-            alpha, sigma = (expand_as(value[rows], grad) for value in schedule(t))
+            grad = gradient_of_rows(rows, classify, x_t, t, y, self.temperature)
+            k = broadcast(scale, grad) - base_scale
+            alpha, sigma = (expand_as(value, grad) for value in schedule(t))
             return Prediction(
-                x0=base.x0.index_add(0, rows, (sigma**2 / alpha * shift).to(base.x0.dtype)),
-                eps=base.eps.index_add(0, rows, (-sigma * shift).to(base.eps.dtype)),
+                x0=base.x0 + (sigma**2 / alpha * (k * grad)).to(base.x0.dtype),
+                eps=base.eps - (sigma * (k * grad)).to(base.eps.dtype),
             )
 
         return guided
+
+
+def gradient_of_rows(
+    rows: Int[Tensor, " r"],
+    classify: Classify,
+    x_t: Float[Tensor, "b *shape"],
+    t: Float[Tensor, " b"],
+    y: Int[Tensor, " b"],
+    temperature: float,
+) -> Float[Tensor, "b *shape"]:
+    """Return ``grad log p(y | x_t)`` of the samples ``rows``, and 0 for the others."""
+    grad = gradient(classify, x_t[rows], t[rows], y[rows], temperature)
+    return grad.new_zeros(x_t.shape).index_copy(0, rows, grad)

@@ -2,32 +2,41 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
-import torch
 from torch import Tensor
 
 from guided_diffusion.denoisers import Denoise, Labels, Prediction
-from guided_diffusion.guidance.base import Scale, check_length
-from guided_diffusion.guidance.classifier_free import ClassifierFree
+from guided_diffusion.guidance.base import (
+    Guidance,
+    Scale,
+    as_scale,
+    broadcast,
+    check_length,
+    check_scale,
+    conditional_and_unconditional,
+    linear,
+)
 from guided_diffusion.schedules import Schedule
 
 
 @dataclass(frozen=True)
-class LimitedInterval:
-    """``u + w (c - u)`` where ``sigma_lo < sigma / alpha <= sigma_hi``, elsewhere ``c``.
+class LimitedInterval(Guidance):
+    """``u + w (c - u)`` where ``sigma_lo < sigma / alpha <= sigma_hi``, and ``c`` elsewhere.
 
-    Kynkäänniemi et al. 2024 (arXiv 2404.07724): where noise is strong guidance costs diversity, where it is weak it
-    does nothing for the label. Outside of the interval the network is evaluated once. Since ``c`` is taken there, w = 0
-    is not the unconditional model here.
+    Outside the interval the network is evaluated once. Because ``c`` is taken there, w = 0 is not the unconditional
+    model.
 
     Args:
         scale: w, a number or a tensor of shape (b,); at 1 there is no guidance.
-        sigma_lo: where guidance ends: the standard deviation of the noise over the scale of the signal.
-        sigma_hi: where it begins. The defaults are the authors', for ImageNet at 512 pixels.
+        sigma_lo: The noise level ``sigma / alpha`` below which there is no guidance.
+        sigma_hi: The noise level above which there is none. The defaults are the authors', for ImageNet at 512 pixels.
 
     Raises:
-        ValueError: for a scale that is not finite, or an empty interval.
+        ValueError: If a scale is not finite or the interval is empty.
+
+    References:
+        Kynkäänniemi et al. 2024 (arXiv 2404.07724).
     """
 
     scale: Scale = 1.0
@@ -35,20 +44,20 @@ class LimitedInterval:
     sigma_hi: float = 1.61
 
     def __post_init__(self) -> None:
-        ClassifierFree(self.scale)
+        check_scale(self.scale)
         if not 0 <= self.sigma_lo < self.sigma_hi:
             raise ValueError(f"0 <= sigma_lo < sigma_hi must hold, got {self.sigma_lo} and {self.sigma_hi}")
 
-    def unguided(self) -> LimitedInterval:
-        return replace(self, scale=1.0)
-
     def __call__(self, denoise: Denoise, schedule: Schedule) -> Denoise:
-        scale = torch.as_tensor(self.scale, dtype=torch.float64, device="cpu")
+        scale = as_scale(self.scale)
 
         def guided(x_t: Tensor, t: Tensor, y: Labels) -> Prediction:
             check_length(scale, x_t)
             noise = (-schedule.log_snr(t.double()) / 2).exp().cpu()
             inside = (self.sigma_lo < noise) & (noise <= self.sigma_hi)
-            return ClassifierFree(scale.where(inside, 1.0))(denoise, schedule)(x_t, t, y)
+            scale_at_t = scale.where(inside, 1.0)
+            c, u = conditional_and_unconditional(denoise, x_t, t, y, scale_at_t)
+            w = broadcast(scale_at_t, x_t)
+            return linear(lambda c, u: u + w * (c - u), c, u)
 
         return guided

@@ -1,4 +1,4 @@
-"""Thresholding: keep the estimate of the clean image inside the range of images."""
+"""Thresholds, which keep the estimate of the clean image inside the range of images."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from guided_diffusion.schedules import Schedule, expand_as
 
 @dataclass(frozen=True)
 class NoThreshold:
-    """The denoiser as it is."""
+    """No threshold: the denoiser stays as it is."""
 
     def __call__(self, denoise: Denoise, schedule: Schedule) -> Denoise:
         return denoise
@@ -21,10 +21,16 @@ class NoThreshold:
 
 @dataclass(frozen=True)
 class Clip:
-    """``x0`` clamped to [-bound, bound], and ``eps`` recomputed so that the prediction remains one.
+    """Static thresholding: ``x0`` clamped to [-bound, bound], and ``eps`` recomputed from it.
 
-    "Static thresholding" in Saharia et al. 2022 (arXiv 2205.11487, section 2.3). ``bound`` = 1 is the
-    range of images; infinity changes nothing.
+    Args:
+        bound: 1 is the range of images; infinity changes nothing.
+
+    Raises:
+        ValueError: If ``bound`` is not positive.
+
+    References:
+        Saharia et al. 2022 (arXiv 2205.11487), section 2.3.
     """
 
     bound: float = 1.0
@@ -42,10 +48,18 @@ class Clip:
 
 @dataclass(frozen=True)
 class DynamicThreshold:
-    """``clamp(x0, -s, s) / s`` with s the ``quantile`` of the size of a sample's pixels, where that is above 1.
+    """Dynamic thresholding: ``clamp(x0, -s, s) / s``, and ``eps`` recomputed from it.
 
-    Saharia et al. 2022 (arXiv 2205.11487, section 2.3 and appendix A.2). ``eps`` is recomputed. With
-    ``quantile`` = 1 an image is only divided by its largest value.
+    ``s`` is the larger of 1 and a quantile of the absolute values of a sample.
+
+    Args:
+        quantile: The quantile, in (0, 1]; at 1 a sample is only divided by its largest value.
+
+    Raises:
+        ValueError: If ``quantile`` is not in (0, 1].
+
+    References:
+        Saharia et al. 2022 (arXiv 2205.11487), section 2.3 and appendix A.2.
     """
 
     quantile: float = 0.995

@@ -1,4 +1,4 @@
-"""Networks: torch only."""
+"""The networks of denoisers, time-aware classifiers and judges."""
 
 from guided_diffusion.networks.judge import JudgeNet, LeNet
 from guided_diffusion.networks.mlp import MLP, NoisyMLPClassifier

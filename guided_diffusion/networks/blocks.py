@@ -1,4 +1,4 @@
-"""The way down, which the U-Net and the time-aware classifier share."""
+"""The contracting half of the U-Net, which the time-aware classifier shares, and the check of its sizes."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def check_sizes(
     dropout: float,
     patch_size: int,
 ) -> None:
-    """Raise ``ValueError`` unless images of this size can be halved from level to level, and the levels exist."""
+    """Raise ``ValueError`` unless the numbers are positive, images can be halved at each level and channels divided."""
     check_positive(width=width, blocks=blocks, head_channels=head_channels, patch_size=patch_size)
     if not multipliers or min(multipliers) < 1:
         raise ValueError(f"multipliers must hold numbers of at least 1, got {list(multipliers)}")
@@ -42,7 +42,7 @@ def _check_levels(image_size: int, patch_size: int, levels: int, attention_level
     factor = patch_size * 2 ** (levels - 1)
     if image_size % factor:
         raise ValueError(
-            f"images of {image_size}x{image_size} can't be halved so often: patch_size {patch_size} and "
+            f"images of {image_size}x{image_size} can't be halved for each level: patch_size {patch_size} and "
             f"multipliers for {levels} levels need a multiple of {factor}"
         )
     if not set(attention_levels) <= set(range(levels)):
@@ -56,13 +56,13 @@ def contracting_half(
     attention_levels: Sequence[int],
     block: Callable[[int, int, bool], nn.Module],
 ) -> tuple[nn.ModuleList, list[int]]:
-    """The way down, and the channels before it and after each of its layers.
+    """Return the layers on the way down, and the channels before the first and after each of them.
 
     Args:
-        in_channels: of what comes in.
-        widths: channels of each level; between two levels the resolution is halved.
-        blocks: per level.
-        attention_levels: levels whose blocks have attention.
+        in_channels: The channels of the input.
+        widths: The channels of each level; between two levels the resolution is halved.
+        blocks: The blocks per level.
+        attention_levels: The levels whose blocks have attention.
         block: ``block(in_channels, out_channels, attention)``.
     """
     layers, channels = nn.ModuleList(), [in_channels]
@@ -77,7 +77,7 @@ def contracting_half(
 
 
 class Block(nn.Module):
-    """A residual block, then attention, then a change of resolution; the last two may be nothing."""
+    """A residual block, then attention, then a change of resolution; the last two may be the identity."""
 
     def __init__(self, residual: nn.Module, attention: nn.Module, resize: nn.Module) -> None:
         super().__init__()
@@ -90,7 +90,7 @@ class Block(nn.Module):
 
 
 class Downsample(nn.Module):
-    """Half the resolution, by a convolution with stride 2."""
+    """A convolution with stride 2, which halves the resolution."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""The judges: small classifiers of clean images, which never guide."""
+"""Judges: small classifiers of clean images, which measure samples and never guide."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ class JudgeNet(nn.Module):
     """A convolutional classifier of images in [-1, 1], with GroupNorm: ``judge(x) -> logits``.
 
     Args:
-        channels: of the images.
-        image_size: height and width of the images.
-        num_classes: number of logits.
-        width: channels of the first stage; each of the three stages has twice those of the last.
+        channels: The channels of an image.
+        image_size: The height and width of an image.
+        num_classes: The number of logits.
+        width: The channels of the first of three stages; each of the others has twice those before it.
     """
 
     def __init__(self, channels: int, image_size: int, num_classes: int, width: int = 32) -> None:
@@ -40,7 +40,7 @@ class JudgeNet(nn.Module):
         self.logits = nn.Linear(128, num_classes)
 
     def features(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b 128"]:
-        """The 128 numbers on which distances between sets of images are measured."""
+        """Return the features by which distances between sets of images are measured."""
         return F.silu(self.hidden(self.stages(x).flatten(1)))
 
     def forward(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b classes"]:
@@ -48,15 +48,18 @@ class JudgeNet(nn.Module):
 
 
 class LeNet(nn.Module):
-    """LeNet-5 with ReLU and maximum pooling, a second opinion of another architecture: ``judge(x) -> logits``.
+    """LeNet-5 with ReLU and maximum pooling, a judge of another architecture: ``judge(x) -> logits``.
 
-    Both convolutions are padded, so that images of 8x8 are not too small (LeCun et al. 1998, fig. 2).
+    Both convolutions are padded, so that images of 8x8 are large enough.
 
     Args:
-        channels: of the images.
-        image_size: height and width of the images, at least 4.
-        num_classes: number of logits.
-        width: channels of the first convolution; the second has twice as many (6 and 16 in the paper).
+        channels: The channels of an image.
+        image_size: The height and width of an image, at least 4.
+        num_classes: The number of logits.
+        width: The channels of the first convolution; the second has twice as many (6 and 16 in the paper).
+
+    References:
+        LeCun et al. 1998, fig. 2.
     """
 
     def __init__(self, channels: int, image_size: int, num_classes: int, width: int = 16) -> None:
@@ -70,7 +73,7 @@ class LeNet(nn.Module):
         self.logits = nn.Linear(84, num_classes)
 
     def features(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b 84"]:
-        """The 84 numbers before the logits."""
+        """Return the features by which distances between sets of images are measured: the input of the logits."""
         return F.relu(self.hidden(self.stages(x).flatten(1)))
 
     def forward(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b classes"]:

@@ -1,4 +1,4 @@
-"""Building blocks of the networks: torch only."""
+"""Layers of the networks: normalisation, conditioning on noise level and label, residual blocks, attention."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ Module = TypeVar("Module", bound=nn.Module)
 
 
 def zero_init(module: Module) -> Module:
-    """The module with all its parameters at zero, so that a residual branch starts as nothing."""
+    """Set all parameters of a module to zero, so that a residual branch adds nothing at first, and return it."""
     for parameter in module.parameters():
         nn.init.zeros_(parameter)
     return module
 
 
 def group_norm(channels: int) -> nn.GroupNorm:
-    """GroupNorm with up to 32 groups of at least 8 channels: independent of the batch in training too.
+    """Return a GroupNorm with up to 32 groups of at least 8 channels; unlike BatchNorm it never mixes samples.
 
     Raises:
-        ValueError: if the channels can't be divided into groups.
+        ValueError: If the channels can't be divided into groups.
     """
     groups = min(32, channels // 8)
     if groups < 1 or channels % groups:
@@ -37,10 +37,12 @@ def group_norm(channels: int) -> nn.GroupNorm:
 
 
 class LogSNREmbedding(nn.Module):
-    """Sinusoids of the noise angle ``atan(exp(-log_snr / 2))``, which has bounds where log-SNR has none.
+    """Sinusoids of the noise angle ``atan(exp(-log_snr / 2))``, which is bounded where log-SNR is not.
 
-    The angle, 0 to pi/2, is scaled to 0 to 1000, the range for which the frequencies of Vaswani et al. 2017
-    (arXiv 1706.03762, section 3.5) were used in DDPM.
+    The angle, from 0 to pi/2, is scaled to the range 0 to 1000 of the steps of DDPM, whose frequencies these are.
+
+    References:
+        Vaswani et al. 2017 (arXiv 1706.03762), section 3.5.
     """
 
     frequencies: Tensor
@@ -57,7 +59,7 @@ class LogSNREmbedding(nn.Module):
 
 
 def noise_embedding(channels: int) -> nn.Sequential:
-    """A learned vector for the noise level: ``noise_embedding(channels)(log_snr)``."""
+    """Return a module that embeds log-SNR, shape (b,), in a learned vector, shape (b, channels)."""
     return nn.Sequential(LogSNREmbedding(channels), nn.Linear(channels, channels), nn.SiLU())
 
 
@@ -73,18 +75,18 @@ COMBINATIONS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
 
 
 class Conditioning(nn.Module):
-    """One vector for the noise level and the label of each sample.
+    """An embedding of the noise level and the label of each sample in one vector.
 
-    The label table has ``num_classes + 1`` rows; the last stands for "no label" and is known here alone. A label
-    that is no class is out of range, also the one that would meet the last row.
+    The label table has ``num_classes + 1`` rows. The last stands for "no label" and is used for negative labels only:
+    the label ``num_classes`` is out of range.
 
     Args:
-        num_classes: labels are 0 to ``num_classes - 1``, or below 0 for none.
-        channels: size of the vector.
-        combine: ``add``, ``multiply`` or ``concat``.
+        num_classes: The number of classes; a label is 0 to ``num_classes - 1``, or negative for none.
+        channels: The size of the vector.
+        combine: How noise level and label are combined: ``add``, ``multiply`` or ``concat``.
 
     Raises:
-        ValueError: for an unknown ``combine``.
+        ValueError: If ``combine`` is unknown.
     """
 
     def __init__(self, num_classes: int, channels: int, combine: str = "add") -> None:
@@ -105,9 +107,10 @@ class Conditioning(nn.Module):
 
 
 class ResidualBlock(nn.Module):
-    """GroupNorm, SiLU, convolution, twice, with the condition as scale and shift before the second.
+    """GroupNorm, SiLU and convolution, twice, with the condition as scale and shift after the second GroupNorm.
 
-    Dhariwal & Nichol 2021 (arXiv 2105.05233, section 3, "adaptive group normalization").
+    References:
+        Dhariwal & Nichol 2021 (arXiv 2105.05233), section 3, "adaptive group normalization".
     """
 
     def __init__(self, in_channels: int, out_channels: int, condition_channels: int, dropout: float) -> None:
@@ -128,10 +131,10 @@ class ResidualBlock(nn.Module):
 
 
 def attention_heads(channels: int, head_channels: int) -> int:
-    """How many heads of about ``head_channels`` the channels make, at least one.
+    """Return the number of attention heads, at least one, of about ``head_channels`` channels each.
 
     Raises:
-        ValueError: if they can't be divided evenly.
+        ValueError: If the channels can't be divided evenly.
     """
     heads = max(1, channels // head_channels)
     if channels % heads:
@@ -156,10 +159,12 @@ class Attention(nn.Module):
 
 
 class AttentionPooling(nn.Module):
-    """One vector for an image: attention over its pixels, asked by their mean.
+    """Attention over the pixels of an image with their mean as the query, which gives one vector.
 
-    Dhariwal & Nichol 2021 (arXiv 2105.05233, section 4) after CLIP (arXiv 2103.00020, section 2.4): the mean is
-    put before the pixels, every place gets a learned embedding, and what the mean attends to is the output.
+    The mean is also put before the pixels as a token, and every token gets a learned embedding of its place.
+
+    References:
+        Dhariwal & Nichol 2021 (arXiv 2105.05233), section 4; CLIP (arXiv 2103.00020), section 2.4.
     """
 
     def __init__(self, channels: int, num_pixels: int, head_channels: int, out_channels: int) -> None:

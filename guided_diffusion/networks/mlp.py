@@ -1,4 +1,4 @@
-"""Networks for points in the plane, or in any space of few dimensions."""
+"""Multilayer perceptrons for points in a space of few dimensions: a denoiser's network and a classifier's."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ from guided_diffusion.utils.validation import check_positive
 
 
 def waves(x: Float[Tensor, "b d"], harmonics: int) -> Float[Tensor, "b features"]:
-    """The coordinates, and for i = 0, 1, ... the sine and cosine of ``2^i pi / 2`` times each of them.
+    """Return the coordinates and, for i = 0, 1, ..., sine and cosine of ``2^i pi / 2`` times each of them.
 
-    What is fine in x becomes coarse in these, and so is learned sooner (Tancik et al. 2020, arXiv 2006.10739).
+    These let the network learn fine detail sooner (Tancik et al. 2020, arXiv 2006.10739).
     """
     phases = [x * (math.pi / 2 * 2**i) for i in range(harmonics)]
     return torch.cat([x, *(phase.sin() for phase in phases), *(phase.cos() for phase in phases)], dim=1)
 
 
 class MLPBlock(nn.Module):
-    """A layer, moved and scaled by the condition: ``SiLU((1 + scale) (W h + b) + shift)``."""
+    """A layer with scale and shift from the condition: ``SiLU((1 + scale) (W h + b) + shift)``."""
 
     def __init__(self, in_features: int, width: int, condition_features: int) -> None:
         super().__init__()
@@ -37,16 +37,16 @@ class MLPBlock(nn.Module):
 
 
 class MLP(nn.Module):
-    """``mlp(x_t, log_snr, y) -> F``, of the shape of ``x_t``: noise level and label reach every layer.
+    """A denoiser's network for points, ``mlp(x_t, log_snr, y) -> F``, with F of the shape of ``x_t``.
 
     Args:
-        dimensions: of a point.
-        num_classes: labels are 0 to ``num_classes - 1``, or below 0 for none.
-        width: of the hidden layers.
-        layers: how many of them.
-        embedding: size of the vector for noise level and label.
-        harmonics: sines and cosines of each coordinate beside it; 0 for the coordinates alone.
-        combine: how noise level and label are combined: ``add``, ``multiply`` or ``concat``.
+        dimensions: The number of coordinates of a point.
+        num_classes: The number of classes; a label is 0 to ``num_classes - 1``, or negative for none.
+        width: The width of the hidden layers.
+        layers: The number of hidden layers.
+        embedding: The size of the vector for noise level and label, which conditions every layer.
+        harmonics: The number of frequencies at which sine and cosine of each coordinate are added to the input.
+        combine: How noise level and label are combined: ``add``, ``multiply`` or ``concat``.
     """
 
     def __init__(
@@ -75,15 +75,15 @@ class MLP(nn.Module):
 
 
 class NoisyMLPClassifier(nn.Module):
-    """``network(x_t, log_snr) -> logits``: a time-aware classifier of points.
+    """The network of a time-aware classifier of points, ``network(x_t, log_snr) -> logits``.
 
     Args:
-        dimensions: of a point.
-        num_classes: number of logits.
-        width: of the hidden layers.
-        layers: how many of them.
-        embedding: size of the vector for the noise level.
-        harmonics: sines and cosines of each coordinate beside it; 0 for the coordinates alone.
+        dimensions: The number of coordinates of a point.
+        num_classes: The number of logits.
+        width: The width of the hidden layers.
+        layers: The number of hidden layers.
+        embedding: The size of the vector for the noise level, which conditions every layer.
+        harmonics: The number of frequencies at which sine and cosine of each coordinate are added to the input.
     """
 
     def __init__(

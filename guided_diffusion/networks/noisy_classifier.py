@@ -1,4 +1,4 @@
-"""The time-aware classifier of the ADM line: which class a noisy image is of."""
+"""The network of a time-aware classifier of images, as in ADM."""
 
 from __future__ import annotations
 
@@ -13,26 +13,28 @@ from guided_diffusion.networks.layers import Attention, AttentionPooling, Residu
 
 
 class NoisyClassifier(nn.Module):
-    """``network(x_t, log_snr) -> logits``: the contracting half of the U-Net, then attention pooling.
+    """The contracting half of the U-Net, then attention pooling: ``network(x_t, log_snr) -> logits``.
 
-    Dhariwal & Nichol 2021 (arXiv 2105.05233, section 4). GroupNorm throughout, so that an image's logits, and
-    their gradient, don't depend on the batch it is in.
+    It normalises by GroupNorm alone, so the logits of an image and their gradient don't depend on its batch.
 
     Args:
-        channels: of the images, 1 or 3.
-        image_size: height and width of the images.
-        num_classes: number of logits.
-        width: channels of the first level.
-        multipliers: width of each level in units of ``width``; each level has half the resolution of the last.
-        blocks: residual blocks per level.
-        attention_levels: levels, from 0, whose blocks are followed by attention.
-        head_channels: channels of an attention head.
-        dropout: within residual blocks, in training.
-        patch_size: 2 works on 2x2 patches of pixels (space to depth): a quarter of the cost.
+        channels: The channels of an image, 1 or 3.
+        image_size: The height and width of an image.
+        num_classes: The number of logits.
+        width: The channels of the first level.
+        multipliers: The channels of each level over ``width``; each level has half the resolution of the one before.
+        blocks: The residual blocks per level.
+        attention_levels: The levels, counted from 0, whose blocks are followed by attention.
+        head_channels: The channels of an attention head.
+        dropout: The dropout within residual blocks.
+        patch_size: With 2 the network works on 2x2 patches of pixels (space to depth), at a quarter of the cost.
 
     Raises:
-        ValueError: if the sizes don't divide: image by patch and levels, channels by groups and heads; if one is not
-            positive, or ``dropout`` not in [0, 1).
+        ValueError: If images can't be divided by patches and halved at each level, channels not by groups and heads,
+            if a size is not positive or ``dropout`` not in [0, 1).
+
+    References:
+        Dhariwal & Nichol 2021 (arXiv 2105.05233), section 4.
     """
 
     def __init__(

@@ -1,8 +1,8 @@
-"""The U-Net of the ADM line, for images of one or more channels."""
+"""The network of a denoiser of images: the U-Net of ADM."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -15,29 +15,31 @@ from guided_diffusion.networks.layers import Attention, Conditioning, ResidualBl
 
 
 class UNet(nn.Module):
-    """``unet(x_t, log_snr, y) -> F``, of the shape of ``x_t``.
+    """A U-Net ``unet(x_t, log_snr, y) -> F``, with F of the shape of ``x_t``.
 
-    Residual blocks with the condition as scale and shift, attention at chosen levels, skip connections
-    from every block of the way down to its twin on the way up, and an output that starts at zero
-    (Dhariwal & Nichol 2021, arXiv 2105.05233, section 3).
+    It has residual blocks with the condition as scale and shift, attention at chosen levels, a skip connection from
+    every layer on the way down to one on the way up, and an output that is zero at first.
 
     Args:
-        channels: of the images, 1 or 3.
-        image_size: height and width of the images.
-        num_classes: labels are 0 to ``num_classes - 1``, or below 0 for none.
-        width: channels of the first level.
-        multipliers: width of each level in units of ``width``; each level has half the resolution of the last.
-        blocks: residual blocks per level on the way down; one more on the way up.
-        attention_levels: levels, from 0, whose blocks are followed by attention.
-        middle_attention: attention at the bottom, between its two residual blocks.
-        head_channels: channels of an attention head.
-        dropout: within residual blocks, in training.
-        patch_size: 2 works on 2x2 patches of pixels (space to depth): a quarter of the cost.
-        combine: how noise level and label are combined: ``add``, ``multiply`` or ``concat``.
+        channels: The channels of an image, 1 or 3.
+        image_size: The height and width of an image.
+        num_classes: The number of classes; a label is 0 to ``num_classes - 1``, or negative for none.
+        width: The channels of the first level.
+        multipliers: The channels of each level over ``width``; each level has half the resolution of the one before.
+        blocks: The residual blocks per level on the way down; there is one more on the way up.
+        attention_levels: The levels, counted from 0, whose blocks are followed by attention.
+        middle_attention: Whether there is attention between the two residual blocks at the bottom.
+        head_channels: The channels of an attention head.
+        dropout: The dropout within residual blocks.
+        patch_size: With 2 the network works on 2x2 patches of pixels (space to depth), at a quarter of the cost.
+        combine: How noise level and label are combined: ``add``, ``multiply`` or ``concat``.
 
     Raises:
-        ValueError: if the sizes don't divide: image by patch and levels, channels by groups and heads; if one is not
-            positive, or ``dropout`` not in [0, 1).
+        ValueError: If images can't be divided by patches and halved at each level, channels not by groups and heads,
+            if a size is not positive or ``dropout`` not in [0, 1).
+
+    References:
+        Dhariwal & Nichol 2021 (arXiv 2105.05233), section 3.
     """
 
     def __init__(
@@ -73,18 +75,10 @@ class UNet(nn.Module):
 
         self.down, skips = contracting_half(width, widths, blocks, attention_levels, block)
         current = skips[-1]
-
         self.middle = nn.ModuleList([block(current, current, middle_attention), block(current, current, False)])
-
-        self.up = nn.ModuleList()
-        for level, out_channels in reversed(list(enumerate(widths))):
-            for remaining in reversed(range(blocks + 1)):
-                upsample = level > 0 and remaining == 0
-                self.up.append(block(current + skips.pop(), out_channels, level in attention_levels, upsample))
-                current = out_channels
-
-        self.norm = group_norm(current)
-        self.output = zero_init(nn.Conv2d(current, channels * patch_size**2, 3, padding=1))
+        self.up = expanding_half(skips, widths, blocks, attention_levels, block)
+        self.norm = group_norm(width * multipliers[0])
+        self.output = zero_init(nn.Conv2d(width * multipliers[0], channels * patch_size**2, 3, padding=1))
 
     def forward(
         self, x_t: Float[Tensor, "b c h w"], log_snr: Float[Tensor, " b"], y: Labels = None
@@ -102,11 +96,36 @@ class UNet(nn.Module):
         return F.pixel_shuffle(self.output(F.silu(self.norm(h))), self.patch_size)
 
 
-class Upsample(nn.Module):
-    """Twice the resolution: nearest neighbours, then a convolution, in one transposed convolution.
+def expanding_half(
+    skips: Sequence[int],
+    widths: Sequence[int],
+    blocks: int,
+    attention_levels: Sequence[int],
+    block: Callable[[int, int, bool, bool], nn.Module],
+) -> nn.ModuleList:
+    """Return the layers on the way up: one for each skip connection, each of which takes its skip as more channels.
 
-    On a doubled image the 3x3 kernel meets each pixel of the original as a 2x2 patch. Adding up the weights
-    for such a patch gives a 4x4 kernel for the original image, and 4/9 of the multiplications.
+    Args:
+        skips: The channels of each skip connection, from ``contracting_half``.
+        widths: The channels of each level; between two levels the resolution is doubled.
+        blocks: The blocks per level on the way down; there is one more on the way up.
+        attention_levels: The levels whose blocks have attention.
+        block: ``block(in_channels, out_channels, attention, upsample)``.
+    """
+    layers, skips, current = nn.ModuleList(), list(skips), skips[-1]
+    for level, out_channels in reversed(list(enumerate(widths))):
+        for remaining in reversed(range(blocks + 1)):
+            upsample = level > 0 and remaining == 0
+            layers.append(block(current + skips.pop(), out_channels, level in attention_levels, upsample))
+            current = out_channels
+    return layers
+
+
+class Upsample(nn.Module):
+    """Nearest-neighbour upsampling to twice the resolution and a convolution, as one transposed convolution.
+
+    In the upsampled image each original pixel is a 2x2 patch of equal values. Adding up the 3x3 weights over such
+    patches gives an equivalent 4x4 kernel for the original image, with 4/9 of the multiplications.
     """
 
     def __init__(self, channels: int) -> None:

@@ -1,4 +1,4 @@
-"""Exact denoisers, classifiers and targets: the ground truth against which guidance and samplers are tested."""
+"""Exact denoisers, classifiers and guidance targets of Gaussian mixtures, to test guidance and samplers against."""
 
 from guided_diffusion.oracles.gaussian_mixture import GaussianMixture
 from guided_diffusion.oracles.powered_mixture import PoweredMixture

@@ -1,13 +1,13 @@
-r"""Exact denoisers and classifiers: the ground truth against which guidance, samplers and networks are tested.
+r"""The exact denoiser and the exact time-aware classifier of a labelled Gaussian mixture.
 
-For a labelled mixture of Gaussians, ``p(x, y) = sum_k weight_k N(x; mean_k, cov_k) [label_k = y]``, the
-noisy density is a mixture as well, ``p_t(x_t) = sum_k weight_k N(x_t; alpha mean_k, S_k)`` with
-``S_k = alpha^2 cov_k + sigma^2 I``, and with r_k the posterior weight of component k:
+The noisy density of ``p(x, y) = sum_k weight_k N(x; mean_k, cov_k) [label_k = y]`` is a mixture as well,
+``p_t(x_t) = sum_k weight_k N(x_t; alpha mean_k, S_k)`` with ``S_k = alpha^2 cov_k + sigma^2 I``. With r_k the posterior
+weight of component k,
 
     x0  = E[x_0 | x_t, y] = sum_k r_k (mean_k + alpha cov_k S_k^-1 (x_t - alpha mean_k))
     eps = E[eps | x_t, y] = sum_k r_k sigma S_k^-1 (x_t - alpha mean_k)
 
-``log_posterior`` is the exact classifier of noisy samples, so classifier guidance has an oracle too:
+``log_posterior`` is the exact classifier of noisy samples, so it serves classifier guidance:
 
     ClassifierGuidance(mixture.log_posterior, scale=2.0)(mixture, mixture.schedule)
 """
@@ -29,18 +29,18 @@ from guided_diffusion.schedules import Schedule, expand_as
 class GaussianMixture:
     """The exact denoiser of a labelled Gaussian mixture: ``mixture(x_t, t, y) -> Prediction``.
 
-    ``y`` restricts the mixture to the components of a class; ``None``, or ``UNLABELLED`` for one sample,
-    means all of them. It computes in the precision of ``x_t``.
+    A label restricts the mixture to the components of its class; without a label it has all of them. It computes in
+    the precision of ``x_t``.
 
     Args:
-        schedule: the noise schedule.
-        means: of the components, shape (k, d). A sample is flattened to d numbers.
-        covariances: shape (k, d, d).
-        weights: shape (k,), in any unit; equal by default.
-        labels: class of each component, shape (k,); 0, 1, 2, ... by default.
+        schedule: The noise schedule.
+        means: The means of the components, shape (k, d). A sample is flattened to d numbers.
+        covariances: The covariances of the components, shape (k, d, d).
+        weights: The weights of the components, shape (k,), normalised here; equal by default.
+        labels: The class of each component, shape (k,); 0, 1, 2, ... by default.
 
     Raises:
-        ValueError: if shapes don't fit or a covariance has a negative eigenvalue.
+        ValueError: If the shapes don't fit or a covariance has a negative eigenvalue.
     """
 
     schedule: Schedule
@@ -60,12 +60,12 @@ class GaussianMixture:
     def gaussian(
         cls, schedule: Schedule, mean: Float[Tensor, " d"], covariance: Float[Tensor, "d d"]
     ) -> GaussianMixture:
-        """A single Gaussian, of class 0."""
+        """Return a mixture of one Gaussian, of class 0."""
         return cls(schedule, mean[None], covariance[None])
 
     @cached_property
     def _eigen(self) -> tuple[Tensor, Tensor]:
-        """Eigenvalues (k, d) and eigenvectors (k, d, d) of the covariances."""
+        """The eigenvalues (k, d) and eigenvectors (k, d, d) of the covariances."""
         values, vectors = torch.linalg.eigh(self.covariances)
         return values.where(values.abs() > 1e-12 * values.abs().amax(), 0), vectors
 
@@ -89,21 +89,18 @@ class GaussianMixture:
         return Prediction(x0.reshape(x_t.shape), (posterior * eps).sum(1).reshape(x_t.shape))
 
     def log_prob(self, x_t: Float[Tensor, "b *shape"], t: Float[Tensor, " b"], y: Labels = None) -> Float[Tensor, " b"]:
-        """``log p_t(x_t, y)``, or ``log p_t(x_t)`` where there is no label."""
+        """Return ``log p_t(x_t, y)``, or ``log p_t(x_t)`` for samples without a label."""
         return self._components(x_t, t, y)[1].logsumexp(1)
 
     def log_posterior(self, x_t: Float[Tensor, "b *shape"], t: Float[Tensor, " b"]) -> Float[Tensor, "b classes"]:
-        """``log p(y | x_t)`` of the classes 0, 1, ..., exactly: the noisy classifier that guides without error.
-
-        A class that no component has gets -infinity.
-        """
+        """Return the exact ``log p(y | x_t)`` of the classes 0, 1, ...; -infinity for a class without components."""
         log_joint = self._components(x_t, t, None)[1]
         classes = torch.arange(int(self._labels.max()) + 1, device=x_t.device)
         of_class = self._labels.to(x_t.device) == classes[:, None]
         return log_joint[:, None].masked_fill(~of_class, -torch.inf).logsumexp(2).log_softmax(1)
 
     def _components(self, x_t: Tensor, t: Tensor, y: Labels) -> tuple[Tensor, Tensor]:
-        """``S_k^-1 (x_t - alpha mean_k)`` in the eigenbasis, (b, k, d), and ``log p_t(x_t, k, y)``, (b, k)."""
+        """Return ``S_k^-1 (x_t - alpha mean_k)`` in the eigenbasis, (b, k, d), and ``log p_t(x_t, k, y)``, (b, k)."""
         x = x_t[:, None].flatten(2)
         alpha, sigma = (expand_as(value, x) for value in self.schedule(t))
         values, vectors = (part.to(x) for part in self._eigen)
@@ -119,7 +116,7 @@ class GaussianMixture:
         return offset / variance, log_joint
 
     def sample(self, labels: Int[Tensor, " n"], generator: torch.Generator | None = None) -> Float[Tensor, "n d"]:
-        """Clean samples of the given classes, ``UNLABELLED`` for any."""
+        """Return clean samples of these classes; a sample with ``UNLABELLED`` is of any class."""
         allowed = (self._labels == labels[:, None]) | (labels[:, None] < 0)
         k = torch.multinomial(self._log_weights.exp() * allowed, 1, generator=generator)[:, 0]
         values, vectors = self._eigen

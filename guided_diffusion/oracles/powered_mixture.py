@@ -1,11 +1,10 @@
-r"""What guidance aims at, exactly: the powered density of a Gaussian mixture in the plane, and its denoiser.
+r"""The exact target of guidance, the powered density of a Gaussian mixture in the plane, and its exact denoiser.
 
     q(x | y) = p(x) p(y|x)^w / Z
 
-w = 0 is p(x), w = 1 is p(x | y). Guided denoisers of w are *not* the denoisers of q, except for w = 0 and 1: to make
-noise and to raise to a power don't commute (Bradley & Nakkiran 2024, arXiv 2408.09000). The denoiser here is the one
-that guidance would have to be, so a sampler with it samples q, and the distance from its samples to those of
-classifier-free guidance is what guidance itself is wrong by.
+w = 0 is p(x) and w = 1 is p(x | y). For other w a guided denoiser is *not* the denoiser of q, because adding noise and
+raising to a power don't commute (Bradley & Nakkiran 2024, arXiv 2408.09000). The denoiser here is that of q, so a
+sampler samples q with it, and the difference from samples of classifier-free guidance is the error of guidance.
 """
 
 from __future__ import annotations
@@ -16,58 +15,60 @@ from functools import cache, cached_property
 
 import torch
 from jaxtyping import Float, Int
+from numpy.polynomial.hermite_e import hermegauss
 from torch import Tensor
 
 from guided_diffusion.denoisers import UNLABELLED, Labels, Prediction
 from guided_diffusion.oracles.gaussian_mixture import GaussianMixture
 
 REACH = 10.0
-"""How far the grid goes beyond every mean, in standard deviations."""
+"""The margin of the grid around every mean, in standard deviations."""
 
 
 SMALLEST_LOG = -100.0
-"""The grid leaves out the margins where the density is below e^-100 of its largest value."""
+"""The log of the smallest density, relative to the largest, that the grid keeps; emptier margins are cut off."""
 
 
 NARROW = 1.25
-"""Of noise narrower than this many grid spacings, the grid would see too little."""
+"""The smallest ``sigma / alpha``, in grid spacings, for which the grid is fine enough."""
 
 
 HERMITE_NODES = 16
+"""The number of nodes of the Gauss-Hermite quadrature on each axis."""
 
 
 LARGEST_GRID = 4096
+"""The largest number of grid points on an axis."""
 
 
 ROWS = 1024
-"""How many samples are integrated together where memory grows with their number."""
+"""The number of samples that are integrated together where memory grows with it."""
 
 
 Table = tuple[Tensor, Tensor, Tensor]
-"""The points of both axes, (n,) and (m,), and the density on their grid, (n, m)."""
+"""The grid points on both axes, (n,) and (m,), and the density on the grid, (n, m)."""
 
 
 @dataclass(frozen=True)
 class PoweredMixture:
     """The exact denoiser of ``q(x | y) = p(x) p(y|x)^w / Z``: ``powered(x_t, t, y) -> Prediction``.
 
-    It is called as every denoiser is, in any precision, and integrates in float64. ``y`` as for the mixture;
-    without a label q is p(x).
+    It takes any precision and integrates in float64. For samples without a label q is p(x).
 
         E[x_0 | x_t, y] = int x q(x | y) N(x_t; alpha x, sigma^2 I) dx / int q(x | y) N(x_t; alpha x, sigma^2 I) dx
 
-    is taken on a grid (the trapezoid rule, whose error falls exponentially with the spacing, as a product of two
-    matrices) and, where sigma / alpha is smaller than the grid can see, by Gauss-Hermite quadrature around
-    ``x_t / alpha``. The error of x0 is below 1e-7 where x_t is within 8 standard deviations of one that noise makes of
-    q; farther away x0 is held inside the grid.
+    is computed on a grid by the trapezoid rule, whose error falls exponentially with the spacing. Where sigma / alpha
+    is too small for the grid, it is computed by Gauss-Hermite quadrature around ``x_t / alpha``. The error of x0 is
+    below 1e-7 for x_t within 8 standard deviations of noisy samples of q; farther away x0 stays inside the grid.
 
     Args:
-        mixture: p(x, y), in two dimensions.
-        scale: w, at least 0: below, q need not be a density.
-        fineness: grid points for the narrowest standard deviation of the mixture.
+        mixture: The mixture p(x, y), in two dimensions.
+        scale: w, at least 0, because q need not be a density below.
+        fineness: The number of grid points per smallest standard deviation of the mixture, at least 4.
 
     Raises:
-        ValueError: for another dimension, a negative scale, or a mixture too narrow for a grid.
+        ValueError: If the mixture is not in two dimensions or too narrow for a grid, or if ``scale`` or ``fineness`` is
+            too small.
     """
 
     mixture: GaussianMixture
@@ -90,19 +91,19 @@ class PoweredMixture:
     # ---------------------------------------------------------------------------------------------
 
     def log_density(self, x: Float[Tensor, "n 2"], y: Labels = None) -> Float[Tensor, " n"]:
-        """``log p(x) + w log p(y|x)``: q without its normalisation, in the precision of ``x``."""
+        """Return ``log p(x) + w log p(y|x)``, the log of q up to a constant, in the precision of ``x``."""
         t = torch.zeros_like(x[:, 0])
         log_p = self.mixture.log_prob(x, t)
         return log_p + self.scale * (self.mixture.log_prob(x, t, y) - log_p)
 
     @property
     def spacing(self) -> float:
-        """Of the grid, on both axes."""
+        """The distance between grid points on both axes."""
         return torch.linalg.eigvalsh(self.mixture.covariances).min().clamp(min=0).sqrt().item() / self.fineness
 
     @cached_property
     def axes(self) -> tuple[Float[Tensor, " n"], Float[Tensor, " m"]]:
-        """The points of the grid on either axis, in float64."""
+        """The grid points on each axis, in float64."""
         first, second = (
             torch.arange(low, high + self.spacing, self.spacing, dtype=torch.float64)
             for low, high in zip(*(corner.tolist() for corner in self._box), strict=True)
@@ -110,22 +111,22 @@ class PoweredMixture:
         return first, second
 
     def density(self, label: int = UNLABELLED) -> Float[Tensor, "n m"]:
-        """The values of q on the grid of ``axes``, normalised: their sum times ``spacing`` squared is 1."""
+        """Return q on the grid of ``axes``, normalised: its sum times ``spacing`` squared is 1."""
         points = torch.cartesian_prod(*self.axes)
         q = self.log_density(points, torch.full((len(points),), label)).softmax(0) / self.spacing**2
         return q.reshape([len(axis) for axis in self.axes])
 
     @property
     def _box(self) -> tuple[Tensor, Tensor]:
-        """Lower and upper corner of what the grid covers."""
+        """The lower and upper corner of the grid."""
         margin = REACH * self.mixture.covariances.diagonal(dim1=1, dim2=2).sqrt()
         return (self.mixture.means - margin).amin(0), (self.mixture.means + margin).amax(0)
 
     def sample(self, labels: Int[Tensor, " n"], generator: torch.Generator | None = None) -> Float[Tensor, "n 2"]:
-        """Samples of q, exactly, by rejection.
+        """Return exact samples of q, drawn by rejection.
 
-        A draw from p(x | y) is kept with probability ``p(y|x)^(w - 1)``; where w < 1, one from p(x) with
-        ``p(y|x)^w``. Many are drawn in vain where classes lie on one another and w is large.
+        For w >= 1 a draw from p(x | y) is kept with probability ``p(y|x)^(w - 1)``; for w < 1 a draw from p(x) is kept
+        with probability ``p(y|x)^w``. It is slow where classes overlap and w is large.
         """
         of_class = self.scale >= 1
         x = self.mixture.means.new_empty(len(labels), 2)
@@ -159,7 +160,7 @@ class PoweredMixture:
         return Prediction(*((value.to(x_t.dtype).reshape(x_t.shape)) for value in (centre + width * z, -z)))
 
     def _around(self, centre: Tensor, width: Tensor, y: Tensor) -> Tensor:
-        """``E[z]`` of ``x_0 = centre + width z``: a normal z, weighted with q there."""
+        """Return ``E[z]`` by quadrature, with ``x_0 = centre + width z`` and z normal, weighted by q(x_0)."""
         nodes, log_weights = (part.to(centre) for part in _hermite(HERMITE_NODES))
         z = torch.cartesian_prod(nodes, nodes)
         points = centre[:, None] + width[:, None] * z
@@ -167,14 +168,14 @@ class PoweredMixture:
         return (log_q + torch.cartesian_prod(log_weights, log_weights).sum(1)).softmax(1) @ z
 
     def _on_grid(self, centre: Tensor, width: Tensor, label: int) -> Tensor:
-        """``E[x_0]``: the kernel is a product over the axes, so the double sum is a product of matrices."""
+        """Return ``E[x_0]`` on the grid; the kernel is a product over the axes, so the sums are matrix products."""
         first, second, q = (part.to(centre) for part in self._table(label))
         log_kernels = [-(((axis - centre[:, [i]]) / width) ** 2) / 2 for i, axis in enumerate((first, second))]
         kernel, other = (log_kernel.softmax(1) for log_kernel in log_kernels)
         joint = (kernel @ q) * other
         total = joint.sum(1)
         mean = torch.stack([(((kernel * first) @ q) * other).sum(1), joint @ second], dim=1) / total[:, None]
-        for rows in (total < 1e-250).nonzero()[:, 0].split(ROWS // 16):  # where products vanish
+        for rows in (total < 1e-250).nonzero()[:, 0].split(ROWS // 16):  # the products underflow
             log_joint = q.log() + log_kernels[0][rows, :, None] + log_kernels[1][rows, None]
             posterior = log_joint.flatten(1).softmax(1).reshape(log_joint.shape)
             mean[rows] = torch.stack([posterior.sum(2) @ first, posterior.sum(1) @ second], dim=1)
@@ -182,11 +183,11 @@ class PoweredMixture:
 
     @cached_property
     def _table(self) -> Callable[[int], Table]:
-        """``_table(label)``, each made once, when it is needed."""
+        """``_table(label)``, which is computed once for each label."""
         return cache(self._cropped)
 
     def _cropped(self, label: int) -> Table:
-        """The grid of a class without its empty margins."""
+        """Return the grid and the density of a class without its empty margins."""
         (first, second), q = self.axes, self.density(label)
         inside = q.log() > q.max().log() + SMALLEST_LOG
         rows, columns = inside.any(1), inside.any(0)
@@ -194,7 +195,6 @@ class PoweredMixture:
 
 
 def _hermite(count: int) -> tuple[Tensor, Tensor]:
-    """Nodes and log weights of Gauss-Hermite quadrature under the standard normal (Golub & Welsch 1969)."""
-    beside = torch.arange(1, count, dtype=torch.float64).sqrt()
-    nodes, vectors = torch.linalg.eigh(beside.diag(1) + beside.diag(-1))
-    return nodes, vectors[0].square().log()
+    """Return the nodes and log weights of Gauss-Hermite quadrature under the standard normal."""
+    nodes, weights = hermegauss(count)
+    return torch.from_numpy(nodes), torch.from_numpy(weights).log()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Callable, Sequence
-from dataclasses import fields, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -15,7 +15,7 @@ from torch import Tensor
 from guided_diffusion.checkpoints.loading import load
 from guided_diffusion.data import LabelledDataModule
 from guided_diffusion.denoisers import Denoiser
-from guided_diffusion.guidance import check_scale
+from guided_diffusion.guidance import check_scale, needs_classifier
 from guided_diffusion.recipe import Recipe, eval_mode
 from guided_diffusion.training.callbacks.ema import evaluation_weights
 from guided_diffusion.training.modules import NoisyTraining
@@ -37,7 +37,7 @@ def denoiser_in_training(module: Any, guide: Denoiser | None, recipe: Recipe) ->
 def guide_with_classifier_in_training(module: Any, guide: Denoiser | None, recipe: Recipe) -> Subject | None:
     if guide is None:
         return None
-    guidance = replace(recipe.guidance, classifier=module.classifier)  # type: ignore[type-var]
+    guidance = recipe.guidance.with_classifier(module.classifier)
     return guide.to(module.device), replace(recipe, guidance=guidance)
 
 
@@ -101,7 +101,7 @@ class SamplingCallback(Callback):
         """Call ``sweep(labels)`` for samples of shape (scales, labels, ...) and write what comes of them."""
 
     def setup(self, trainer: Trainer, pl_module: Any, stage: str) -> None:
-        if self.guide is not None and "classifier" not in {field.name for field in fields(self.recipe.guidance)}:  # type: ignore[arg-type]
+        if self.guide is not None and not needs_classifier(self.recipe.guidance):
             raise ValueError("the guide is guided by the classifier in training: add guidance=classifier")
         data = trainer.datamodule  # type: ignore[attr-defined]
         if data.kind != self.kind:

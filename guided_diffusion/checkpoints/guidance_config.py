@@ -1,0 +1,43 @@
+"""Config nodes of guidance: whether one needs a classifier, and which checkpoint it takes it from."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from hydra.utils import get_object
+from omegaconf import DictConfig
+
+from guided_diffusion.guidance import needs_classifier
+
+Node = DictConfig | dict[str, Any]
+
+OPTIONAL_CLASSIFIER = "guided_diffusion.checkpoints.optional_classifier"
+
+
+def expand_classifier(guidance: Node) -> None:
+    """Replace, in place, a path given as ``guidance.classifier=PATH`` by the node that loads it."""
+    path = guidance.get("classifier")
+    if path is not None and not isinstance(path, dict | DictConfig) and guidance_needs_classifier(guidance):
+        guidance["classifier"] = classifier_node(path)
+
+
+def guidance_needs_classifier(guidance: Node) -> bool:
+    """Return whether the method that a config names declares that it needs a classifier.
+
+    One that can't be imported needs none here: building it says what is wrong.
+    """
+    try:
+        return needs_classifier(get_object(str(guidance.get("_target_"))))
+    except Exception:  # whatever its import raises
+        return False
+
+
+def classifier_checkpoint(guidance: Node) -> str | None:
+    """Return the path of the classifier that an expanded node names, or ``None`` where there is none."""
+    node = guidance.get("classifier") or {}
+    return node.get("checkpoint")
+
+
+def classifier_node(path: Any) -> dict[str, Any]:
+    """Return the node that loads the classifier of a checkpoint."""
+    return {"_target_": OPTIONAL_CLASSIFIER, "checkpoint": path}

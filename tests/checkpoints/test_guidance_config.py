@@ -1,0 +1,102 @@
+import sys
+from types import ModuleType
+
+import pytest
+import torch
+
+from guided_diffusion.checkpoints.guidance_config import (
+    OPTIONAL_CLASSIFIER,
+    classifier_checkpoint,
+    expand_classifier,
+    guidance_needs_classifier,
+)
+from guided_diffusion.checkpoints.renamed import update_targets
+from guided_diffusion.cli.config import SampleConfig
+from guided_diffusion.cli.restore import prepare
+from guided_diffusion.guidance import ClassifierFree, ClassifierGuidance, Combined
+from guided_diffusion.utils.instantiate import build
+
+FORMER = {
+    "classifier_guidance": {"scale": 3.0, "base": "conditional", "temperature": 0.5},
+    "combined_guidance": {"scale": 3.0, "classifier_scale": 2.0, "temperature": 0.5},
+}
+METHODS = {"classifier_guidance": ClassifierGuidance, "combined_guidance": Combined}
+
+
+def former(name, classifier):
+    return {"_target_": f"guided_diffusion.checkpoints.{name}", "classifier": classifier, **FORMER[name]}
+
+
+@pytest.mark.parametrize("guidance", ["classifier", "cfg_classifier"])
+@pytest.mark.parametrize("key", ["classifier", "guidance.classifier", "guidance.classifier.checkpoint"])
+def test_a_classifier_is_named_by_either_key(key, guidance, compose):
+    config = compose(f"guidance={guidance}", f"{key}=some.ckpt")
+    expand_classifier(config.guidance)
+    assert config.guidance.classifier == {"_target_": OPTIONAL_CLASSIFIER, "checkpoint": "some.ckpt"}
+    assert config.recipe.guidance.classifier.checkpoint == classifier_checkpoint(config.guidance) == "some.ckpt"
+
+
+@pytest.mark.parametrize(
+    ("guidance", "needed"), [("cfg", False), ("interval", False), ("classifier", True), ("cfg_classifier", True)]
+)
+def test_a_config_needs_a_classifier_if_its_method_declares_so(guidance, needed, compose):
+    node = compose(f"guidance={guidance}").guidance
+    assert guidance_needs_classifier(node) is needed
+    assert classifier_checkpoint(node) is None
+
+
+@pytest.mark.parametrize("node", [{}, {"_target_": "nowhere.Method", "classifier": "some.ckpt"}])
+def test_a_config_without_a_method_is_left_to_what_builds_it(node):
+    expand_classifier(node)
+    assert not guidance_needs_classifier(node)
+    assert node.get("classifier") in (None, "some.ckpt")
+
+
+@pytest.mark.parametrize("classifier", [None, "some.ckpt"])
+@pytest.mark.parametrize("name", FORMER)
+def test_the_record_of_an_earlier_checkpoint_gets_the_present_names(name, classifier):
+    node = update_targets(former(name, classifier))
+    assert guidance_needs_classifier(node)
+    assert classifier_checkpoint(node) == classifier
+    if classifier is None:
+        assert build(node) == METHODS[name](None, **FORMER[name])
+
+
+def test_reading_a_record_imports_nothing(monkeypatch):
+    monkeypatch.setitem(sys.modules, "untrusted", ModuleType("untrusted"))
+    node = {"_target_": "untrusted.Method", "classifier": "some.ckpt"}
+    assert update_targets(node) == {"_target_": "untrusted.Method", "classifier": "some.ckpt"}
+
+
+@pytest.fixture
+def restored(run_dir, classifier_run, compose, tmp_path):
+    """The recipe of ``sample`` from a checkpoint whose record holds this guidance."""
+
+    def restore(guidance, *overrides):
+        content = torch.load(run_dir / "checkpoints" / "last.ckpt", weights_only=True)
+        content["guided_diffusion"]["config"]["guidance"] = guidance
+        torch.save(content, tmp_path / "earlier.ckpt")
+        command = [f"checkpoint={tmp_path / 'earlier.ckpt'}", *overrides]
+        config = compose(*command, program="sample", output_dir=tmp_path / "samples")
+        return prepare(config, command, SampleConfig)[1]
+
+    return restore
+
+
+@pytest.mark.parametrize("name", FORMER)
+def test_an_earlier_checkpoint_samples_with_its_classifier(name, restored, classifier_run):
+    guidance = restored(former(name, str(classifier_run / "checkpoints" / "last.ckpt"))).guidance
+    assert isinstance(guidance, METHODS[name])
+    x_t, t = torch.zeros(2, 1, 8, 8), torch.full((2,), 0.5)
+    assert guidance.classifier(x_t, t).shape == (2, 10)
+    assert (guidance.scale, guidance.temperature) == (3.0, 0.5)
+
+
+@pytest.mark.parametrize("name", FORMER)
+def test_an_earlier_checkpoint_without_its_classifier_says_what_to_add(name, restored):
+    with pytest.raises(ValueError, match=r"guidance.classifier is missing: add guidance.classifier=PATH"):
+        restored(former(name, None))
+
+
+def test_an_earlier_checkpoint_may_be_sampled_by_another_method(restored):
+    assert restored(former("classifier_guidance", None), "guidance=cfg").guidance == ClassifierFree(2.0)
