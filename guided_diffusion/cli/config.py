@@ -1,4 +1,4 @@
-"""The configuration: the schema of each program, and the one place that turns a config node into an object."""
+"""The schema of each program's config, and what the command line changes in a config."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ _PACKAGE = Path(__file__).parents[1]
 
 
 CONFIG_PATH = str(next(path for path in (_PACKAGE / "conf", _PACKAGE.parent / "conf") if path.is_dir()))
-"""``conf/``: inside the package in an installed wheel, beside it in a checkout."""
+"""The folder ``conf/``: inside the package in an installed wheel, beside it in a checkout."""
 
 
 @dataclass
 class TrainConfig:
-    """What ``train`` reads. A key that is not here is an error that names it."""
+    """The config of ``train``. A key that is not here is an error that names it."""
 
     name: str = MISSING
     seed: int = MISSING
@@ -50,7 +50,7 @@ class TrainConfig:
 
 @dataclass
 class SampleConfig:
-    """What ``sample`` reads."""
+    """The config of ``sample``."""
 
     checkpoint: str | None = None
     classifier: str | None = None
@@ -71,7 +71,7 @@ class SampleConfig:
 
 @dataclass
 class EvaluateConfig:
-    """What ``evaluate`` reads."""
+    """The config of ``evaluate``."""
 
     name: str = MISSING
     checkpoint: str | None = None
@@ -91,25 +91,35 @@ class EvaluateConfig:
     logger: dict[str, Any] = field(default_factory=dict)
 
 
+@dataclass
+class ExportConfig:
+    """The config of ``export``."""
+
+    checkpoint: str | None = None
+    output: str | None = None
+    weights: str = MISSING
+
+
 def register() -> None:
-    """Make the schemas and the resolvers known to Hydra; as often as one likes."""
+    """Register the schemas and the resolvers with Hydra; calling it again changes nothing."""
     store = ConfigStore.instance()
     store.store("train_schema", TrainConfig)
     store.store("sample_schema", SampleConfig)
     store.store("evaluate_schema", EvaluateConfig)
+    store.store("export_schema", ExportConfig)
     OmegaConf.register_new_resolver("short_id", lambda: secrets.token_hex(2), use_cache=True, replace=True)
     OmegaConf.register_new_resolver("fast_precision", fast_precision, replace=True)
 
 
 def is_overridden(overrides: Sequence[str], key: str) -> bool:
-    """Whether the command line says something of this key or group."""
+    """Return whether the command line sets this key or chooses an option of this group."""
     return any(override.key_or_group == key for override in OverridesParser.create().parse_overrides(list(overrides)))
 
 
 def use_recipe_of_training(config: DictConfig, trained: dict[str, Any], overrides: Sequence[str]) -> None:
-    """Put into ``config`` how samples were made in the training, changed by what the command line says of it.
+    """Replace the recipe in ``config`` by the training's, changed by what the command line sets.
 
-    A group that the command line chooses (``sampler=heun``) is taken from today's options instead.
+    A group whose option the command line chooses (``sampler=heun``) is kept as it is in ``config``.
     """
     parsed = OverridesParser.create().parse_overrides(list(overrides))
     for group in ("guidance", "threshold", "sampler"):

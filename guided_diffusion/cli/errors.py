@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
+import argparse
 import functools
 import re
 import sys
 from collections.abc import Iterable, Iterator, Sequence
-from difflib import SequenceMatcher
+from difflib import get_close_matches
 from pathlib import Path
-from typing import Any
+from typing import NoReturn
 
 from hydra import compose, initialize_config_dir
-from hydra._internal.utils import get_args_parser
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException, MissingConfigException, OverrideParseException
@@ -20,20 +20,14 @@ from omegaconf.errors import OmegaConfBaseException
 
 from guided_diffusion.cli.config import CONFIG_PATH
 
-SIMILAR = 0.6
-"""How much of two words must be the same for one to be taken for the other."""
-
 
 def did_you_mean(word: str, options: Iterable[str]) -> str:
-    """``; did you mean guidance.scale?``, or nothing where no option is near. Of a key the last part counts most."""
-    likeness, nearest = max(((_likeness(word, option), option) for option in options), default=(0.0, ""))
-    return f"; did you mean {nearest}?" if likeness >= SIMILAR else ""
-
-
-def _likeness(word: str, option: str) -> float:
-    whole = SequenceMatcher(None, word, option).ratio()
-    last = SequenceMatcher(None, word.rpartition(".")[2], option.rpartition(".")[2]).ratio()
-    return 0.4 * whole + 0.6 * last
+    """Return ``; did you mean guidance.scale?``, or nothing if no option is near, whole or in its last part."""
+    ordered = sorted(options)
+    by_last_part = {option.rpartition(".")[2]: option for option in reversed(ordered)}
+    near = get_close_matches(word, ordered, n=1)
+    near += [by_last_part[name] for name in get_close_matches(word.rpartition(".")[2], by_last_part, n=1)]
+    return f"; did you mean {near[0]}?" if near else ""
 
 
 def explain(error: BaseException, program: str) -> str:
@@ -141,14 +135,33 @@ def _paths(config: DictConfig, prefix: str = "") -> Iterator[str]:
             yield from _paths(config[name], f"{key}.")
 
 
-def check_flags(arguments: Sequence[str]) -> None:
-    """Raise ``ValueError`` where argparse would print its usage and exit: for flags that Hydra does not have."""
-    parser = get_args_parser()
+class _Flags(argparse.ArgumentParser):
+    """Hydra's flags, with an error instead of its usage and an exit where they are wrong."""
 
-    def refuse(message: str) -> Any:
+    def __init__(self) -> None:
+        super().__init__(add_help=False)
+        self.add_argument("overrides", nargs="*")
+        for names in (["--help", "-h"], ["--hydra-help"], ["--version"], ["--resolve"], ["--run", "-r"]):
+            self.add_argument(*names, action="store_true")
+        for names in (["--multirun", "-m"], ["--shell-completion", "-sc"]):
+            self.add_argument(*names, action="store_true")
+        for names in (["--package", "-p"], ["--config-path", "-cp"], ["--config-name", "-cn"], ["--config-dir", "-cd"]):
+            self.add_argument(*names)
+        self.add_argument("--experimental-rerun")
+        self.add_argument("--cfg", "-c", choices=["job", "hydra", "all"])
+        information = ["all", "config", "defaults", "defaults-tree", "plugins", "searchpath"]
+        self.add_argument("--info", "-i", nargs="?", const="all", choices=information)
+
+    def error(self, message: str) -> NoReturn:
+        raise ValueError(message)
+
+
+def check_flags(arguments: Sequence[str]) -> None:
+    """Raise ``ValueError`` for flags that Hydra does not have, or with a value that they do not take."""
+    parser = _Flags()
+    try:
+        parser.parse_args(list(arguments))
+    except ValueError as error:
         flags = parser._option_string_actions
         unknown = next((part for part in arguments if part.startswith("-") and part not in flags), "")
-        raise ValueError(f"{message}{did_you_mean(unknown, flags) if unknown else ''}")
-
-    parser.error = refuse  # type: ignore[method-assign]
-    parser.parse_args(list(arguments))
+        raise ValueError(f"{error}{did_you_mean(unknown, flags) if unknown else ''}") from None

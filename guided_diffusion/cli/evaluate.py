@@ -14,8 +14,7 @@ from pytorch_lightning.loggers import Logger
 from guided_diffusion.checkpoints.loading import TrainedDiffusion
 from guided_diffusion.cli.checks import check_label_dropout, check_scales
 from guided_diffusion.cli.config import EvaluateConfig, is_overridden
-from guided_diffusion.cli.program import command
-from guided_diffusion.cli.provenance import write_record
+from guided_diffusion.cli.provenance import command, write_record
 from guided_diffusion.cli.restore import prepare
 from guided_diffusion.data import LabelledDataModule
 from guided_diffusion.evaluation.chunks import Chunks, EvaluationProgress, draw, sampling_lock

@@ -6,17 +6,27 @@ import json
 import platform
 import shlex
 import subprocess
+import sys
 from datetime import datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 import torch
+from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
 
 import guided_diffusion
-from guided_diffusion.cli.program import command
 
 PACKAGES = ("torch", "torchvision", "pytorch-lightning", "hydra-core", "omegaconf", "torchmetrics", "numpy")
+
+
+def command() -> str:
+    """Return the command that started this program, or this one job of a sweep, to be pasted into a shell."""
+    module = Path(sys.argv[0]).stem
+    start = ["python", "-m", f"guided_diffusion.{module}"] if sys.argv[0].endswith(".py") else [module]
+    in_sweep = HydraConfig.initialized() and HydraConfig.get().mode == RunMode.MULTIRUN
+    return shlex.join([*start, *(HydraConfig.get().overrides.task if in_sweep else sys.argv[1:])])
 
 
 def write_record(output_dir: Path, seed: int, device: str) -> None:

@@ -7,7 +7,8 @@ import warnings
 import pytest
 
 from guided_diffusion.cli import program as programs
-from guided_diffusion.cli.program import command, program
+from guided_diffusion.cli.program import program
+from guided_diffusion.cli.provenance import command
 
 
 @pytest.fixture
