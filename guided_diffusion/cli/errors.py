@@ -1,4 +1,4 @@
-"""What Hydra refuses, said on one line with the nearest key or option that exists, or the option that has the key."""
+"""Turns the errors of Hydra and OmegaConf into one line, with the key or option that the user may have meant."""
 
 from __future__ import annotations
 
@@ -23,15 +23,14 @@ from guided_diffusion.cli.config import CONFIG_PATH
 
 def did_you_mean(word: str, options: Iterable[str]) -> str:
     """Return ``; did you mean guidance.scale?``, or nothing if no option is near, whole or in its last part."""
-    ordered = sorted(options)
-    by_last_part = {option.rpartition(".")[2]: option for option in reversed(ordered)}
-    near = get_close_matches(word, ordered, n=1)
-    near += [by_last_part[name] for name in get_close_matches(word.rpartition(".")[2], by_last_part, n=1)]
-    return f"; did you mean {near[0]}?" if near else ""
+    ordered = sorted(options, reverse=True)
+    names = {option.rpartition(".")[2]: option for option in ordered} | {option: option for option in ordered}
+    near = get_close_matches(word, names, n=1) or get_close_matches(word.rpartition(".")[2], names, n=1)
+    return f"; did you mean {names[near[0]]}?" if near else ""
 
 
 def explain(error: BaseException, program: str) -> str:
-    """An error on one line that names the key."""
+    """Return an error on one line that names the key."""
     match error:
         case OverrideParseException():
             return f"{error.override!r} can't be read as key=value: {str(error).splitlines()[0]}"
@@ -68,9 +67,9 @@ def _refused(error: HydraException, program: str) -> str:
 
 
 def _where_it_is(key: str, program: str, options: Sequence[str]) -> str:
-    """``; it goes with guidance=interval``: the options of its group that have this key, or nothing."""
+    """Return ``; it goes with guidance=interval``, with the options of the group that have this key, or nothing."""
     group = key.partition(".")[0]
-    if group == "trainer":  # its options are not to be chosen: each program has its own
+    if group == "trainer":  # each program has its own option, and no other may be chosen
         return ""
     others = tuple(one for one in options if one.partition("=")[0] != group)
     choices = sorted(f"{group}={path.stem}" for path in (Path(CONFIG_PATH) / group).glob("*.yaml"))
@@ -84,7 +83,7 @@ def _wrong_value(error: OmegaConfBaseException) -> str:
 
 
 def _reason(error: BaseException) -> str:
-    """Without the lines in which OmegaConf tells where in its own objects it was."""
+    """Return the message of an error without the lines about OmegaConf's own objects."""
     lines = [
         line for line in str(error).splitlines() if not re.match(r"\s*(full_key|object_type|reference_type)", line)
     ]
@@ -100,17 +99,17 @@ def _one_line(text: str) -> str:
 
 @functools.cache
 def _keys(program: str, options: tuple[str, ...]) -> frozenset[str]:
-    """All keys that can be set in the options that are chosen; none if they don't go together."""
+    """Return all keys that can be set where these options are chosen; none if the options don't fit together."""
     GlobalHydra.instance().clear()
     with initialize_config_dir(CONFIG_PATH, version_base="1.3"):
         try:
             return frozenset(_paths(compose(program, list(options))))
-        except HydraException:  # more than the key is wrong
+        except HydraException:  # something else is wrong as well
             return frozenset()
 
 
 def _groups(program: str) -> Iterator[str]:
-    """Those that the program has options of; an experiment is of a training, and is added."""
+    """Yield the groups from which a program takes an option."""
     for default in OmegaConf.load(Path(CONFIG_PATH) / f"{program}.yaml").defaults:
         if isinstance(default, DictConfig):
             yield from (str(group).removeprefix("override ") for group in default)
@@ -119,15 +118,18 @@ def _groups(program: str) -> Iterator[str]:
 
 
 def _chosen_options(arguments: Sequence[str]) -> tuple[str, ...]:
-    """The overrides that choose one option of a group, for instance ``network=unet_28``."""
+    """Return the overrides that choose one option of a group, for instance ``network=unet_28``."""
     overrides = [one for one in arguments if "=" in one and not one.startswith("-")]
     parsed = OverridesParser.create().parse_overrides(overrides)
-    chosen = [one for one in parsed if (Path(CONFIG_PATH) / one.key_or_group).is_dir() and not one.is_sweep_override()]
-    return tuple(one.input_line or "" for one in chosen)
+    return tuple(
+        one.input_line or ""
+        for one in parsed
+        if (Path(CONFIG_PATH) / one.key_or_group).is_dir() and not one.is_sweep_override()
+    )
 
 
 def _paths(config: DictConfig, prefix: str = "") -> Iterator[str]:
-    """Keys whose last part is a name of a setting: not what they are copied to by interpolation."""
+    """Yield the dotted keys of a config, without those below an interpolation, which are copies."""
     for name in map(str, config):
         key = f"{prefix}{name}"
         yield key

@@ -1,4 +1,4 @@
-"""Train a diffusion model or a classifier to guide one: what ``python -m guided_diffusion.train`` does."""
+"""Trains a diffusion model, or a classifier to guide one: what ``python -m guided_diffusion.train`` does."""
 
 from __future__ import annotations
 
