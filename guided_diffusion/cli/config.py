@@ -22,72 +22,60 @@ CONFIG_PATH = str(next(path for path in (_PACKAGE / "conf", _PACKAGE.parent / "c
 
 
 @dataclass
-class TrainConfig:
-    """The config of ``train``. A key that is not here is an error that names it."""
+class ProgramConfig:
+    """The keys that ``train``, ``sample`` and ``evaluate`` share. A key without a field is an error that names it."""
 
-    name: str = MISSING
     seed: int = MISSING
     output_dir: str = MISSING
+    classifier: str | None = None
+    untaught_scales: bool = False
+    guidance: dict[str, Any] = field(default_factory=dict)
+    threshold: dict[str, Any] = field(default_factory=dict)
+    sampler: dict[str, Any] = field(default_factory=dict)
+    recipe: dict[str, Any] = field(default_factory=dict)
+    trainer: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass
+class TrainConfig(ProgramConfig):
+    """The config of ``train``."""
+
+    name: str = MISSING
     resume: str | None = None
     label_dropout: float = MISSING
-    classifier: str | None = None
     scales: list[float] = MISSING
-    untaught_scales: bool = False
     data: dict[str, Any] = field(default_factory=dict)
     network: dict[str, Any] = field(default_factory=dict)
     schedule: dict[str, Any] = field(default_factory=dict)
     weighting: dict[str, Any] = field(default_factory=dict)
     module: dict[str, Any] = field(default_factory=dict)
-    guidance: dict[str, Any] = field(default_factory=dict)
-    threshold: dict[str, Any] = field(default_factory=dict)
-    sampler: dict[str, Any] = field(default_factory=dict)
-    recipe: dict[str, Any] = field(default_factory=dict)
     judge: dict[str, Any] = field(default_factory=dict)
-    trainer: dict[str, Any] = field(default_factory=dict)
     callbacks: dict[str, Any] = field(default_factory=dict)
     logger: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass
-class SampleConfig:
+class SampleConfig(ProgramConfig):
     """The config of ``sample``."""
 
     checkpoint: str | None = None
-    classifier: str | None = None
     labels: list[int] | None = None
     num_samples: int | None = None
-    seed: int = MISSING
     animate: bool = MISSING
     compare: bool = MISSING
-    untaught_scales: bool = False
     weights: str = MISSING
-    output_dir: str = MISSING
-    guidance: dict[str, Any] = field(default_factory=dict)
-    threshold: dict[str, Any] = field(default_factory=dict)
-    sampler: dict[str, Any] = field(default_factory=dict)
-    recipe: dict[str, Any] = field(default_factory=dict)
-    trainer: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass
-class EvaluateConfig:
+class EvaluateConfig(ProgramConfig):
     """The config of ``evaluate``."""
 
     name: str = MISSING
     checkpoint: str | None = None
-    classifier: str | None = None
     scales: list[float] | None = None
-    untaught_scales: bool = False
     num_samples: int = MISSING
-    seed: int = MISSING
     weights: str = MISSING
-    output_dir: str = MISSING
-    guidance: dict[str, Any] = field(default_factory=dict)
-    threshold: dict[str, Any] = field(default_factory=dict)
-    sampler: dict[str, Any] = field(default_factory=dict)
-    recipe: dict[str, Any] = field(default_factory=dict)
     judge: dict[str, Any] = field(default_factory=dict)
-    trainer: dict[str, Any] = field(default_factory=dict)
     logger: dict[str, Any] = field(default_factory=dict)
 
 

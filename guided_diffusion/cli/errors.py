@@ -9,7 +9,6 @@ import sys
 from collections.abc import Iterable, Iterator, Sequence
 from difflib import get_close_matches
 from pathlib import Path
-from typing import NoReturn
 
 from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
@@ -39,7 +38,7 @@ def explain(error: BaseException, program: str) -> str:
         case HydraException():
             return _refused(error, program)
         case OmegaConfBaseException():
-            return _wrong_value(error)
+            return f"{error.full_key}: {_reason(error)}" if error.full_key else _reason(error)
         case OSError() if error.strerror:
             return f"{error.filename}: {error.strerror}"
     return _one_line(str(error))
@@ -75,11 +74,6 @@ def _where_it_is(key: str, program: str, options: Sequence[str]) -> str:
     choices = sorted(f"{group}={path.stem}" for path in (Path(CONFIG_PATH) / group).glob("*.yaml"))
     having = [choice for choice in choices if key in _keys(program, (*others, choice))]
     return f"; it goes with {' or '.join(having)}" if having else ""
-
-
-def _wrong_value(error: OmegaConfBaseException) -> str:
-    key = f"{error.full_key}: " if error.full_key else ""
-    return f"{key}{_reason(error)}"
 
 
 def _reason(error: BaseException) -> str:
@@ -137,33 +131,22 @@ def _paths(config: DictConfig, prefix: str = "") -> Iterator[str]:
             yield from _paths(config[name], f"{key}.")
 
 
-class _Flags(argparse.ArgumentParser):
-    """Hydra's flags, with an error instead of its usage and an exit where they are wrong."""
-
-    def __init__(self) -> None:
-        super().__init__(add_help=False)
-        self.add_argument("overrides", nargs="*")
-        for names in (["--help", "-h"], ["--hydra-help"], ["--version"], ["--resolve"], ["--run", "-r"]):
-            self.add_argument(*names, action="store_true")
-        for names in (["--multirun", "-m"], ["--shell-completion", "-sc"]):
-            self.add_argument(*names, action="store_true")
-        for names in (["--package", "-p"], ["--config-path", "-cp"], ["--config-name", "-cn"], ["--config-dir", "-cd"]):
-            self.add_argument(*names)
-        self.add_argument("--experimental-rerun")
-        self.add_argument("--cfg", "-c", choices=["job", "hydra", "all"])
-        information = ["all", "config", "defaults", "defaults-tree", "plugins", "searchpath"]
-        self.add_argument("--info", "-i", nargs="?", const="all", choices=information)
-
-    def error(self, message: str) -> NoReturn:
-        raise ValueError(message)
-
-
 def check_flags(arguments: Sequence[str]) -> None:
     """Raise ``ValueError`` for flags that Hydra does not have, or with a value that they do not take."""
-    parser = _Flags()
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
+    parser.add_argument("overrides", nargs="*")
+    for name in ("--help -h", "--hydra-help", "--version", "--resolve", "--run -r", "--multirun -m"):
+        parser.add_argument(*name.split(), action="store_true")
+    for name in ("--package -p", "--config-path -cp", "--config-name -cn", "--config-dir -cd", "--experimental-rerun"):
+        parser.add_argument(*name.split())
+    parser.add_argument("--shell-completion", "-sc", action="store_true")
+    parser.add_argument("--cfg", "-c", choices=["job", "hydra", "all"])
+    information = ["all", "config", "defaults", "defaults-tree", "plugins", "searchpath"]
+    parser.add_argument("--info", "-i", nargs="?", choices=information)
     try:
-        parser.parse_args(list(arguments))
-    except ValueError as error:
-        flags = parser._option_string_actions
-        unknown = next((part for part in arguments if part.startswith("-") and part not in flags), "")
-        raise ValueError(f"{error}{did_you_mean(unknown, flags) if unknown else ''}") from None
+        _, unknown = parser.parse_known_args(list(arguments))
+    except argparse.ArgumentError as error:
+        raise ValueError(str(error)) from error
+    if unknown:
+        near = did_you_mean(unknown[0], parser._option_string_actions)
+        raise ValueError(f"unrecognized arguments: {' '.join(unknown)}{near}")

@@ -16,6 +16,7 @@ from types import FrameType
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
+from hydra.core.utils import env_override
 from hydra.errors import HydraException
 from hydra.types import RunMode
 from omegaconf import DictConfig
@@ -71,10 +72,10 @@ def program(config_name: str, run: Run | None = None) -> Callable[[], None]:
         os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
         quiet()
         register()
-        full_error = os.environ.get(FULL_ERROR)
+        full_error = os.environ.get(FULL_ERROR) == "1"
 
         def job(config: DictConfig) -> None:
-            with _environment(FULL_ERROR, full_error):
+            with env_override({FULL_ERROR: str(int(full_error))}):
                 _run_job(config, config_name, run)
 
         with output_folders() as folders, _exit_when_stopped(config_name):
@@ -95,7 +96,7 @@ def _launch(job: Run, config_name: str) -> BaseException | None:
         sys.argv[1:] = sorted(sys.argv[1:], key=lambda argument: argument not in ("-m", "--multirun"))
         check_flags(sys.argv[1:])
         handlers = signal_handlers({signal.SIGTERM: _terminate, signal.SIGUSR1: _terminate})
-        with handlers, _environment(FULL_ERROR, "1"):
+        with handlers, env_override({FULL_ERROR: "1"}):
             hydra.main(version_base="1.3", config_path=CONFIG_PATH, config_name=config_name)(job)()
     except JobError as failed:
         return failed.__cause__
@@ -168,24 +169,6 @@ def _exit_when_stopped(config_name: str) -> Iterator[None]:
 
 def _terminate(number: int, frame: FrameType | None) -> None:
     raise Terminated
-
-
-@contextmanager
-def _environment(name: str, value: str | None) -> Iterator[None]:
-    """Set a variable of the environment, or unset it with ``None``, for a while."""
-    before = os.environ.get(name)
-    _set_environment(name, value)
-    try:
-        yield
-    finally:
-        _set_environment(name, before)
-
-
-def _set_environment(name: str, value: str | None) -> None:
-    if value is None:
-        os.environ.pop(name, None)
-    else:
-        os.environ[name] = value
 
 
 def quiet() -> None:
