@@ -1,4 +1,4 @@
-"""Jobs of a sweep that differ only in what changes nothing of the weights train once."""
+"""Jobs of a sweep that differ only in settings without effect on the weights train once; sweeps end in one page."""
 
 import csv
 import shutil
@@ -28,25 +28,19 @@ GROUPS = {
     "guidance": ("cfg", "classifier", "cfg_classifier", "interval"),
     "judge": ("cnn", "lenet", "both"),
 }
-"""Options that bring keys of their own."""
+"""The options with keys of their own."""
 EXPERIMENTS = sorted(path.stem for path in Path(CONFIG_PATH, "experiment").glob("*.yaml"))
 
 
 @pytest.fixture
 def unscaled(tiny):
-    """The tiny training without a word about scales."""
+    """The overrides of the tiny training without its scales."""
     return [override for override in tiny if not override.startswith("scales")]
 
 
 @pytest.fixture
-def minimal(tiny):
-    """The tiny training without what samples."""
-    return [*(override for override in tiny if not override.startswith("callbacks.")), "callbacks=minimal"]
-
-
-@pytest.fixture
 def uninterrupted(run_dir, tmp_path):
-    """The config of a run, and a copy of it as the first job of a sweep."""
+    """The config of a run, and the folder of a sweep with a copy of the run as its first job."""
     shutil.copytree(run_dir, tmp_path / "swept" / "0")
     return plain(OmegaConf.load(run_dir / "config.yaml")), tmp_path / "swept"
 
@@ -83,7 +77,7 @@ def test_the_options_above_are_all_there_are():
     + [[f"{group}={option}"] for group, options in GROUPS.items() for option in options],
     ids=" ".join,
 )
-def test_every_key_either_may_decide_the_weights_or_does_not(overrides, compose):
+def test_every_key_is_listed_as_deciding_the_weights_or_not(overrides, compose):
     keys = flat(plain(compose(*overrides, "classifier=a.ckpt")))
     assert [key for key in keys if not within(key, (*DECIDING, *OBSERVING, *WATCHING))] == []
 
@@ -115,7 +109,7 @@ def test_every_key_either_may_decide_the_weights_or_does_not(overrides, compose)
         ("+callbacks.stop._target_=pytorch_lightning.callbacks.EarlyStopping", False),  # unknown, so it may
     ],
 )
-def test_what_decides_the_weights_is_in_the_fingerprint(override, shared, compose):
+def test_the_fingerprint_changes_only_with_what_decides_the_weights(override, shared, compose):
     one = compose("classifier=a.ckpt", "trainer.precision=32-true")
     other = compose("classifier=a.ckpt", "trainer.precision=32-true", override)
     assert (training_fingerprint(plain(one)) == training_fingerprint(plain(other))) is shared
@@ -124,6 +118,7 @@ def test_what_decides_the_weights_is_in_the_fingerprint(override, shared, compos
 # A sweep
 
 
+@pytest.mark.slow
 def test_jobs_of_the_same_training_train_once_and_sample_each(call, unscaled, tmp_path):
     called = call("train", *unscaled, "hydra.sweep.dir=swept", "-m", "guidance.scale=0,3", "sampler=ddim,ddpm")
     assert called.status == 0
@@ -154,7 +149,8 @@ def test_jobs_of_the_same_training_train_once_and_sample_each(call, unscaled, tm
     ]
 
 
-def test_other_trainings_are_not_shared(call, minimal, tmp_path):
+@pytest.mark.slow
+def test_different_trainings_are_not_shared(call, minimal, tmp_path):
     called = call("train", *minimal, "hydra.sweep.dir=swept", "-m", "seed=0,1", "guidance.scale=1,2")
     assert called.status == 0
     trained = [not (tmp_path / "swept" / job / WEIGHTS_FROM).exists() for job in "0123"]
@@ -162,15 +158,17 @@ def test_other_trainings_are_not_shared(call, minimal, tmp_path):
     assert not same(weights(tmp_path / "swept" / "1"), weights(tmp_path / "swept" / "3"))
 
 
-def test_a_job_goes_on_from_its_own_folder_afterwards(call, tiny, tmp_path):
-    """What a job leaves that trained nothing is a run like any other."""
+@pytest.mark.slow
+def test_a_job_that_reused_a_training_can_be_resumed(call, tiny, tmp_path):
+    """The folder of a job that reused a training is a run like any other."""
     assert call("train", *tiny, "hydra.sweep.dir=swept", "-m", "guidance.scale=0,3").status == 0
     called = call("train", *tiny, "scales=[3]", "guidance.scale=3", "resume=swept/1")
     assert called.status == 0
     assert f"resume: {tmp_path / 'swept' / '1'} has finished: there is nothing left to train" in called.out
 
 
-def test_a_sweep_that_goes_on_shares_with_runs_that_have_finished(call, tiny, tmp_path):
+@pytest.mark.slow
+def test_a_resumed_sweep_reuses_finished_runs(call, tiny, tmp_path):
     assert call("train", *tiny, "name=swept", "-m", "guidance.scale=0").status == 0
     called = call("train", *tiny, "name=swept", "resume=auto", "-m", "guidance.scale=0,3")
     assert called.status == 0
@@ -181,15 +179,17 @@ def test_a_sweep_that_goes_on_shares_with_runs_that_have_finished(call, tiny, tm
     assert not any(row.get("train/loss") for row in rows(second / "metrics.csv"))
 
 
-def test_one_run_alone_shares_with_none(call, minimal, tmp_path):
+@pytest.mark.slow
+def test_single_runs_reuse_no_training(call, minimal, tmp_path):
     for scale in (0, 3):
         assert call("train", *minimal, "name=alone", f"guidance.scale={scale}").status == 0
     assert not list(tmp_path.rglob(WEIGHTS_FROM))
 
 
-def test_of_two_jobs_that_start_together_one_waits_and_takes_what_the_other_has_trained(run_dir, tmp_path, capsys):
+def test_a_job_waits_for_another_that_does_the_same_training(run_dir, tmp_path, monkeypatch):
     config = plain(OmegaConf.load(run_dir / "config.yaml"))
-    taken = []
+    taken, waiting = [], threading.Event()
+    monkeypatch.setattr("builtins.print", lambda text, **_: waiting.set() if text.startswith("waiting: ") else None)
 
     def second():
         with reuse_training({**config, "scales": [4.0]}, Start(tmp_path / "1"), tmp_path, []) as start:
@@ -199,16 +199,14 @@ def test_of_two_jobs_that_start_together_one_waits_and_takes_what_the_other_has_
         assert not start.taken
         job = threading.Thread(target=second)
         job.start()
-        printed = ""
-        while "waiting: another job of this sweep does the same training\n" not in printed:
-            printed += capsys.readouterr().out
+        assert waiting.wait(60)
         assert taken == []
         shutil.copytree(run_dir, tmp_path / "0")
     job.join()
     assert taken == [Start(tmp_path / "1", tmp_path / "0" / "checkpoints" / "last.ckpt", taken=True)]
 
 
-def test_jobs_that_have_nothing_to_train_sample_at_the_same_time(uninterrupted, tmp_path):
+def test_jobs_that_reuse_a_training_do_not_wait_for_each_other(uninterrupted, tmp_path):
     config, sweep = uninterrupted
     with (
         reuse_training(config, Start(tmp_path / "1"), sweep, []) as one,
@@ -218,7 +216,8 @@ def test_jobs_that_have_nothing_to_train_sample_at_the_same_time(uninterrupted, 
         assert other.taken
 
 
-def test_what_an_earlier_run_has_left_in_a_folder_is_not_taken_for_what_is_trained_now(call, minimal, tmp_path):
+@pytest.mark.slow
+def test_a_repeated_sweep_in_the_same_folder_trains_again(call, minimal, tmp_path):
     sweep = ["train", *minimal, "hydra.sweep.dir=swept", "-m", "guidance.scale=0,3"]
     assert call(*sweep).status == 0
     before = weights(tmp_path / "swept" / "0")
@@ -230,7 +229,7 @@ def test_what_an_earlier_run_has_left_in_a_folder_is_not_taken_for_what_is_train
     assert call(*sweep, "seed=1").out.count("nothing to train: ") == 1  # again, as its code may be another now
 
 
-def test_a_checkpoint_of_another_training_or_a_damaged_one_is_not_taken(uninterrupted):
+def test_a_checkpoint_of_another_training_or_a_damaged_one_is_not_reused(uninterrupted):
     config, sweep = uninterrupted
     assert find_trained_checkpoint(config, [sweep / "0"]) == sweep / "0" / "checkpoints" / "last.ckpt"
     assert find_trained_checkpoint({**config, "seed": 5}, [sweep / "0"]) is None
@@ -241,23 +240,15 @@ def test_a_checkpoint_of_another_training_or_a_damaged_one_is_not_taken(uninterr
     assert find_trained_checkpoint(config, [sweep / "0"]) is None
 
 
-def test_jobs_that_leave_no_last_checkpoint_share_nothing(uninterrupted, tmp_path):
+def test_jobs_without_a_last_checkpoint_share_nothing(uninterrupted, tmp_path):
     config, sweep = uninterrupted
     without = {**config, "callbacks": {"ema": config["callbacks"]["ema"]}}
     with reuse_training(without, Start(tmp_path / "1"), sweep, []) as start:
         assert not start.taken
 
 
-@pytest.mark.parametrize("scale", ["abc", "null"])
-def test_a_scale_that_is_none_is_refused_by_its_name(scale, call, unscaled):
-    called = call("train", *unscaled, f"guidance.scale={scale}")
-    assert called.status == 1
-    (line,) = called.err.splitlines()
-    assert "guidance" in line
-    assert "scales[0]" not in line
-
-
-def test_if_the_job_that_trains_fails_the_next_one_trains(call, tiny, tmp_path):
+@pytest.mark.slow
+def test_after_a_failed_training_the_next_job_trains(call, tiny, tmp_path):
     called = call("train", *tiny, "hydra.sweep.dir=swept", "-m", "guidance.scale=nan,3,2")
     assert called.status == 1
     assert not (tmp_path / "swept" / "1" / WEIGHTS_FROM).exists()
@@ -270,6 +261,7 @@ def test_if_the_job_that_trains_fails_the_next_one_trains(call, tiny, tmp_path):
 # The page
 
 
+@pytest.mark.slow
 def test_a_sweep_of_trainings_ends_in_a_page(call, tiny, tmp_path):
     called = call("train", *tiny, "hydra.sweep.dir=swept", "-m", "label_dropout=0.1,0.5")
     assert called.out.splitlines()[-1].endswith(f": open {tmp_path / 'swept' / 'report.html'}")
@@ -281,7 +273,8 @@ def test_a_sweep_of_trainings_ends_in_a_page(call, tiny, tmp_path):
     assert "http" not in page.replace("http-equiv", "")
 
 
-def test_the_scale_on_the_command_line_is_the_one_that_is_sampled(call, unscaled, tmp_path):
+@pytest.mark.slow
+def test_guidance_scale_on_the_command_line_replaces_the_scales(call, unscaled, tmp_path):
     assert call("train", *unscaled, "output_dir=one", "guidance.scale=4").status == 0
     assert [row["scale"] for row in rows(tmp_path / "one" / "accuracy_by_scale.csv")] == ["4"]
     assert call("train", *unscaled, "output_dir=both", "guidance.scale=4", "scales=[0,2]").status == 0
