@@ -48,8 +48,10 @@ def names(folder):
     return {path.name for path in folder.iterdir() if path.is_file()}
 
 
-def test_an_evaluation_leaves_a_table_plots_and_a_page(evaluated):
+def test_an_evaluation_leaves_a_table_plots_and_a_page_and_no_samples(evaluated, tmp_path, monkeypatch):
+    monkeypatch.setenv("GUIDED_DIFFUSION_CACHE", str(tmp_path / "cache"))
     folder = evaluated()
+    assert list((tmp_path / "cache" / "samples").iterdir()) == []
     assert names(folder) - {"hparams.yaml"} == FILES
     assert list(table(folder)[0]) == list(COLUMNS)
     assert [row["scale"] for row in table(folder)] == ["0", "1", "3"]  # those of the training
@@ -60,6 +62,7 @@ def test_an_evaluation_leaves_a_table_plots_and_a_page(evaluated):
     assert "<input" in (folder / "report.html").read_text()
 
 
+@pytest.mark.slow
 def test_the_written_results_can_be_read(evaluated):
     folder = evaluated("judge=both", "judge.first.steps=2", "judge.second.steps=2", "num_samples=2")
     results = read(folder)
@@ -86,6 +89,7 @@ def test_every_scale_and_method_starts_from_the_same_noise(evaluated, classifier
     assert abs(same - different).max() > 1e-3
 
 
+@pytest.mark.slow
 def test_a_scale_on_the_command_line_is_the_one_that_is_measured(evaluated):
     assert [row["scale"] for row in table(evaluated("guidance.scale=2.5"))] == ["2.5"]
     assert [row["scale"] for row in table(evaluated("guidance.scale=2.5", "scales=[0,4]"))] == ["0", "4"]
@@ -113,12 +117,6 @@ def test_a_logger_that_is_not_installed_is_refused_before_sampling(call, checkpo
     called = call("evaluate", f"checkpoint={checkpoint}", *SMALL, "logger=tensorboard")
     assert called.status == 1
     assert called.err.startswith("error: logger.tensorboard: TensorBoard is not installed")
-
-
-def test_samples_are_removed_once_they_are_measured(evaluated, tmp_path, monkeypatch):
-    monkeypatch.setenv("GUIDED_DIFFUSION_CACHE", str(tmp_path / "cache"))
-    evaluated()
-    assert list((tmp_path / "cache" / "samples").iterdir()) == []
 
 
 @pytest.mark.slow
@@ -213,6 +211,7 @@ def test_a_sweep_ends_in_one_table_and_one_page(call, checkpoint, classifier, tm
     assert called.out.splitlines()[-1].startswith(f"8 rows of 8 jobs are in {sweep / 'results.csv'}: open ")
 
 
+@pytest.mark.slow
 def test_a_sweep_names_its_failed_job_and_gathers_the_others(call, checkpoint, tmp_path):
     called = call("evaluate", "-m", f"checkpoint={checkpoint}", *SMALL, "guidance.scale=0,nan,2")
     assert called.status == 1
@@ -263,6 +262,7 @@ def test_points_are_measured_without_a_judge(call, points_run, tmp_path):
     assert sum(float(row["share"]) for row in classes[:3]) == pytest.approx(1, abs=1e-4)
 
 
+@pytest.mark.slow
 def test_the_written_results_of_points_can_be_read(compose, points_run, tmp_path):
     overrides = (f"checkpoint={points_run / 'checkpoints' / 'last.ckpt'}", "num_samples=5", "scales=[1]")
     found = read(evaluate(compose(*overrides, program="evaluate", output_dir=tmp_path), overrides))

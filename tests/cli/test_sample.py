@@ -144,6 +144,7 @@ def test_the_scale_changes_the_samples(sampled):
     assert not same(first, second)
 
 
+@pytest.mark.slow
 def test_colour_images_keep_their_channels(fit, compose, tmp_path):
     from guided_diffusion.training.callbacks import LastCheckpoint
 
@@ -180,6 +181,7 @@ def test_a_classifier_guides(base, sampler, sampled, classifier):
     assert not same(neutral, far)
 
 
+@pytest.mark.slow
 def test_a_classifier_can_be_added_to_classifier_free_guidance(sampled, classifier):
     common = ["num_samples=1", "guidance.scale=3"]
     together = ["guidance=cfg_classifier", f"guidance.classifier={classifier}"]
@@ -188,6 +190,7 @@ def test_a_classifier_can_be_added_to_classifier_free_guidance(sampled, classifi
     assert not same(neutral, both)
 
 
+@pytest.mark.slow
 def test_compare_writes_guided_and_unguided_samples_of_the_same_noise(sampled, classifier):
     common = ["labels=[3,7]", "num_samples=2"]
     folder = sampled(*common, "compare=true", "guidance.scale=9")
@@ -303,6 +306,7 @@ def test_a_thousand_points_of_each_class_are_the_default(sampled_points):
     assert images(sampled_points("labels=[1]")).shape == (1000, 2)
 
 
+@pytest.mark.slow
 def test_an_animation_of_points_has_a_changing_frame_for_every_step(sampled_points):
     folder = sampled_points("animate=true", "sampler.steps=4", "num_samples=50")
     with Image.open(folder / "animation.gif") as gif:

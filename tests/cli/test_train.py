@@ -157,6 +157,7 @@ def test_a_sweep_gives_every_job_a_folder_of_its_own(call, tiny, tmp_path):
         assert str(sweep / job) in called.out
 
 
+@pytest.mark.slow
 def test_the_other_jobs_of_a_sweep_go_on_after_a_failed_one(call, minimal, tmp_path):
     called = call("train", "-m", *minimal, "name=swept", "label_dropout=0.1,1.5,0.2")
     assert called.status == 1
