@@ -1,6 +1,10 @@
 """Export a model as one safetensors file: ``python -m guided_diffusion.export checkpoint=PATH output=FILE``."""
 
-from guided_diffusion.cli.export import main
+import sys
+
+from guided_diffusion.cli.program import program
+
+main = program("export")
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -1,4 +1,4 @@
-"""The configuration: the schema of each program, and the one place that turns a config node into an object."""
+"""The schema of each program's config, and what the command line changes in a config."""
 
 from __future__ import annotations
 
@@ -18,98 +18,96 @@ _PACKAGE = Path(__file__).parents[1]
 
 
 CONFIG_PATH = str(next(path for path in (_PACKAGE / "conf", _PACKAGE.parent / "conf") if path.is_dir()))
-"""``conf/``: inside the package in an installed wheel, beside it in a checkout."""
+"""The folder ``conf/``: inside the package in an installed wheel, beside it in a checkout."""
 
 
 @dataclass
-class TrainConfig:
-    """What ``train`` reads. A key that is not here is an error that names it."""
+class ProgramConfig:
+    """The keys that ``train``, ``sample`` and ``evaluate`` share. A key without a field is an error that names it."""
 
-    name: str = MISSING
     seed: int = MISSING
     output_dir: str = MISSING
+    classifier: str | None = None
+    untaught_scales: bool = False
+    guidance: dict[str, Any] = field(default_factory=dict)
+    threshold: dict[str, Any] = field(default_factory=dict)
+    sampler: dict[str, Any] = field(default_factory=dict)
+    recipe: dict[str, Any] = field(default_factory=dict)
+    trainer: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass
+class TrainConfig(ProgramConfig):
+    """The config of ``train``."""
+
+    name: str = MISSING
     resume: str | None = None
     label_dropout: float = MISSING
-    classifier: str | None = None
     scales: list[float] = MISSING
-    untaught_scales: bool = False
     data: dict[str, Any] = field(default_factory=dict)
     network: dict[str, Any] = field(default_factory=dict)
     schedule: dict[str, Any] = field(default_factory=dict)
     weighting: dict[str, Any] = field(default_factory=dict)
     module: dict[str, Any] = field(default_factory=dict)
-    guidance: dict[str, Any] = field(default_factory=dict)
-    threshold: dict[str, Any] = field(default_factory=dict)
-    sampler: dict[str, Any] = field(default_factory=dict)
-    recipe: dict[str, Any] = field(default_factory=dict)
     judge: dict[str, Any] = field(default_factory=dict)
-    trainer: dict[str, Any] = field(default_factory=dict)
     callbacks: dict[str, Any] = field(default_factory=dict)
     logger: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass
-class SampleConfig:
-    """What ``sample`` reads."""
+class SampleConfig(ProgramConfig):
+    """The config of ``sample``."""
 
     checkpoint: str | None = None
-    classifier: str | None = None
     labels: list[int] | None = None
     num_samples: int | None = None
-    seed: int = MISSING
     animate: bool = MISSING
     compare: bool = MISSING
-    untaught_scales: bool = False
     weights: str = MISSING
-    output_dir: str = MISSING
-    guidance: dict[str, Any] = field(default_factory=dict)
-    threshold: dict[str, Any] = field(default_factory=dict)
-    sampler: dict[str, Any] = field(default_factory=dict)
-    recipe: dict[str, Any] = field(default_factory=dict)
-    trainer: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass
-class EvaluateConfig:
-    """What ``evaluate`` reads."""
+class EvaluateConfig(ProgramConfig):
+    """The config of ``evaluate``."""
 
     name: str = MISSING
     checkpoint: str | None = None
-    classifier: str | None = None
     scales: list[float] | None = None
-    untaught_scales: bool = False
     num_samples: int = MISSING
-    seed: int = MISSING
     weights: str = MISSING
-    output_dir: str = MISSING
-    guidance: dict[str, Any] = field(default_factory=dict)
-    threshold: dict[str, Any] = field(default_factory=dict)
-    sampler: dict[str, Any] = field(default_factory=dict)
-    recipe: dict[str, Any] = field(default_factory=dict)
     judge: dict[str, Any] = field(default_factory=dict)
-    trainer: dict[str, Any] = field(default_factory=dict)
     logger: dict[str, Any] = field(default_factory=dict)
 
 
+@dataclass
+class ExportConfig:
+    """The config of ``export``."""
+
+    checkpoint: str | None = None
+    output: str | None = None
+    weights: str = MISSING
+
+
 def register() -> None:
-    """Make the schemas and the resolvers known to Hydra; as often as one likes."""
+    """Register the schemas and the resolvers with Hydra; calling it again changes nothing."""
     store = ConfigStore.instance()
     store.store("train_schema", TrainConfig)
     store.store("sample_schema", SampleConfig)
     store.store("evaluate_schema", EvaluateConfig)
+    store.store("export_schema", ExportConfig)
     OmegaConf.register_new_resolver("short_id", lambda: secrets.token_hex(2), use_cache=True, replace=True)
     OmegaConf.register_new_resolver("fast_precision", fast_precision, replace=True)
 
 
 def is_overridden(overrides: Sequence[str], key: str) -> bool:
-    """Whether the command line says something of this key or group."""
+    """Return whether the command line sets this key or chooses an option of this group."""
     return any(override.key_or_group == key for override in OverridesParser.create().parse_overrides(list(overrides)))
 
 
 def use_recipe_of_training(config: DictConfig, trained: dict[str, Any], overrides: Sequence[str]) -> None:
-    """Put into ``config`` how samples were made in the training, changed by what the command line says of it.
+    """Replace the recipe in ``config`` by the training's, changed by what the command line sets.
 
-    A group that the command line chooses (``sampler=heun``) is taken from today's options instead.
+    A group whose option the command line chooses (``sampler=heun``) is kept as it is in ``config``.
     """
     parsed = OverridesParser.create().parse_overrides(list(overrides))
     for group in ("guidance", "threshold", "sampler"):

@@ -1,17 +1,16 @@
-"""What Hydra refuses, said on one line with the nearest key or option that exists, or the option that has the key."""
+"""Turns the errors of Hydra and OmegaConf into one line, with the key or option that the user may have meant."""
 
 from __future__ import annotations
 
+import argparse
 import functools
 import re
 import sys
 from collections.abc import Iterable, Iterator, Sequence
-from difflib import SequenceMatcher
+from difflib import get_close_matches
 from pathlib import Path
-from typing import Any
 
 from hydra import compose, initialize_config_dir
-from hydra._internal.utils import get_args_parser
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException, MissingConfigException, OverrideParseException
@@ -20,24 +19,17 @@ from omegaconf.errors import OmegaConfBaseException
 
 from guided_diffusion.cli.config import CONFIG_PATH
 
-SIMILAR = 0.6
-"""How much of two words must be the same for one to be taken for the other."""
-
 
 def did_you_mean(word: str, options: Iterable[str]) -> str:
-    """``; did you mean guidance.scale?``, or nothing where no option is near. Of a key the last part counts most."""
-    likeness, nearest = max(((_likeness(word, option), option) for option in options), default=(0.0, ""))
-    return f"; did you mean {nearest}?" if likeness >= SIMILAR else ""
-
-
-def _likeness(word: str, option: str) -> float:
-    whole = SequenceMatcher(None, word, option).ratio()
-    last = SequenceMatcher(None, word.rpartition(".")[2], option.rpartition(".")[2]).ratio()
-    return 0.4 * whole + 0.6 * last
+    """Return ``; did you mean guidance.scale?``, or nothing if no option is near, whole or in its last part."""
+    ordered = sorted(options, reverse=True)
+    names = {option.rpartition(".")[2]: option for option in ordered} | {option: option for option in ordered}
+    near = get_close_matches(word, names, n=1) or get_close_matches(word.rpartition(".")[2], names, n=1)
+    return f"; did you mean {names[near[0]]}?" if near else ""
 
 
 def explain(error: BaseException, program: str) -> str:
-    """An error on one line that names the key."""
+    """Return an error on one line that names the key."""
     match error:
         case OverrideParseException():
             return f"{error.override!r} can't be read as key=value: {str(error).splitlines()[0]}"
@@ -46,7 +38,7 @@ def explain(error: BaseException, program: str) -> str:
         case HydraException():
             return _refused(error, program)
         case OmegaConfBaseException():
-            return _wrong_value(error)
+            return f"{error.full_key}: {_reason(error)}" if error.full_key else _reason(error)
         case OSError() if error.strerror:
             return f"{error.filename}: {error.strerror}"
     return _one_line(str(error))
@@ -74,9 +66,9 @@ def _refused(error: HydraException, program: str) -> str:
 
 
 def _where_it_is(key: str, program: str, options: Sequence[str]) -> str:
-    """``; it goes with guidance=interval``: the options of its group that have this key, or nothing."""
+    """Return ``; it goes with guidance=interval``, with the options of the group that have this key, or nothing."""
     group = key.partition(".")[0]
-    if group == "trainer":  # its options are not to be chosen: each program has its own
+    if group == "trainer":  # each program has its own option, and no other may be chosen
         return ""
     others = tuple(one for one in options if one.partition("=")[0] != group)
     choices = sorted(f"{group}={path.stem}" for path in (Path(CONFIG_PATH) / group).glob("*.yaml"))
@@ -84,13 +76,8 @@ def _where_it_is(key: str, program: str, options: Sequence[str]) -> str:
     return f"; it goes with {' or '.join(having)}" if having else ""
 
 
-def _wrong_value(error: OmegaConfBaseException) -> str:
-    key = f"{error.full_key}: " if error.full_key else ""
-    return f"{key}{_reason(error)}"
-
-
 def _reason(error: BaseException) -> str:
-    """Without the lines in which OmegaConf tells where in its own objects it was."""
+    """Return the message of an error without the lines about OmegaConf's own objects."""
     lines = [
         line for line in str(error).splitlines() if not re.match(r"\s*(full_key|object_type|reference_type)", line)
     ]
@@ -106,17 +93,17 @@ def _one_line(text: str) -> str:
 
 @functools.cache
 def _keys(program: str, options: tuple[str, ...]) -> frozenset[str]:
-    """All keys that can be set in the options that are chosen; none if they don't go together."""
+    """Return all keys that can be set where these options are chosen; none if the options don't fit together."""
     GlobalHydra.instance().clear()
     with initialize_config_dir(CONFIG_PATH, version_base="1.3"):
         try:
             return frozenset(_paths(compose(program, list(options))))
-        except HydraException:  # more than the key is wrong
+        except HydraException:  # something else is wrong as well
             return frozenset()
 
 
 def _groups(program: str) -> Iterator[str]:
-    """Those that the program has options of; an experiment is of a training, and is added."""
+    """Yield the groups from which a program takes an option."""
     for default in OmegaConf.load(Path(CONFIG_PATH) / f"{program}.yaml").defaults:
         if isinstance(default, DictConfig):
             yield from (str(group).removeprefix("override ") for group in default)
@@ -125,15 +112,18 @@ def _groups(program: str) -> Iterator[str]:
 
 
 def _chosen_options(arguments: Sequence[str]) -> tuple[str, ...]:
-    """The overrides that choose one option of a group, for instance ``network=unet_28``."""
+    """Return the overrides that choose one option of a group, for instance ``network=unet_28``."""
     overrides = [one for one in arguments if "=" in one and not one.startswith("-")]
     parsed = OverridesParser.create().parse_overrides(overrides)
-    chosen = [one for one in parsed if (Path(CONFIG_PATH) / one.key_or_group).is_dir() and not one.is_sweep_override()]
-    return tuple(one.input_line or "" for one in chosen)
+    return tuple(
+        one.input_line or ""
+        for one in parsed
+        if (Path(CONFIG_PATH) / one.key_or_group).is_dir() and not one.is_sweep_override()
+    )
 
 
 def _paths(config: DictConfig, prefix: str = "") -> Iterator[str]:
-    """Keys whose last part is a name of a setting: not what they are copied to by interpolation."""
+    """Yield the dotted keys of a config, without those below an interpolation, which are copies."""
     for name in map(str, config):
         key = f"{prefix}{name}"
         yield key
@@ -142,13 +132,21 @@ def _paths(config: DictConfig, prefix: str = "") -> Iterator[str]:
 
 
 def check_flags(arguments: Sequence[str]) -> None:
-    """Raise ``ValueError`` where argparse would print its usage and exit: for flags that Hydra does not have."""
-    parser = get_args_parser()
-
-    def refuse(message: str) -> Any:
-        flags = parser._option_string_actions
-        unknown = next((part for part in arguments if part.startswith("-") and part not in flags), "")
-        raise ValueError(f"{message}{did_you_mean(unknown, flags) if unknown else ''}")
-
-    parser.error = refuse  # type: ignore[method-assign]
-    parser.parse_args(list(arguments))
+    """Raise ``ValueError`` for flags that Hydra does not have, or with a value that they do not take."""
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
+    parser.add_argument("overrides", nargs="*")
+    for name in ("--help -h", "--hydra-help", "--version", "--resolve", "--run -r", "--multirun -m"):
+        parser.add_argument(*name.split(), action="store_true")
+    for name in ("--package -p", "--config-path -cp", "--config-name -cn", "--config-dir -cd", "--experimental-rerun"):
+        parser.add_argument(*name.split())
+    parser.add_argument("--shell-completion", "-sc", action="store_true")
+    parser.add_argument("--cfg", "-c", choices=["job", "hydra", "all"])
+    information = ["all", "config", "defaults", "defaults-tree", "plugins", "searchpath"]
+    parser.add_argument("--info", "-i", nargs="?", choices=information)
+    try:
+        _, unknown = parser.parse_known_args(list(arguments))
+    except argparse.ArgumentError as error:
+        raise ValueError(str(error)) from error
+    if unknown:
+        near = did_you_mean(unknown[0], parser._option_string_actions)
+        raise ValueError(f"unrecognized arguments: {' '.join(unknown)}{near}")

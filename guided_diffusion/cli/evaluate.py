@@ -1,4 +1,4 @@
-"""Measure what guidance does to a trained model: what ``python -m guided_diffusion.evaluate`` does."""
+"""Measures what guidance does to a trained model: what ``python -m guided_diffusion.evaluate`` does."""
 
 from __future__ import annotations
 
@@ -14,8 +14,7 @@ from pytorch_lightning.loggers import Logger
 from guided_diffusion.checkpoints.loading import TrainedDiffusion
 from guided_diffusion.cli.checks import check_label_dropout, check_scales
 from guided_diffusion.cli.config import EvaluateConfig, is_overridden
-from guided_diffusion.cli.program import command
-from guided_diffusion.cli.provenance import write_record
+from guided_diffusion.cli.provenance import command, write_record
 from guided_diffusion.cli.restore import prepare
 from guided_diffusion.data import LabelledDataModule
 from guided_diffusion.evaluation.chunks import Chunks, EvaluationProgress, draw, sampling_lock
@@ -37,6 +36,7 @@ from guided_diffusion.utils.memory import explain_out_of_memory
 
 
 def run(config: DictConfig) -> None:
+    """Evaluate into the folder that Hydra has chosen."""
     config.output_dir = HydraConfig.get().runtime.output_dir
     output_dir = evaluate(config, HydraConfig.get().overrides.task)
     rank_zero_print(f"\nThe evaluation is in {output_dir}: open report.html")
@@ -46,8 +46,11 @@ def evaluate(config: DictConfig, overrides: Sequence[str] = ()) -> Path:
     """Sample at every scale, measure, and write ``results.csv``, ``per_class.csv``, ``plots/`` and ``report.html``.
 
     Args:
-        config: what to evaluate, from which checkpoint.
-        overrides: what the command line says; where it is silent, samples are made as in the training.
+        config: The config of ``evaluate``.
+        overrides: The overrides of the command line. What they leave open of the recipe is that of the training.
+
+    Returns:
+        The folder of the evaluation.
 
     Raises:
         ValueError, FileNotFoundError: for a wrong config, checkpoint or data, before anything is sampled.
@@ -84,7 +87,7 @@ def evaluate(config: DictConfig, overrides: Sequence[str] = ()) -> Path:
 
 
 def chosen_scales(config: DictConfig, overrides: Sequence[str], trained: dict[str, Any]) -> list[float]:
-    """``scales``; where they are not said, ``guidance.scale`` if that is; else those of the training."""
+    """Return ``scales``, or ``guidance.scale`` if the command line sets only that, or the scales of the training."""
     if config.scales is not None:
         return list(config.scales)
     return [config.guidance.scale] if is_overridden(overrides, "guidance.scale") else list(trained["scales"])
@@ -141,6 +144,6 @@ def _write(config: DictConfig, results: Results, output_dir: Path, device: str, 
     with closing_loggers(loggers):
         for logger in loggers:
             if isinstance(logger, CSVLogger):
-                logger.keep(0)  # the table of an earlier evaluation in this folder, which may have other columns
+                logger.keep(0)  # drop the table of an earlier evaluation in this folder: its columns may differ
             logger.log_hyperparams(cast(dict[str, Any], OmegaConf.to_container(config, resolve=True)))
             publish_results(logger, results, output_dir)

@@ -1,4 +1,4 @@
-"""Training in a notebook: the config of the command line, without its output."""
+"""Configs and trainings for notebooks, with the overrides of the command line and without its output."""
 
 from __future__ import annotations
 
@@ -21,17 +21,16 @@ QUIET = ("callbacks=minimal", "logger=csv", "~callbacks.progress", "+trainer.ena
 
 
 def compose(*overrides: str, program: str = "train") -> DictConfig:
-    """The config that ``python -m guided_diffusion.<program>`` has with these overrides."""
+    """Return the config that ``python -m guided_diffusion.<program>`` has with these overrides."""
     register()
     with initialize_config_dir(CONFIG_PATH, version_base="1.3"):
         return hydra_compose(program, list(overrides))
 
 
 def train(*overrides: str) -> TrainedDiffusion:
-    """The model that ``python -m guided_diffusion.train`` with these overrides would leave, and nothing else.
+    """Return the model that ``python -m guided_diffusion.train`` trains with these overrides; leave no files.
 
-    It is silent, draws no samples on the way and writes to a folder that is removed. A class that the notebook itself
-    defines is named as ``__main__.Name``.
+    It prints nothing and draws no samples. A config names a class of the notebook itself as ``__main__.Name``.
     """
     logging.getLogger("pytorch_lightning").setLevel(logging.ERROR)
     with TemporaryDirectory() as folder, warnings.catch_warnings(), redirect_stdout(StringIO()):

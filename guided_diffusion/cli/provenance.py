@@ -1,4 +1,4 @@
-"""What it takes to run a run again: ``environment.json`` and ``reproduce.sh`` in its folder."""
+"""The record of a run that lets it be repeated: ``environment.json`` and ``reproduce.sh`` in its folder."""
 
 from __future__ import annotations
 
@@ -6,26 +6,36 @@ import json
 import platform
 import shlex
 import subprocess
+import sys
 from datetime import datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 import torch
+from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
 
 import guided_diffusion
-from guided_diffusion.cli.program import command
 
 PACKAGES = ("torch", "torchvision", "pytorch-lightning", "hydra-core", "omegaconf", "torchmetrics", "numpy")
+
+
+def command() -> str:
+    """Return the command that started this program, or this one job of a sweep, to be pasted into a shell."""
+    module = Path(sys.argv[0]).stem
+    start = ["python", "-m", f"guided_diffusion.{module}"] if sys.argv[0].endswith(".py") else [module]
+    in_sweep = HydraConfig.initialized() and HydraConfig.get().mode == RunMode.MULTIRUN
+    return shlex.join([*start, *(HydraConfig.get().overrides.task if in_sweep else sys.argv[1:])])
 
 
 def write_record(output_dir: Path, seed: int, device: str) -> None:
     """Write ``environment.json`` and ``reproduce.sh``, with the command that started this program.
 
     Args:
-        output_dir: of the run, which exists.
-        seed: of the run.
-        device: what it ran on, for instance ``cpu`` or ``cuda``.
+        output_dir: The folder of the run, which exists.
+        seed: The seed of the run.
+        device: The kind of device that it runs on, for instance ``cpu`` or ``cuda``.
     """
     found = environment(seed, device)
     (output_dir / "environment.json").write_text(json.dumps(found, indent=2) + "\n")
@@ -35,7 +45,7 @@ def write_record(output_dir: Path, seed: int, device: str) -> None:
 
 
 def environment(seed: int, device: str) -> dict[str, Any]:
-    """Versions, hardware, the state of the checkout, and the time."""
+    """Return the versions, the hardware, the state of the checkout and the time, as plain data."""
     return {
         "guided_diffusion": guided_diffusion.__version__,
         "git": git_state(Path(guided_diffusion.__file__).parent),
@@ -58,9 +68,9 @@ def _version(name: str) -> str | None:
 
 
 def git_state(folder: Path) -> dict[str, Any] | None:
-    """The commit of the checkout that holds this folder, and whether files differ from it; ``None`` where it is none.
+    """Return the commit of the checkout with this package and whether files differ from it, or ``None`` without one.
 
-    A package that is installed below somebody else's checkout, and ignored there, is in none.
+    A package that is installed below another project's checkout, which ignores it, belongs to none.
     """
     commit = _git(folder, "rev-parse", "HEAD")
     if commit is None or not _git(folder, "ls-files", "__init__.py"):
@@ -77,11 +87,11 @@ def _git(folder: Path, *arguments: str) -> str | None:
 
 
 def reproduce(started_with: str, found: dict[str, Any]) -> str:
-    """A shell script that runs the command again, in a folder of its own unless the script is given another.
+    """Return a shell script that runs the command again, in a new folder unless the script is given one.
 
     Args:
-        started_with: the command, quoted for a shell.
-        found: the ``environment``.
+        started_with: The command, quoted for a shell.
+        found: The result of ``environment``.
     """
     git = found["git"]
     versions = ", ".join(f"{name} {number}" for name, number in found["packages"].items())
@@ -101,6 +111,6 @@ def reproduce(started_with: str, found: dict[str, Any]) -> str:
 
 
 def _without_folder(started_with: str) -> str:
-    """The command without the run's folder, which would be written over: a new one gets its name from the time."""
+    """Return the command without the folder of the run, which must not be overwritten."""
     folders = ("output_dir=", "hydra.run.dir=", "hydra.sweep.dir=", "hydra.sweep.subdir=")
     return shlex.join(part for part in shlex.split(started_with) if not part.startswith(folders))

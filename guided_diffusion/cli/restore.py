@@ -1,4 +1,4 @@
-"""What sampling and eval_mode begin with: the trained model, and how samples are made."""
+"""What sampling and evaluating begin with: the trained model of a checkpoint and a recipe for its samples."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ from guided_diffusion.utils.instantiate import build
 
 
 def prepare(config: DictConfig, overrides: Sequence[str], schema: type) -> tuple[TrainedDiffusion, Recipe]:
-    """The model of ``checkpoint`` and a recipe for it; in ``config`` the recipe of the training takes its place.
+    """Return the model of ``checkpoint`` and a recipe for it; put the recipe of its training into ``config``.
 
     Args:
-        config: of the program.
-        overrides: what the command line says; where it is silent, samples are made as in the training.
-        schema: what the program reads.
+        config: The config of the program.
+        overrides: The overrides of the command line. What they leave open of the recipe is that of the training.
+        schema: The dataclass with the keys of the program.
 
     Raises:
         ValueError, FileNotFoundError: for a wrong config or checkpoint.

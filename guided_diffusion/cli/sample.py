@@ -1,4 +1,4 @@
-"""Sample from a trained diffusion model: what ``python -m guided_diffusion.sample`` does."""
+"""Samples from a trained diffusion model: what ``python -m guided_diffusion.sample`` does."""
 
 from __future__ import annotations
 
@@ -30,30 +30,29 @@ from guided_diffusion.training.trainer import build_trainer, check_not_sharded
 from guided_diffusion.utils.distributed import rank_zero_print
 from guided_diffusion.utils.files import atomic_write, cache_dir
 from guided_diffusion.utils.memory import explain_out_of_memory
-from guided_diffusion.utils.progress import progress_bar
 
 T = TypeVar("T")
 
-
 QUIET_SECONDS = 2
-"""Of waiting before a progress bar appears."""
+"""The seconds before a progress bar appears."""
 
 
 def run(config: DictConfig) -> None:
+    """Sample into the folder that Hydra has chosen."""
     config.output_dir = HydraConfig.get().runtime.output_dir
     output_dir = sample(config, HydraConfig.get().overrides.task)
     rank_zero_print(f"Samples are in {output_dir}")
 
 
 def sample(config: DictConfig, overrides: Sequence[str] = ()) -> Path:
-    """Write ``samples.png`` and ``samples.npz``; return their folder.
+    """Write ``samples.png`` and ``samples.npz`` and return their folder.
 
-    With ``compare`` also ``unguided.png`` and ``unguided.npz``, from the same labels and the same noise, and the
-    labels as text; with ``animate`` the way from noise to sample.
+    ``compare`` adds ``unguided.png`` and ``unguided.npz``, from the same labels and the same noise, and ``labels.txt``;
+    ``animate`` adds an animation from noise to samples.
 
     Args:
-        config: what to sample, from which checkpoint.
-        overrides: what the command line says; where it is silent, samples are made as in the training.
+        config: The config of ``sample``.
+        overrides: The overrides of the command line. What they leave open of the recipe is that of the training.
 
     Raises:
         ValueError, FileNotFoundError: for a wrong config or checkpoint, before anything is written.
@@ -80,14 +79,15 @@ def sample(config: DictConfig, overrides: Sequence[str] = ()) -> Path:
 def _sample(
     config: DictConfig, trainer: Trainer, model: TrainedDiffusion, recipe: Recipe, plan: Plan, gallery: Gallery
 ) -> None:
+    """Write everything that ``sample`` promises."""
     output_dir, names = Path(config.output_dir), [model.class_names[label] for label in plan.classes or ()]
     recipes = {"samples": recipe}
     if config.compare:
         recipes["unguided"] = replace(recipe, guidance=recipe.guidance.unguided())
     for name, one in recipes.items():
-        of_scale = replace(plan, scales=[float(one.guidance.scale)])
-        folder = cache_dir() / "samples" / sampling_fingerprint(config, of_scale)
-        chunks = Chunks(model.denoiser, one, of_scale, folder)
+        at_scale = replace(plan, scales=[float(one.guidance.scale)])
+        folder = cache_dir() / "samples" / sampling_fingerprint(config, at_scale)
+        chunks = Chunks(model.denoiser, one, at_scale, folder)
         with sampling_lock(folder):
             draw(trainer, chunks)
             if trainer.is_global_zero:
@@ -95,23 +95,28 @@ def _sample(
                 _write(output_dir / name, samples.samples, plan.labels, names, gallery)
                 shutil.rmtree(folder)
         trainer.strategy.barrier()
-    if not trainer.is_global_zero:
-        return
-    shown = torch.arange(len(plan.labels)).unflatten(0, (len(names), -1))
-    if config.compare:
-        rows = plan.labels[shown].tolist()
+    if trainer.is_global_zero and config.compare:
+        rows = plan.labels.unflatten(0, (len(names), -1)).tolist()
         lines = (f"{name}: {' '.join(map(str, row))}\n" for name, row in zip(names, rows, strict=True))
         (output_dir / "labels.txt").write_text("".join(lines))
-    if config.animate:
-        animated = shown[:, : gallery.animated(len(names))].flatten()
+    if trainer.is_global_zero and config.animate:
         model.denoiser.to(trainer.strategy.root_device)
-        steps = _steps(recipe, model, plan.labels[animated], animated.tolist(), config.seed)
-        frames = list(_shown(gallery.frames(steps, names), "rendering", len(steps)))
-        save_animation(frames, output_dir / "animation")
+        _animate(config, model, recipe, plan, gallery, names)
+
+
+def _animate(
+    config: DictConfig, model: TrainedDiffusion, recipe: Recipe, plan: Plan, gallery: Gallery, names: Sequence[str]
+) -> None:
+    """Write an animation of the first samples of each class, from noise to sample."""
+    indices = torch.arange(len(plan.labels)).unflatten(0, (len(names), -1))
+    first = indices[:, : gallery.animated(len(names))].flatten()
+    steps = _steps(recipe, model, plan.labels[first], first.tolist(), config.seed)
+    frames = list(_with_progress(gallery.frames(steps, names), "rendering", len(steps)))
+    save_animation(frames, Path(config.output_dir) / "animation")
 
 
 def _write(path: Path, images: Tensor, labels: Tensor, names: Sequence[str], gallery: Gallery) -> None:
-    """A picture of each class, and the numbers."""
+    """Write the samples of each class as a picture, and all samples with their labels as arrays."""
     gallery.save(images.unflatten(0, (len(names), -1)), names, path.with_suffix(".png"))
     with atomic_write(path.with_suffix(".npz")) as temporary:
         np.savez_compressed(temporary, images=images.numpy(), labels=labels.numpy())
@@ -129,12 +134,13 @@ def _classes(labels: Sequence[int] | None, model: TrainedDiffusion) -> list[int]
 
 @torch.no_grad()
 def _steps(recipe: Recipe, model: TrainedDiffusion, labels: Tensor, indices: list[int], seed: int) -> list[Step]:
-    """Everything between noise and sample."""
+    """Return each step from noise to samples."""
     steps = recipe.steps(model.denoiser, labels, model.shape, indices, seed)
     with eval_mode(model.denoiser):
-        return list(_shown(steps, "sampling", recipe.sampler.steps))
+        return list(_with_progress(steps, "sampling", recipe.sampler.steps))
 
 
-def _shown(items: Iterable[T], what: str, total: int) -> Iterable[T]:
-    """The items, with a progress bar if they take long."""
-    return progress_bar(items, description=what, total=total, keep=False, quiet_seconds=QUIET_SECONDS)
+def _with_progress(items: Iterable[T], what: str, total: int) -> Iterable[T]:
+    """Return the items with a progress bar that appears if they take long."""
+    interval = 0.5 if sys.stderr.isatty() else 10
+    return tqdm(items, what, total, leave=False, delay=QUIET_SECONDS, mininterval=interval, dynamic_ncols=True)

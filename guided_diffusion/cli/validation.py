@@ -1,4 +1,4 @@
-"""A config against the signatures of what it builds: names and types of arguments, before anything is built."""
+"""Checks a config against the signatures of the classes it names: argument names and types, before building any."""
 
 from __future__ import annotations
 
@@ -6,15 +6,16 @@ import dataclasses
 import inspect
 import typing
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from types import NoneType, UnionType
 from typing import Any, Literal, Union, get_args, get_origin
 
+from beartype import BeartypeConf
+from beartype.door import is_bearable
+from beartype.roar import BeartypeException
 from hydra.utils import get_object
 
 from guided_diffusion.cli.errors import did_you_mean
-
-Plain = Mapping[str, Any]
-
 
 WORDS: dict[Any, str] = {
     int: "a whole number",
@@ -23,25 +24,24 @@ WORDS: dict[Any, str] = {
     str: "text",
     NoneType: "null",
 }
-"""How messages call a type."""
+"""The names of types in messages."""
+
+INTEGERS_ARE_FLOATS = BeartypeConf(is_pep484_tower=True)
 
 
-SCALARS = {int, float, bool, str, NoneType, Literal}
-
-
-def check_config(config: Plain, schema: type) -> None:
-    """Raise ``ValueError`` for a key at the top that the schema lacks, an empty text, or an argument that misfits."""
+def check_config(config: Mapping[str, Any], schema: type) -> None:
+    """Raise ``ValueError`` for an unknown key at the top, an empty text, or an argument of the wrong name or type."""
     keys = [field.name for field in dataclasses.fields(schema)]
     for key in config:
         if key not in keys:
             raise ValueError(f"there is no {key} to set{did_you_mean(key, keys)}")
     _check_not_empty(config, "")
-    for key in sorted(config, key=lambda key: key != "trainer"):  # first what others take their values from
+    for key in sorted(config, key=lambda key: key != "trainer"):  # others take values from the trainer's
         check_node(config[key], key)
 
 
 def check_node(node: Any, path: str) -> None:
-    """Raise ``ValueError`` for arguments that a ``_target_``, here or below, does not have or take."""
+    """Raise ``ValueError`` for arguments of the wrong name or type for a ``_target_``, here or below."""
     if isinstance(node, list):
         for index, child in enumerate(node):
             check_node(child, f"{path}[{index}]")
@@ -53,25 +53,25 @@ def check_node(node: Any, path: str) -> None:
         check_node(child, f"{path}.{name}".lstrip("."))
 
 
-def _check_arguments(node: Plain, path: str) -> None:
+def _check_arguments(node: Mapping[str, Any], path: str) -> None:
     target = _target(str(node["_target_"]), path)
     parameters = inspect.signature(target).parameters
-    open_ended = any(one.kind is one.VAR_KEYWORD for one in parameters.values())
+    takes_any = any(one.kind is one.VAR_KEYWORD for one in parameters.values())
     hints = _hints(target)
     if target.__module__.startswith("guided_diffusion."):  # to others an empty text may mean something
         _check_not_empty(node, f"{path}.")
     for name, value in node.items():
         if name.startswith("_") and name.endswith("_"):
             continue
-        if name not in parameters and not open_ended:
+        if name not in parameters and not takes_any:
             raise ValueError(f"{path}: unexpected keyword argument '{name}'{did_you_mean(name, parameters)}")
         if value != value:
             raise ValueError(f"{path}.{name} must be finite, got {value}")
         if not fits(value, hints.get(name, Any)):
-            raise ValueError(f"{path}.{name} must be {told(hints[name])}, got {value!r}")
+            raise ValueError(f"{path}.{name} must be {describe(hints[name])}, got {value!r}")
 
 
-def _check_not_empty(node: Plain, prefix: str) -> None:
+def _check_not_empty(node: Mapping[str, Any], prefix: str) -> None:
     empty = next((name for name, value in node.items() if value == ""), None)
     if empty:
         raise ValueError(f"{prefix}{empty} is empty: leave it out, or give it a value")
@@ -92,48 +92,35 @@ def _hints(target: Callable[..., Any]) -> Mapping[str, Any]:
 
 
 def fits(value: Any, hint: Any) -> bool:
-    """Whether a plain value may be meant for a parameter with this type; what is built from a node always may."""
+    """Return whether a plain value suits a parameter of this type; a node with a ``_target_`` always does."""
     origin, inner = get_origin(hint) or hint, get_args(hint)
-    if isinstance(value, dict) and ("_target_" in value or origin not in SCALARS | {Union, UnionType}):
-        return True
     if origin in (Union, UnionType):
         return any(fits(value, one) for one in inner)
-    if origin is Literal:
-        return value in inner
-    if origin is float:
-        return isinstance(value, int | float) and not isinstance(value, bool)
-    if origin is int:
-        return isinstance(value, int) and not isinstance(value, bool)
-    if isinstance(value, list):
-        return _fits_list(value, origin, inner)
-    return _fits_class(value, origin)
+    if isinstance(value, dict):
+        return "_target_" in value or origin not in (*WORDS, Literal)
+    if isinstance(value, bool) and origin in (int, float):
+        return False
+    if isinstance(value, list) and origin is tuple and inner and inner[-1] is not Ellipsis:
+        return len(value) == len(inner) and all(map(fits, value, inner))
+    if isinstance(value, list) and inner:
+        return (_bears([], hint) or _bears((), hint)) and all(fits(item, inner[0]) for item in value)
+    return any(_bears(one, hint) for one in ([value, Path(value)] if isinstance(value, str) else [value]))
 
 
-def _fits_list(values: list[Any], origin: Any, inner: tuple[Any, ...]) -> bool:
-    if not (inspect.isclass(origin) and issubclass(list, origin)) and origin is not tuple:
-        return not inspect.isclass(origin)
-    if origin is tuple and inner and inner[-1] is not Ellipsis:
-        return len(values) == len(inner) and all(map(fits, values, inner))
-    return not inner or all(fits(value, inner[0]) for value in values)
-
-
-def _fits_class(value: Any, origin: Any) -> bool:
-    """Of the classes the path of a file is the one that text may stand for."""
-    if not inspect.isclass(origin) or (isinstance(value, str) and origin.__module__.startswith("pathlib")):
-        return True
+def _bears(value: Any, hint: Any) -> bool:
     try:
-        return isinstance(value, origin)
-    except TypeError:  # a protocol that can't be asked
+        return is_bearable(value, hint, conf=INTEGERS_ARE_FLOATS)
+    except BeartypeException:  # an annotation that can't be checked
         return True
 
 
-def told(hint: Any) -> str:
-    """A type, in the user's words."""
+def describe(hint: Any) -> str:
+    """Return a type in the user's words, for instance ``a whole number or null``."""
     origin, inner = get_origin(hint) or hint, get_args(hint)
     if origin in (Union, UnionType):
-        return " or ".join(dict.fromkeys(told(one) for one in inner))
+        return " or ".join(dict.fromkeys(describe(one) for one in inner))
     if origin is Literal:
         return f"one of {', '.join(map(str, inner))}"
     if inspect.isclass(origin) and issubclass(list, origin) and origin is not object:
-        return f"a list, each {told(inner[0])}" if inner else "a list"
+        return f"a list, each {describe(inner[0])}" if inner else "a list"
     return WORDS.get(origin, getattr(origin, "__name__", str(origin)))

@@ -26,7 +26,7 @@ from guided_diffusion.utils.instantiate import build
 
 CONF = Path(CONFIG_PATH)
 POINTS = {"mlp": MLP, "classifier_2d": NoisyMLPClassifier}
-"""Networks for points in the plane."""
+"""The networks for points in the plane."""
 
 
 def options(group):
@@ -40,7 +40,7 @@ def every(group):
 # Every option
 
 
-def test_the_folder_is_found_from_anywhere():
+def test_the_config_folder_is_absolute():
     assert CONF.is_absolute()
     assert (CONF / "train.yaml").is_file()
     assert (CONF / "sample.yaml").is_file()
@@ -77,7 +77,7 @@ def test_every_network_is_built(network, compose):
         ("unet_8", (2,), r"network: guided_diffusion\.networks\.UNet is not for points: .*'dimensions'"),
     ],
 )
-def test_a_network_for_something_else_is_refused(network, shape, message, compose):
+def test_a_network_of_another_kind_of_data_is_refused(network, shape, message, compose):
     with pytest.raises(ValueError, match=message):
         build_network(compose(f"network={network}").network, shape, 3)
 
@@ -126,7 +126,7 @@ def test_every_judge_is_built(judge, compose):
 def test_every_strategy_is_built(strategy, compose):
     node = compose(f"strategy={strategy}").trainer.strategy
     if strategy == "deepspeed" and importlib.util.find_spec("deepspeed") is None:
-        pytest.skip("DeepSpeed is not installed; tests/test_strategies.py looks at what is said then")
+        pytest.skip("DeepSpeed is not installed; tests/training/test_trainer.py looks at what is said then")
     assert node == "auto" or isinstance(build(node), Strategy)
 
 
@@ -141,12 +141,13 @@ def test_every_set_of_callbacks_is_built(callbacks, compose, tmp_path):
 
 
 @every("logger")
-def test_every_logger_writes_a_table_of_its_own_beside_others(logger, compose):
+def test_every_logger_option_includes_the_csv_logger(logger, compose):
     targets = {name: node._target_ for name, node in compose(f"logger={logger}").logger.items()}
     assert targets["csv"] == "guided_diffusion.training.loggers.csv.CSVLogger"
     assert logger in targets
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("experiment", [name for name in options("experiment") if "patterns" not in name])
 def test_every_experiment_with_images_trains(experiment, compose, tiny, tmp_path):
     """Its own network, narrow, and its own precision, on random images of the size of its own.
@@ -167,6 +168,7 @@ def test_every_experiment_with_images_trains(experiment, compose, tiny, tmp_path
     assert ("accuracy_by_noise.csv" in files) == classifies
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("experiment", [name for name in options("experiment") if "patterns" in name])
 def test_every_experiment_with_points_trains(experiment, compose, tiny_points, tmp_path):
     config = compose(f"+experiment={experiment}", *tiny_points, output_dir=tmp_path)
@@ -179,7 +181,7 @@ def test_every_experiment_with_points_trains(experiment, compose, tiny_points, t
     assert ("accuracy_by_noise.csv" in files) == classifies
 
 
-def test_without_options_the_digits_experiment_runs(compose):
+def test_the_default_is_the_digits_experiment(compose):
     default, experiment = (
         OmegaConf.to_container(compose(*override, output_dir="here"), resolve=True)
         for override in ([], ["+experiment=cfg_digits"])
@@ -221,7 +223,7 @@ def test_a_number_is_set_in_one_place(compose):
     assert config.logger.csv.save_dir == "here"
 
 
-def test_the_folder_of_the_data_is_that_of_the_environment(compose, monkeypatch):
+def test_the_environment_names_the_folder_of_the_data(compose, monkeypatch):
     monkeypatch.setenv("GUIDED_DIFFUSION_DATA", "/there")
     assert compose("data=mnist").data.root == "/there"
     monkeypatch.delenv("GUIDED_DIFFUSION_DATA")
@@ -265,7 +267,7 @@ def test_an_unknown_key_on_the_command_line_is_named(override, compose):
 
 @pytest.fixture
 def with_experiment(compose, tiny, tmp_path):
-    """The tiny config with an experiment of one's own."""
+    """Compose the tiny config with an experiment of this content."""
 
     def composed(content):
         (tmp_path / "experiment").mkdir()
@@ -277,7 +279,7 @@ def with_experiment(compose, tiny, tmp_path):
     return composed
 
 
-def test_an_experiment_may_lie_in_a_folder_of_ones_own(with_experiment):
+def test_an_experiment_may_lie_in_a_users_folder(with_experiment):
     assert with_experiment("label_dropout: 0.25").module.label_dropout == 0.25
 
 
@@ -342,19 +344,19 @@ def test_a_value_of_the_wrong_kind_is_refused(override, compose):
         ({"decay": 0.5}, "has no _target_: is it misspelt"),
     ],
 )
-def test_what_can_not_be_built_is_named_on_one_line(node, message):
+def test_a_node_that_can_not_be_built_is_named_on_one_line(node, message):
     for config in (node, OmegaConf.create(node)):
         with pytest.raises(ValueError, match=message) as error:
             build(config)
         assert "\n" not in str(error.value)
 
 
-def test_arguments_are_plain_lists_and_dicts():
+def test_build_passes_plain_lists_and_dicts():
     built = build(OmegaConf.create({"_target_": "builtins.dict", "a": [1, 2], "b": {"c": [3]}}))
     assert built == {"a": [1, 2], "b": {"c": [3]}}
     assert type(built["a"]) is list
     assert type(built["b"]) is dict
 
 
-def test_arguments_can_be_added():
+def test_build_adds_arguments():
     assert build({"_target_": "builtins.dict", "a": 1}, b=2) == {"a": 1, "b": 2}

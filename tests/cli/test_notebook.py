@@ -3,16 +3,14 @@ import torch
 from guided_diffusion.cli import notebook
 
 
-def test_the_config_is_that_of_the_program_with_its_overrides():
+def test_compose_returns_the_config_of_the_program():
     config = notebook.compose("trainer.max_steps=7", "data=fake")
     assert config.trainer.max_steps == 7
     assert config.data._target_ == "guided_diffusion.data.Fake"
     assert "checkpoint" in notebook.compose(program="sample")
 
 
-def test_a_training_returns_a_model_that_samples_and_is_silent_and_leaves_nothing(
-    tiny, tmp_path, monkeypatch, capfd, recwarn
-):
+def test_train_returns_a_model_prints_nothing_and_leaves_no_files(tiny, tmp_path, monkeypatch, capfd, recwarn):
     monkeypatch.chdir(tmp_path)
     overrides = [override for override in tiny if not override.startswith("callbacks.accuracy")]
     model = notebook.train(*overrides)

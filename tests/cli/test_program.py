@@ -1,18 +1,22 @@
 import logging
+import os
 import signal
 import sys
 import types
 import warnings
+from pathlib import Path
 
 import pytest
+from hydra.core.hydra_config import HydraConfig
 
 from guided_diffusion.cli import program as programs
-from guided_diffusion.cli.program import command, program
+from guided_diffusion.cli.program import program
+from guided_diffusion.cli.provenance import command
 
 
 @pytest.fixture
 def toy(call, monkeypatch):
-    """Call a program that does this and nothing else."""
+    """Call a program whose job is this function."""
 
     def called(task, *arguments):
         module = types.ModuleType("guided_diffusion.toy")
@@ -44,7 +48,7 @@ def test_the_command_can_be_pasted_into_a_shell(argv, expected, monkeypatch):
     assert command() == expected
 
 
-def test_a_program_gets_its_config_and_ends_well(toy):
+def test_a_program_gets_its_config_and_exits_with_0(toy):
     seen = []
     assert toy(lambda config: seen.append(config.num_samples), "num_samples=3").status == 0
     assert seen == [3]
@@ -53,14 +57,14 @@ def test_a_program_gets_its_config_and_ends_well(toy):
 @pytest.mark.parametrize(
     "error", [ValueError("not\n  this"), FileNotFoundError("not this"), PermissionError("not this")]
 )
-def test_what_the_user_can_mend_is_said_on_one_line(error, toy, tmp_path):
+def test_an_error_of_the_user_is_printed_on_one_line(error, toy, tmp_path):
     called = toy(failing(error))
     assert (called.status, called.out, called.err) == (1, "", "error: not this\n")
     assert not (tmp_path / "here").exists()
 
 
 @pytest.mark.parametrize("error", [KeyError("a bug"), AssertionError("a bug"), TypeError("a bug")])
-def test_a_bug_keeps_its_traceback_and_leaves_no_empty_folder(error, toy, tmp_path):
+def test_a_bug_is_printed_with_its_traceback_and_leaves_no_empty_folder(error, toy, tmp_path):
     called = toy(failing(error))
     assert called.status == 1
     assert "Traceback" in called.err
@@ -68,41 +72,41 @@ def test_a_bug_keeps_its_traceback_and_leaves_no_empty_folder(error, toy, tmp_pa
     assert not (tmp_path / "here").exists()
 
 
-def lightnings_end():
+def exit_as_lightning_does():
     try:
         raise KeyboardInterrupt
     except KeyboardInterrupt:
         sys.exit(1)
 
 
-@pytest.mark.parametrize("end", [failing(KeyboardInterrupt()), lambda config: lightnings_end()])
-def test_ctrl_c_is_answered_with_a_line_and_its_status(end, toy, tmp_path):
+@pytest.mark.parametrize("end", [failing(KeyboardInterrupt()), lambda config: exit_as_lightning_does()])
+def test_ctrl_c_ends_the_program_with_a_line_and_status_130(end, toy, tmp_path):
     called = toy(end)
     assert (called.status, called.err) == (130, "\ninterrupted\n")
     assert not (tmp_path / "here").exists()
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1])
-def test_so_is_a_signal_and_afterwards_signals_do_what_they_did(number, toy, tmp_path):
+def test_a_signal_ends_the_program_with_a_line_and_status_143(number, toy, tmp_path):
     before = signal.getsignal(number)
     called = toy(lambda config: signal.raise_signal(number))
     assert (called.status, called.err) == (143, "\nstopped by a signal\n")
     assert not (tmp_path / "here").exists()
-    assert signal.getsignal(number) == before
+    assert signal.getsignal(number) == before  # the handler of before is back
 
 
-def test_the_status_of_a_task_is_that_of_the_program(toy):
+def test_the_exit_status_of_a_job_is_that_of_the_program(toy):
     called = toy(lambda config: sys.exit(143))
     assert (called.status, called.err) == (143, "")
 
 
-def test_on_request_there_is_a_traceback(toy, monkeypatch):
+def test_with_hydra_full_error_the_error_of_a_job_is_raised(toy, monkeypatch):
     monkeypatch.setenv("HYDRA_FULL_ERROR", "1")
     with pytest.raises(ValueError, match="not this"):
         toy(failing(ValueError("not this")))
 
 
-def test_what_was_written_before_an_error_stays(toy, tmp_path):
+def test_files_written_before_an_error_stay(toy, tmp_path):
     def task(config):
         (tmp_path / "here" / "half.txt").write_text("half")
         raise ValueError("too late")
@@ -111,12 +115,12 @@ def test_what_was_written_before_an_error_stays(toy, tmp_path):
     assert (tmp_path / "here" / "half.txt").read_text() == "half"
 
 
-def test_hydra_writes_nothing_of_its_own_into_the_folder(toy, tmp_path):
+def test_hydra_writes_no_files_of_its_own_into_the_folder(toy, tmp_path):
     toy(lambda config: (tmp_path / "here" / "result.txt").write_text(""))
     assert [path.name for path in (tmp_path / "here").iterdir()] == ["result.txt"]
 
 
-def test_warnings_of_what_is_as_it_should_be_are_left_out_and_others_not():
+def test_only_expected_warnings_are_silenced():
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         programs.quiet()
@@ -124,3 +128,63 @@ def test_warnings_of_what_is_as_it_should_be_are_left_out_and_others_not():
         warnings.warn("something else", stacklevel=1)
     assert [str(warning.message) for warning in caught] == ["something else"]
     assert logging.getLogger("pytorch_lightning").level == logging.WARNING
+
+
+@pytest.mark.parametrize("value", ["1", None])
+def test_a_job_sees_the_users_own_hydra_full_error(value, toy, monkeypatch):
+    """Hydra sees another value while it composes the config; processes that a job starts must not."""
+    monkeypatch.delenv("HYDRA_FULL_ERROR", raising=False)
+    if value:
+        monkeypatch.setenv("HYDRA_FULL_ERROR", value)
+    seen = []
+    toy(lambda config: seen.append(os.environ["HYDRA_FULL_ERROR"] == "1"))
+    assert seen == [value == "1"]
+    assert os.environ.get("HYDRA_FULL_ERROR") == value
+
+
+# Sweeps
+
+
+def test_in_a_sweep_the_other_jobs_go_on_and_the_status_is_1(toy, tmp_path):
+    done = []
+
+    def job(config):
+        if config.num_samples == 1:
+            raise ValueError("not this one")
+        done.append(config.num_samples)
+        Path(HydraConfig.get().runtime.output_dir, "done.txt").write_text("")
+
+    called = toy(job, "num_samples=0,1,2", "hydra.sweep.dir=swept", "-m")
+    assert (called.status, called.err, done) == (1, "", [0, 2])
+    assert "job 1: error: not this one" in called.out
+    assert (tmp_path / "swept" / "failed.txt").read_text() == "1: num_samples=1: not this one\n"
+    assert sorted(path.name for path in (tmp_path / "swept").iterdir()) == ["0", "2", "failed.txt", "multirun.yaml"]
+
+
+def test_a_sweep_is_not_blamed_for_the_failures_of_an_earlier_one(toy, tmp_path):
+    (tmp_path / "swept").mkdir()
+    (tmp_path / "swept" / "failed.txt").write_text("0: seed=0: an earlier failure\n")
+    assert toy(lambda config: None, "num_samples=0,1", "hydra.sweep.dir=swept", "-m").status == 0
+
+
+def test_a_sweep_of_failed_jobs_leaves_no_folder(toy, tmp_path):
+    assert toy(failing(ValueError("no")), "num_samples=0,1", "hydra.sweep.dir=a/swept", "-m").status == 1
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_folders_that_were_there_stay(toy, tmp_path):
+    (tmp_path / "a").mkdir()
+    assert toy(failing(ValueError("no")), "hydra.run.dir=a/b/c").status == 1
+    assert [path.name for path in tmp_path.rglob("*")] == ["a"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("launcher", ["joblib hydra.launcher.n_jobs=2", "submitit_local"])
+def test_a_failed_job_of_a_launcher_is_named_and_the_others_are_gathered(launcher, shell, tiny, tmp_path):
+    sweep = [*f"hydra/launcher={launcher}".split(), "hydra.sweep.dir=swept", "-m", "label_dropout=0.1,1.5"]
+    done = shell("-m", "guided_diffusion.train", *tiny, *sweep)
+    assert done.returncode == 1
+    assert (tmp_path / "swept" / "failed.txt").read_text().startswith("1: ")
+    assert "label_dropout=1.5" in (tmp_path / "swept" / "report.html").read_text()
+    assert (tmp_path / "swept" / "0" / "checkpoints" / "last.ckpt").is_file()
+    assert not (tmp_path / "swept" / ".jobs").exists()

@@ -1,4 +1,4 @@
-"""Jobs of a sweep that differ only in what changes nothing of the weights train once."""
+"""Jobs of a sweep that differ only in settings without effect on the weights train once; sweeps end in one page."""
 
 import csv
 from pathlib import Path
@@ -13,7 +13,7 @@ from guided_diffusion.training.resume.sweep_reuse import WEIGHTS_FROM
 
 @pytest.fixture
 def unscaled(tiny):
-    """The tiny training without a word about scales."""
+    """The overrides of the tiny training without its scales."""
     return [override for override in tiny if not override.startswith("scales")]
 
 
@@ -44,6 +44,7 @@ def rows(path):
 # A sweep
 
 
+@pytest.mark.slow
 def test_jobs_of_the_same_training_train_once_and_sample_each(call, unscaled, tmp_path):
     called = call("train", *unscaled, "hydra.sweep.dir=swept", "-m", "guidance.scale=0,3", "sampler=ddim,ddpm")
     assert called.status == 0
@@ -74,7 +75,8 @@ def test_jobs_of_the_same_training_train_once_and_sample_each(call, unscaled, tm
     ]
 
 
-def test_other_trainings_are_not_shared(call, minimal, tmp_path):
+@pytest.mark.slow
+def test_different_trainings_are_not_shared(call, minimal, tmp_path):
     called = call("train", *minimal, "hydra.sweep.dir=swept", "-m", "seed=0,1", "guidance.scale=1,2")
     assert called.status == 0
     trained = [not (tmp_path / "swept" / job / WEIGHTS_FROM).exists() for job in "0123"]
@@ -82,15 +84,17 @@ def test_other_trainings_are_not_shared(call, minimal, tmp_path):
     assert not same(weights(tmp_path / "swept" / "1"), weights(tmp_path / "swept" / "3"))
 
 
-def test_a_job_goes_on_from_its_own_folder_afterwards(call, tiny, tmp_path):
-    """What a job leaves that trained nothing is a run like any other."""
+@pytest.mark.slow
+def test_a_job_that_reused_a_training_can_be_resumed(call, tiny, tmp_path):
+    """The folder of a job that reused a training is a run like any other."""
     assert call("train", *tiny, "hydra.sweep.dir=swept", "-m", "guidance.scale=0,3").status == 0
     called = call("train", *tiny, "scales=[3]", "guidance.scale=3", "resume=swept/1")
     assert called.status == 0
     assert f"resume: {tmp_path / 'swept' / '1'} has finished: there is nothing left to train" in called.out
 
 
-def test_a_sweep_that_goes_on_shares_with_runs_that_have_finished(call, tiny, tmp_path):
+@pytest.mark.slow
+def test_a_resumed_sweep_reuses_finished_runs(call, tiny, tmp_path):
     assert call("train", *tiny, "name=swept", "-m", "guidance.scale=0").status == 0
     called = call("train", *tiny, "name=swept", "resume=auto", "-m", "guidance.scale=0,3")
     assert called.status == 0
@@ -101,13 +105,15 @@ def test_a_sweep_that_goes_on_shares_with_runs_that_have_finished(call, tiny, tm
     assert not any(row.get("train/loss") for row in rows(second / "metrics.csv"))
 
 
-def test_one_run_alone_shares_with_none(call, minimal, tmp_path):
+@pytest.mark.slow
+def test_single_runs_reuse_no_training(call, minimal, tmp_path):
     for scale in (0, 3):
         assert call("train", *minimal, "name=alone", f"guidance.scale={scale}").status == 0
     assert not list(tmp_path.rglob(WEIGHTS_FROM))
 
 
-def test_what_an_earlier_run_has_left_in_a_folder_is_not_taken_for_what_is_trained_now(call, minimal, tmp_path):
+@pytest.mark.slow
+def test_a_repeated_sweep_in_the_same_folder_trains_again(call, minimal, tmp_path):
     sweep = ["train", *minimal, "hydra.sweep.dir=swept", "-m", "guidance.scale=0,3"]
     assert call(*sweep).status == 0
     before = weights(tmp_path / "swept" / "0")
@@ -119,16 +125,8 @@ def test_what_an_earlier_run_has_left_in_a_folder_is_not_taken_for_what_is_train
     assert call(*sweep, "seed=1").out.count("nothing to train: ") == 1  # again, as its code may be another now
 
 
-@pytest.mark.parametrize("scale", ["abc", "null"])
-def test_a_scale_that_is_none_is_refused_by_its_name(scale, call, unscaled):
-    called = call("train", *unscaled, f"guidance.scale={scale}")
-    assert called.status == 1
-    (line,) = called.err.splitlines()
-    assert "guidance" in line
-    assert "scales[0]" not in line
-
-
-def test_if_the_job_that_trains_fails_the_next_one_trains(call, tiny, tmp_path):
+@pytest.mark.slow
+def test_after_a_failed_training_the_next_job_trains(call, tiny, tmp_path):
     called = call("train", *tiny, "hydra.sweep.dir=swept", "-m", "guidance.scale=nan,3,2")
     assert called.status == 1
     assert not (tmp_path / "swept" / "1" / WEIGHTS_FROM).exists()
@@ -141,6 +139,7 @@ def test_if_the_job_that_trains_fails_the_next_one_trains(call, tiny, tmp_path):
 # The page
 
 
+@pytest.mark.slow
 def test_a_sweep_of_trainings_ends_in_a_page(call, tiny, tmp_path):
     called = call("train", *tiny, "hydra.sweep.dir=swept", "-m", "label_dropout=0.1,0.5")
     assert called.out.splitlines()[-1].endswith(f": open {tmp_path / 'swept' / 'report.html'}")
@@ -152,7 +151,8 @@ def test_a_sweep_of_trainings_ends_in_a_page(call, tiny, tmp_path):
     assert "http" not in page.replace("http-equiv", "")
 
 
-def test_the_scale_on_the_command_line_is_the_one_that_is_sampled(call, unscaled, tmp_path):
+@pytest.mark.slow
+def test_guidance_scale_on_the_command_line_replaces_the_scales(call, unscaled, tmp_path):
     assert call("train", *unscaled, "output_dir=one", "guidance.scale=4").status == 0
     assert [row["scale"] for row in rows(tmp_path / "one" / "accuracy_by_scale.csv")] == ["4"]
     assert call("train", *unscaled, "output_dir=both", "guidance.scale=4", "scales=[0,2]").status == 0
