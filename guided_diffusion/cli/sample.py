@@ -23,7 +23,7 @@ from guided_diffusion.cli.config import SampleConfig
 from guided_diffusion.cli.provenance import write_record
 from guided_diffusion.cli.restore import prepare
 from guided_diffusion.evaluation.chunks import Chunks, EvaluationProgress, draw, sampling_lock
-from guided_diffusion.evaluation.modalities.galleries import GALLERIES, Gallery
+from guided_diffusion.evaluation.modalities import Gallery, modality
 from guided_diffusion.evaluation.plan import Plan, sampling_fingerprint
 from guided_diffusion.evaluation.plots.image_grid import save_animation
 from guided_diffusion.recipe import Recipe, eval_mode
@@ -61,7 +61,7 @@ def sample(config: DictConfig, overrides: Sequence[str] = ()) -> Path:
     """
     model, recipe = prepare(config, overrides, SampleConfig)
     classes = _classes(config.labels, model)
-    gallery = GALLERIES[model.kind](model)
+    gallery = modality(model.kind).gallery(model.data)
     num_samples = gallery.num_samples if config.num_samples is None else config.num_samples
     if not config.untaught_scales:
         check_label_dropout(model.label_dropout, recipe, [config.guidance.scale], model.schedule, "guidance.scale")

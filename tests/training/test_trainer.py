@@ -64,7 +64,7 @@ def test_callbacks_for_divided_weights_pass_the_check(strategy, compose, tmp_pat
 
 @pytest.mark.parametrize(
     ("kind", "refused"),
-    [(FSDPStrategy, "EMA, SampleGrid, AccuracyByScale"), (DeepSpeedStrategy, "EMA, Last.*, SampleGrid, AccuracyByS.*")],
+    [(FSDPStrategy, "EMA, SampleGrid, MeasureByScale"), (DeepSpeedStrategy, "EMA, Last.*, SampleGrid, MeasureByS.*")],
 )
 def test_callbacks_that_need_the_weights_whole_are_refused_under_divided_weights(kind, refused, compose, tmp_path):
     nodes = compose(output_dir=tmp_path).callbacks.values()

@@ -10,7 +10,7 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 from jaxtyping import UInt8
 
-from guided_diffusion.evaluation.modalities.exhibits import EXHIBITS
+from guided_diffusion.evaluation.modalities import modality
 from guided_diffusion.evaluation.plots.curves import curves
 from guided_diffusion.evaluation.results import Result, Results
 
@@ -56,7 +56,7 @@ class Point:
     @property
     def pictures(self) -> dict[str, UInt8[np.ndarray, "height width 3"]]:
         """What is shown at every scale."""
-        return EXHIBITS[self.row.kind].drawings(self.row)
+        return modality(self.row.kind).drawings(self.row)
 
 
 def points(results: Results) -> list[Point]:

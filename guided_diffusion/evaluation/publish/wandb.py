@@ -10,6 +10,7 @@ from typing import Any
 
 from pytorch_lightning.loggers import WandbLogger
 
+from guided_diffusion.evaluation.modalities import modality
 from guided_diffusion.evaluation.publish.base import points
 from guided_diffusion.evaluation.results import Results
 
@@ -39,7 +40,8 @@ class WandbDashboard:
         run, every, classes = self.logger.experiment, points(results), results.about["class_names"]
         for scale, of_scale in groupby(every, key=lambda point: point.row.scale):
             self._point(scale, {key: value for point in of_scale for key, value in media.drawn(point).items()})
-        run.log(media.charts(every) | media.tables(results.rows) | media.JUDGED[results.kind](every, classes))
+        judged = media.judged(every, classes) if modality(results.kind).uses_judge else {}
+        run.log(media.charts(every) | media.tables(results.rows) | judged)
         run.log_artifact(media.artifact(run.id, folder))
         run.summary.update({f"evaluation/{name}": results.about[name] for name in SUMMARY if name in results.about})
         run.tags = tuple(dict.fromkeys([*(run.tags or ()), *(row.method for row in results.rows)]))

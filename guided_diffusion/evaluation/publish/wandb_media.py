@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import wandb
 
-from guided_diffusion.evaluation.modalities.exhibits import side_by_side
+from guided_diffusion.evaluation.plots.image_grid import side_by_side
 from guided_diffusion.evaluation.publish.base import Point, dotless
 from guided_diffusion.evaluation.results import Result
 
@@ -69,14 +69,6 @@ def judged(every: Sequence[Point], classes: Sequence[str]) -> dict[str, Any]:
     """What a judge saw: confusion matrices, and the samples it is least certain of."""
     uncertain = [line for point in every for line in _uncertain(point.row, classes)]
     return confusions(every, classes) | {"evaluation/uncertain": wandb.Table(list(UNCERTAIN), uncertain)}
-
-
-def nothing_judged(every: Sequence[Point], classes: Sequence[str]) -> dict[str, Any]:
-    return {}
-
-
-JUDGED = {"images": judged, "points": nothing_judged}
-"""By the kind of the data."""
 
 
 def _uncertain(row: Result, classes: Sequence[str]) -> list[list[Any]]:

@@ -13,9 +13,9 @@ from typing import Any
 
 from PIL import Image
 
-from guided_diffusion.evaluation.modalities.exhibits import EXHIBITS, Exhibit
+from guided_diffusion.evaluation.modalities import Modality, modality
 from guided_diffusion.evaluation.plots.curves import Curve, curve_name, curves
-from guided_diffusion.evaluation.results import KINDS, Interval, Result, Results
+from guided_diffusion.evaluation.results import Interval, Result, Results
 from guided_diffusion.evaluation.summary import number, shown
 from guided_diffusion.utils.files import atomic_write
 
@@ -119,7 +119,7 @@ def write_report(results: Results, folder: Path, config_yaml: str, command: str)
     """
     if not results.rows:
         raise ValueError("there is nothing to report: the results have no rows")
-    plots = EXHIBITS[results.kind].save_plots(results, folder)
+    plots = modality(results.kind).save_plots(results, folder)
     with atomic_write(folder / "report.html") as path:
         path.write_text(page(results, plots, config_yaml, command), encoding="utf-8")
     return folder / "report.html"
@@ -177,7 +177,7 @@ def write_training_report(trainings: Trainings, folder: Path, config_yaml: str, 
 
 def page(results: Results, plots: Mapping[str, Path], config_yaml: str, command: str) -> str:
     """The HTML, with the plots of ``save_plots``."""
-    lines, exhibit = curves(results), EXHIBITS[results.kind]
+    lines, exhibit = curves(results), modality(results.kind)
     sections = [
         _head(results, lines),
         _failures(results.about.get("failed") or []),
@@ -193,7 +193,7 @@ def page(results: Results, plots: Mapping[str, Path], config_yaml: str, command:
 
 def reading(results: Results) -> str:
     """What the numbers say, in a paragraph of plain text."""
-    return EXHIBITS[results.kind].reading(results)
+    return modality(results.kind).summary(results)
 
 
 def _document(title: str, body: str, script: str = SCRIPT) -> str:
@@ -255,7 +255,7 @@ def _scrolling(content: str, name: str) -> str:
     return f'<div class="scroll" role="region" aria-label="{escape(name)}" tabindex="0">{content}</div>'
 
 
-def _viewer(lines: Sequence[Curve], exhibit: Exhibit, names: Sequence[str]) -> str:
+def _viewer(lines: Sequence[Curve], exhibit: Modality, names: Sequence[str]) -> str:
     options = "".join(f"<option>{escape(curve.name)}</option>" for curve in lines)
     start = min(range(len(lines[0].rows)), key=lambda index: abs(lines[0].scales[index] - 1))
     return f"""<h2>The same noise under each scale</h2>
@@ -270,12 +270,12 @@ def _viewer(lines: Sequence[Curve], exhibit: Exhibit, names: Sequence[str]) -> s
 </div>"""
 
 
-def _strips(curve: Curve, exhibit: Exhibit, names: Sequence[str]) -> str:
+def _strips(curve: Curve, exhibit: Modality, names: Sequence[str]) -> str:
     figures = "".join(_strip(row, exhibit, names) for row in curve.rows)
     return f"<section><h3>{escape(curve.name)}</h3>{figures}</section>"
 
 
-def _strip(row: Result, exhibit: Exhibit, names: Sequence[str]) -> str:
+def _strip(row: Result, exhibit: Modality, names: Sequence[str]) -> str:
     scale = f"w = {row.scale:g}"
     measured = exhibit.strip_measures.items()
     values = ", ".join(f"{text} {shown(name, row.measured[name].value)}" for name, text in measured)
@@ -290,8 +290,8 @@ def _strip(row: Result, exhibit: Exhibit, names: Sequence[str]) -> str:
 
 def _measures(results: Results) -> str:
     several = len(curves(results)) > 1
-    names = [name for name in KINDS[results.kind].columns if name in results.rows[0].measured]
-    floors = EXHIBITS[results.kind].floors
+    names = [name for name in modality(results.kind).columns if name in results.rows[0].measured]
+    floors = modality(results.kind).floors
     heads = [
         *(["curve"] if several else []),
         "w",
@@ -324,7 +324,7 @@ def _table(heads: Sequence[str], body: str) -> str:
     return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
 
 
-def _details_of_curves(lines: Sequence[Curve], plots: Mapping[str, Path], exhibit: Exhibit) -> str:
+def _details_of_curves(lines: Sequence[Curve], plots: Mapping[str, Path], exhibit: Modality) -> str:
     left = len(lines) - MAX_DETAILED
     note = (
         f"<p>The pictures of {left} more curves are in plots/, their classes in per_class.csv.</p>" if left > 0 else ""
@@ -334,7 +334,7 @@ def _details_of_curves(lines: Sequence[Curve], plots: Mapping[str, Path], exhibi
     )
 
 
-def _details_of_curve(curve: Curve, plots: Mapping[str, Path], exhibit: Exhibit) -> str:
+def _details_of_curve(curve: Curve, plots: Mapping[str, Path], exhibit: Modality) -> str:
     figures = "".join(
         (_wide_plot if name in exhibit.wide else _plot)(plots[f"{name}-{curve.slug}"], caption)
         for name, caption in exhibit.captions_of_curve.items()
