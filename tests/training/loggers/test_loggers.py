@@ -198,12 +198,12 @@ def result(method, scale):
     names = ("accuracy", "precision", "recall", "f1", "fld", "kid", "improved_precision", "improved_recall", "density")
     value = scale / 10 + (method == "cfg") / 100
     return Result(
-        method,
-        scale,
-        "ddim",
-        50,
-        6,
-        {
+        method=method,
+        scale=scale,
+        sampler="ddim",
+        steps=50,
+        num_samples=6,
+        measured={
             name: Interval(value, value - 0.1, value + 0.1)
             for name in (*names, "coverage", "diversity", "saturation", "nearest")
         },
