@@ -107,7 +107,7 @@ def test_a_gallery_draws_classes_in_the_order_that_was_asked_for(data, tmp_path)
 
 
 def test_an_animation_has_a_frame_for_each_step(data):
-    steps = [Step(torch.zeros(6, 2), torch.ones(6, 2), t) for t in torch.tensor([1.0, 0.5])]
+    steps = [Step(t, torch.zeros(6, 2), torch.ones(6, 2)) for t in torch.tensor([1.0, 0.5])]
     frames = list(POINTS.gallery(lambda: data).frames(steps, ["moons", "spiral"]))
     assert len(frames) == 2
     assert not torch.equal(*frames)  # the time is written
