@@ -38,7 +38,6 @@ if TYPE_CHECKING:
     from omegaconf import DictConfig
     from pytorch_lightning import Callback, Trainer
 
-    from guided_diffusion.evaluation.results import Results
     from guided_diffusion.training.modules import DiffusionModule
 
 F64 = torch.float64
@@ -325,66 +324,3 @@ def call(
 
     yield called
     root.handlers[:], root.level = before  # Hydra's own write to the captured stdout
-
-
-# What follows is for the tests of what shows an evaluation: results that nobody measured.
-
-
-@pytest.fixture(scope="session")
-def fabricate() -> Callable[..., Results]:
-    """Results with these scales, classes, channels and options of sweep jobs; ``nan`` spoils the last scale."""
-    import numpy as np
-
-    from guided_diffusion.evaluation.results import COLUMNS, Interval, Pictures, Result, Results
-
-    outside = {"accuracy_low", "accuracy_high", "fld_floor"}
-    measures = [name for name in COLUMNS[COLUMNS.index("accuracy") : COLUMNS.index("nfe")] if name not in outside]
-
-    def row(scale: float, job: int, options: dict[str, str], classes: int, channels: int, spoilt: bool) -> Result:
-        value = float("nan") if spoilt else (1 + scale) / (2 + scale + job)
-        greys = np.linspace(-1, 1, 12, dtype=np.float32)[:, None, None, None] / (1 + scale)
-        strip = np.tile(greys, (1, channels, 8, 8))
-        means = np.full((classes, channels, 8, 8), np.nan if spoilt else 0.5, np.float32)
-        wrong = np.arange(3) % classes
-        pictures = Pictures(
-            strip=strip,
-            means=means,
-            uncertain=strip[:3],
-            uncertain_labels=wrong,
-            uncertain_predictions=(wrong + 1) % classes,
-            uncertain_probabilities=np.array([0.01, 0.02, 0.3], np.float32),
-            confusion=np.zeros((classes, classes), np.int64) if spoilt else np.eye(classes, dtype=np.int64) * 3 + 1,
-            predictions=np.arange(4 * classes) % classes,
-            probabilities=np.full(4 * classes, value, np.float32),
-        )
-        per_class = [
-            {"class": index, "class_name": f"class <{index}>", "count": 4, "f1": value} for index in range(classes)
-        ]
-        measured = {name: Interval(value, value - 0.05, value + 0.02) for name in measures}
-        floors = {"fld": 0.125}
-        return Result("cfg", scale, "ddim", 25, 4 * classes, measured, floors, 2.0, 1.5, per_class, pictures, options)
-
-    def fabricated(
-        scales: Sequence[float] = (0.0, 1.0, 3.0),
-        classes: int = 3,
-        channels: int = 1,
-        jobs: Sequence[dict[str, str]] = ({},),
-        nan: bool = False,
-    ) -> Results:
-        rows = [
-            row(scale, job, options, classes, channels, nan and scale == scales[-1])
-            for job, options in enumerate(jobs)
-            for scale in scales
-        ]
-        about = {
-            "judge": "JudgeNet",
-            "judge_ceiling": 0.9875,
-            "data": "mnist",
-            "class_names": [f"class <{index}>" for index in range(classes)],
-            "checkpoint": "runs/one/last.ckpt",
-            "weights": "ema",
-            "seed": 0,
-        }
-        return Results(rows, about)
-
-    return fabricated

@@ -19,8 +19,7 @@ from guided_diffusion.cli.restore import prepare
 from guided_diffusion.data import LabelledDataModule
 from guided_diffusion.evaluation.chunks import Chunks, EvaluationProgress, draw, sampling_lock
 from guided_diffusion.evaluation.cost import evaluations_per_sample
-from guided_diffusion.evaluation.modalities.examinations import EXAMINATIONS, Examination
-from guided_diffusion.evaluation.modalities.exhibits import EXHIBITS
+from guided_diffusion.evaluation.modalities import Examination, modality
 from guided_diffusion.evaluation.plan import Plan, sampling_fingerprint
 from guided_diffusion.evaluation.publish import publish_results
 from guided_diffusion.evaluation.report.page import write_report
@@ -78,7 +77,7 @@ def evaluate(config: DictConfig, overrides: Sequence[str] = ()) -> Path:
             draw(trainer, chunks)
         if trainer.is_global_zero:
             samples, seconds = chunks.collect(costs)
-            examination = EXAMINATIONS[data.kind](data, judge_source, samples, plan)
+            examination = modality(data.kind).examine(data, judge_source, samples, plan)
             rows = _rows(examination, seconds, costs, recipe, plan, data.kind)
             results = Results(rows, {**_about(config, model, data), **examination.about})
             _write(config, results, output_dir, trainer.strategy.root_device.type, loggers)
@@ -103,18 +102,19 @@ def _rows(
 ) -> list[Result]:
     return [
         Result(
-            describe_setting(recipe.guidance),
-            scale,
-            describe_setting(recipe.sampler.method),
-            recipe.sampler.steps,
-            plan.per_scale,
-            found.measured,
-            examination.floors,
-            cost,
-            taken,
-            found.per_class,
-            found.pictures,
+            method=describe_setting(recipe.guidance),
+            scale=scale,
+            sampler=describe_setting(recipe.sampler.method),
+            steps=recipe.sampler.steps,
+            num_samples=plan.per_scale,
+            measured=found.measured,
+            floors=examination.floors,
+            nfe=cost,
+            seconds=taken,
+            per_class=found.per_class,
+            pictures=found.pictures,
             kind=kind,
+            columns=modality(kind).columns,
         )
         for scale, found, taken, cost in zip(plan.scales, examination.findings, seconds, costs, strict=True)
     ]
@@ -140,7 +140,7 @@ def _write(config: DictConfig, results: Results, output_dir: Path, device: str, 
     write_record(output_dir, config.seed, device)
     save(results, output_dir)
     write_report(results, output_dir, plain, command())
-    EXHIBITS[results.kind].show(results)
+    modality(results.kind).print_table(results)
     with closing_loggers(loggers):
         for logger in loggers:
             if isinstance(logger, CSVLogger):

@@ -21,7 +21,7 @@ from guided_diffusion.cli.config import SampleConfig
 from guided_diffusion.cli.provenance import write_record
 from guided_diffusion.cli.restore import prepare
 from guided_diffusion.evaluation.chunks import Chunks, EvaluationProgress, draw, sampling_lock
-from guided_diffusion.evaluation.modalities.galleries import GALLERIES, Gallery
+from guided_diffusion.evaluation.modalities import Gallery, modality
 from guided_diffusion.evaluation.plan import Plan, sampling_fingerprint
 from guided_diffusion.evaluation.plots.image_grid import save_animation
 from guided_diffusion.recipe import Recipe, eval_mode
@@ -30,6 +30,7 @@ from guided_diffusion.training.trainer import build_trainer, check_not_sharded
 from guided_diffusion.utils.distributed import rank_zero_print
 from guided_diffusion.utils.files import atomic_write, cache_dir
 from guided_diffusion.utils.memory import explain_out_of_memory
+from guided_diffusion.utils.progress import progress_bar
 
 T = TypeVar("T")
 
@@ -59,7 +60,7 @@ def sample(config: DictConfig, overrides: Sequence[str] = ()) -> Path:
     """
     model, recipe = prepare(config, overrides, SampleConfig)
     classes = _classes(config.labels, model)
-    gallery = GALLERIES[model.kind](model)
+    gallery = modality(model.kind).gallery(model.data)
     num_samples = gallery.num_samples if config.num_samples is None else config.num_samples
     if not config.untaught_scales:
         check_label_dropout(model.label_dropout, recipe, [config.guidance.scale], model.schedule, "guidance.scale")
@@ -142,5 +143,4 @@ def _steps(recipe: Recipe, model: TrainedDiffusion, labels: Tensor, indices: lis
 
 def _with_progress(items: Iterable[T], what: str, total: int) -> Iterable[T]:
     """Return the items with a progress bar that appears if they take long."""
-    interval = 0.5 if sys.stderr.isatty() else 10
-    return tqdm(items, what, total, leave=False, delay=QUIET_SECONDS, mininterval=interval, dynamic_ncols=True)
+    return progress_bar(items, description=what, total=total, keep=False, quiet_seconds=QUIET_SECONDS)

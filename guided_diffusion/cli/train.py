@@ -18,7 +18,7 @@ from pytorch_lightning.utilities.exceptions import SIGTERMException
 
 from guided_diffusion.checkpoints.compatibility import ModelSpec, check_guidance, check_match, read_spec
 from guided_diffusion.checkpoints.files import LAST
-from guided_diffusion.checkpoints.guidance_config import guidance_needs_classifier
+from guided_diffusion.checkpoints.guidance_config import expand_classifier, guidance_needs_classifier
 from guided_diffusion.checkpoints.record import build_network, make_record
 from guided_diffusion.cli.checks import check_label_dropout, check_recipe, check_scales, check_seed
 from guided_diffusion.cli.config import TrainConfig, is_overridden
@@ -35,7 +35,9 @@ from guided_diffusion.training.resume.checkpoint_io import AtomicCheckpointIO
 from guided_diffusion.training.resume.find_run import (
     FINISHED,
     Start,
+    clear_inherited_start,
     find_start,
+    folder_lock,
     mark_finished,
 )
 from guided_diffusion.training.resume.loop_state import ResumableFitLoop
@@ -82,6 +84,7 @@ def train(config: DictConfig, search: Sequence[Path] = (), sweep: Path | None = 
         ValueError, FileNotFoundError: for a wrong config or missing data, before anything is written.
         SystemExit: with status 143 after Ctrl-C, SIGTERM or SIGUSR1; a checkpoint is saved.
     """
+    expand_classifier(config.guidance)
     _check_values(_plain(config))
     with _starting_point(config, search, sweep) as start:
         if start.finished:
@@ -107,7 +110,7 @@ def train(config: DictConfig, search: Sequence[Path] = (), sweep: Path | None = 
         ResumableFitLoop.replace(trainer)
         trainer.loggers = [build(node) for node in config.logger.values()]
 
-        with exclusive_folder(start.folder):
+        with folder_lock(start.folder):
             _write_records(trainer, plain, start)
             with closing_loggers(trainer.loggers):
                 _fit(trainer, module, data, plain, start)
@@ -130,7 +133,7 @@ def _starting_point(config: DictConfig, search: Sequence[Path], sweep: Path | No
         with nullcontext(start) if start.finished else reuse_training(wanted, start, sweep, runs) as start:
             yield start
     finally:
-        clear_shared_start()
+        clear_inherited_start()
 
 
 def _plain(config: DictConfig) -> dict[str, Any]:
@@ -155,13 +158,13 @@ def _write_records(trainer: Trainer, plain: dict[str, Any], start: Start) -> Non
     """Write config, command and environment of a new run; keep what an earlier one logged up to the checkpoint."""
     folder = start.folder
     if trainer.is_global_zero:
-        if start.taken or not start.checkpoint:
+        if start.reused or not start.checkpoint:
             for of_earlier_run in (FINISHED, WEIGHTS_FROM):
                 (folder / of_earlier_run).unlink(missing_ok=True)
             OmegaConf.save(OmegaConf.create(plain), folder / "config.yaml")
             (folder / "command.txt").write_text(command() + "\n")
             write_record(folder, plain["seed"], trainer.strategy.root_device.type)
-        if start.taken:
+        if start.reused:
             (folder / WEIGHTS_FROM).write_text(f"{start.checkpoint}\n")
     for logger in trainer.loggers:
         if isinstance(logger, CSVLogger):

@@ -17,8 +17,8 @@ from guided_diffusion.cli.evaluate import evaluate
 from guided_diffusion.evaluation.chunks import Chunks
 from guided_diffusion.evaluation.results import COLUMNS, POINT_COLUMNS, read
 
-FILES = {"about.json", "command.txt", "config.yaml", "intervals.csv", "metrics.csv", "per_class.csv", "pictures.npz"}
-FILES |= {"report.html", "results.csv", "environment.json", "reproduce.sh"}
+FILES = {"command.txt", "config.yaml", "intervals.csv", "metrics.csv", "per_class.csv", "pictures.npz", "report.html"}
+FILES |= {"results.csv", "results.json", "environment.json", "reproduce.sh"}
 SMALL = ("num_samples=2", "judge.steps=2", "judge.width=8", "trainer.accelerator=cpu", "trainer.precision=32-true")
 
 

@@ -10,7 +10,7 @@ from PIL import Image
 
 from guided_diffusion.checkpoints.loading import load
 from guided_diffusion.cli.train import train
-from guided_diffusion.training.callbacks import AccuracyByScale
+from guided_diffusion.training.callbacks import MeasureByScale
 
 FILES = {
     "accuracy_by_scale.csv",
@@ -191,7 +191,7 @@ def stopped_at_the_end(call, tiny, monkeypatch):
 
     def stopped(number, *overrides):
         with monkeypatch.context() as patch:
-            patch.setattr(AccuracyByScale, "sample", lambda *arguments: signal.raise_signal(number))
+            patch.setattr(MeasureByScale, "sample", lambda *arguments: signal.raise_signal(number))
             called = call("train", *tiny, *overrides)
         assert called.status == 143
         return shlex.split(called.err.splitlines()[-1].partition("to go on: ")[2])[3:]

@@ -42,7 +42,7 @@ def test_a_sharded_strategy_accepts_the_sharded_callbacks(strategy, kind, callba
 
 @pytest.mark.parametrize(
     ("kind", "refused"),
-    [(FSDPStrategy, "EMA, SampleGrid, AccuracyByScale"), (DeepSpeedStrategy, "EMA, Last.*, SampleGrid, AccuracyByS.*")],
+    [(FSDPStrategy, "EMA, SampleGrid, MeasureByScale"), (DeepSpeedStrategy, "EMA, Last.*, SampleGrid, MeasureByS.*")],
 )
 def test_a_sharded_strategy_refuses_callbacks_that_need_whole_weights(kind, refused, callbacks):
     with pytest.raises(ValueError, match=f"shards the weights, and {refused} need them whole: add callbacks=sharded"):

@@ -1,7 +1,7 @@
-"""Plots of an evaluation or a sweep, each as PNG and PDF. Pixels are shown on the fixed range [-1, 1].
+"""The plots of an evaluation of images, each as PNG and PDF. Pixels are on the fixed range [-1, 1].
 
-accuracy, frechet_distance, precision_recall                 all curves in one plot
-per_class-*, confusion-*, strip-*, means-*, uncertain-*      one for each curve, named after it
+accuracy, frechet_distance, precision_recall                 one plot of all curves
+per_class-*, confusion-*, strip-*, means-*, uncertain-*      one plot for each curve, with its slug in the name
 """
 
 from __future__ import annotations
@@ -17,15 +17,14 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from guided_diffusion.evaluation.plots.curves import (
-    SUFFIXES,
     Curve,
-    _colours,
-    _with_suffix,
     add_legend,
     against_scale,
+    colours,
     curves,
     draw_floors,
     empty,
+    output_paths,
     plot_names,
     save_figure,
 )
@@ -33,7 +32,7 @@ from guided_diffusion.evaluation.plots.image_grid import save_labelled_grid
 from guided_diffusion.evaluation.results import Result, Results
 
 MAX_COLUMNS = 20
-"""Of images, and of classes with a name or a colour of their own."""
+"""The largest number of images in a row, and of classes that have a name or a colour of their own."""
 
 
 MAX_UNCERTAIN = 8
@@ -46,19 +45,20 @@ PLOTS_OF_CURVE = ("per_class", "confusion", "strip", "means", "uncertain")
 
 
 TEXT_SIZE = (32, 8)
+"""The largest width and height of the name of a scale beside its point, in points."""
 
 
 CORNERS = ((4, 4), (4, -10), (-30, 4), (-30, -10))
-"""In points: what the name of a scale beside its point takes at most, and where it may stand, the best place first."""
+"""The offsets of such a name from its point, in points, the best one first."""
 
 
 def class_accuracies(row: Result) -> NDArray[np.float64]:
-    """The share of each class's samples in which the judge sees it, nan for a class without samples."""
+    """Return the accuracy of each class, nan for a class without samples."""
     return np.diag(_shares(row.pictures.confusion))
 
 
 def save_plots(results: Results, folder: Path) -> dict[str, Path]:
-    """Write every plot to ``folder/plots``; the PNGs come back by their name without the suffix."""
+    """Write all plots to ``folder/plots``; return the paths of the PNGs by name."""
     names, lines, plots = list(results.about["class_names"]), curves(results), folder / "plots"
     save_accuracy(lines, float(results.about["judge_ceiling"]), plots / "accuracy")
     save_frechet_distance(lines, plots / "frechet_distance")
@@ -73,7 +73,7 @@ def save_plots(results: Results, folder: Path) -> dict[str, Path]:
 
 
 def save_accuracy(lines: Sequence[Curve], ceiling: float, path: Path) -> None:
-    """Judge accuracy against scale, with the judge's accuracy on real images."""
+    """Plot judge accuracy against scale, with the accuracy on real images as a dashed line."""
     figure, axes = against_scale(lines, "accuracy")
     axes.axhline(ceiling, linestyle="--", color="grey", label=f"ceiling: real test images, {ceiling:.1%}")
     axes.set(ylabel="judge accuracy", ylim=(0, 1.02))
@@ -83,7 +83,7 @@ def save_accuracy(lines: Sequence[Curve], ceiling: float, path: Path) -> None:
 
 
 def save_frechet_distance(lines: Sequence[Curve], path: Path) -> None:
-    """Fréchet distance against scale, with that between two sets of real images."""
+    """Plot Fréchet distance against scale, with the distance of two sets of real images as a dashed line."""
     figure, axes = against_scale(lines, "fld")
     draw_floors(axes, lines, "fld", "floor: real images against real images")
     axes.set(ylabel="Fréchet distance in the judge's features")
@@ -93,16 +93,16 @@ def save_frechet_distance(lines: Sequence[Curve], path: Path) -> None:
 
 
 def save_precision_recall(lines: Sequence[Curve], path: Path) -> None:
-    """Improved precision against improved recall: a path along the scale."""
+    """Plot improved precision against improved recall, with the scales beside the points."""
     figure, axes = empty()
-    for curve, colour in zip(lines, _colours(len(lines)), strict=True):
+    for curve, colour in zip(lines, colours(len(lines)), strict=True):
         recall, precision = curve.measured("improved_recall")[0], curve.measured("improved_precision")[0]
         axes.plot(recall, precision, marker="o", markersize=4, color=colour, label=curve.name)
     axes.margins(0.12)
-    axes.autoscale_view()  # or the texts would be placed on the limits of an empty plot
-    taken: list[NDArray[np.float64]] = []
+    axes.autoscale_view()  # the texts are placed by the limits of the axes
+    texts: list[NDArray[np.float64]] = []
     for curve in lines:
-        _annotate_scales(axes, curve, len(lines) > 3, taken)
+        _annotate_scales(axes, curve, len(lines) > 3, texts)
     axes.set(xlabel="improved recall (share of real images near samples)")
     axes.set(ylabel="improved precision (share of samples near real images)")
     add_legend(figure)
@@ -110,7 +110,7 @@ def save_precision_recall(lines: Sequence[Curve], path: Path) -> None:
 
 
 def save_per_class(curve: Curve, class_names: Sequence[str], path: Path) -> None:
-    """Accuracy of each class against scale; with many classes they are grey and their mean stands out."""
+    """Plot the accuracy of each class against scale; of many classes all are grey, and their mean is blue."""
     figure, axes = empty()
     accuracies = np.array([class_accuracies(row) for row in curve.rows])
     many = len(class_names) > MAX_COLUMNS
@@ -129,7 +129,7 @@ def save_per_class(curve: Curve, class_names: Sequence[str], path: Path) -> None
 
 
 def save_confusion(curve: Curve, class_names: Sequence[str], path: Path) -> None:
-    """A panel for each scale: the share of a label's samples (row) in which the judge sees each class (column)."""
+    """Plot a panel for each scale: the share of a label's samples (row) by predicted class (column)."""
     columns = min(len(curve.rows), 6)
     height = -(-len(curve.rows) // columns)
     figure = Figure(figsize=(1.8 * columns + 1.2, 1.9 * height + 0.6), dpi=120, layout="constrained")
@@ -141,25 +141,25 @@ def save_confusion(curve: Curve, class_names: Sequence[str], path: Path) -> None
     for panel in panels[len(curve.rows) :]:
         panel.set_visible(False)
     figure.colorbar(image, ax=list(panels), label="share of the label's samples", shrink=0.8)
-    figure.suptitle(f"{curve.name}\nrow: label, column: what the judge sees", fontsize=9)
+    figure.suptitle(f"{curve.name}\nrow: label, column: predicted class", fontsize=9)
     save_figure(figure, path)
 
 
 def save_strip(curve: Curve, path: Path) -> None:
-    """A row for every scale, the same noise and label down each column."""
+    """Draw a row of images for each scale; a column has the same noise and label."""
     images = np.stack([row.pictures.strip[:MAX_COLUMNS] for row in curve.rows])
     _save_rows(curve, images, [""] * images.shape[1], path)
 
 
 def save_means(curve: Curve, class_names: Sequence[str], path: Path) -> None:
-    """The mean image of each class, a row for every scale; a class without samples is grey."""
+    """Draw the mean image of each class, a row for each scale; a class without samples is grey."""
     images = np.stack([row.pictures.means[:MAX_COLUMNS] for row in curve.rows])
     names = [""] * images.shape[1] if len(class_names) > MAX_COLUMNS else [_short(name) for name in class_names]
     _save_rows(curve, np.nan_to_num(images, nan=0.0), names, path)
 
 
 def save_uncertain(curve: Curve, class_names: Sequence[str], path: Path) -> None:
-    """The least certain samples of each scale, with the label, what the judge sees, and what it gives to the label."""
+    """Draw the uncertain samples of each scale, with label, predicted class and the probability of the label."""
     figure = Figure(figsize=(MAX_UNCERTAIN + 0.6, 1.5 * len(curve.rows)), dpi=100)
     axes = figure.add_axes((0, 0, 1, 1), xlim=(-0.6, MAX_UNCERTAIN), ylim=(1.5 * len(curve.rows), 0))
     axes.set_axis_off()
@@ -177,36 +177,36 @@ def _draw_uncertain(axes: Axes, row: Result, top: float, class_names: Sequence[s
         label = _short(class_names[pictures.uncertain_labels[column]])
         prediction = _short(class_names[pictures.uncertain_predictions[column]])
         between = " " if len(label + prediction) < 8 else "\n"
-        seen = f"{label}{between}\N{RIGHTWARDS ARROW} {prediction}"
-        caption = f"{seen}\n{pictures.uncertain_probabilities[column]:.1%}"
+        classes = f"{label}{between}\N{RIGHTWARDS ARROW} {prediction}"
+        caption = f"{classes}\n{pictures.uncertain_probabilities[column]:.1%}"
         axes.text(column + 0.5, top + 0.94, caption, ha="center", va="top", fontsize=8, linespacing=1.1)
 
 
 def _save_rows(curve: Curve, images: NDArray[np.float32], columns: Sequence[str], path: Path) -> None:
     rows = [f"w = {scale:g}" for scale in curve.scales]
-    for suffix in SUFFIXES:
-        save_labelled_grid(torch.from_numpy(images), _with_suffix(path, suffix), rows=rows, columns=columns)
+    for one in output_paths(path):
+        save_labelled_grid(torch.from_numpy(images), one, rows=rows, columns=columns)
 
 
-def _annotate_scales(axes: Axes, curve: Curve, ends_only: bool, taken: list[NDArray[np.float64]]) -> None:
-    """Write each scale, the ends first, at a corner of its point where it covers no text at a ``taken`` place."""
+def _annotate_scales(axes: Axes, curve: Curve, ends_only: bool, texts: list[NDArray[np.float64]]) -> None:
+    """Write each scale beside its point, the ends first, where it covers none of ``texts``; add its place to them."""
     points = np.array([curve.measured(f"improved_{name}")[0] for name in ("recall", "precision")]).T
     known = [index for index in range(len(points)) if np.isfinite(points[index]).all()]
     ends = list(dict.fromkeys(known[:1] + known[-1:]))
     inch = axes.figure.dpi / np.asarray(axes.bbox.size)  # as a share of the axes
-    for index in ends if ends_only else [*ends, *(index for index in known if index not in ends)]:
+    for index in ends if ends_only else dict.fromkeys([*ends, *known]):
         place = axes.transAxes.inverted().transform(axes.transData.transform(points[index]))
         corners = {corner: place + np.array(corner) / 72 * inch for corner in CORNERS}
-        free = [corner for corner, text in corners.items() if not _covered(text, taken, inch)]
+        free = [corner for corner, text in corners.items() if not _overlaps(text, texts, inch)]
         if free:
-            text = f"w = {curve.scales[index]:g}"
-            axes.annotate(text, points[index], xytext=free[0], textcoords="offset points", fontsize=7)
-            taken.append(corners[free[0]])
+            name = f"w = {curve.scales[index]:g}"
+            axes.annotate(name, points[index], xytext=free[0], textcoords="offset points", fontsize=7)
+            texts.append(corners[free[0]])
 
 
-def _covered(text: NDArray[np.float64], taken: Sequence[NDArray[np.float64]], inch: NDArray[np.float64]) -> bool:
-    """Whether a text at this place would lie on one of the others."""
-    return any((np.abs(text - other) < np.array(TEXT_SIZE) / 72 * inch).all() for other in taken)
+def _overlaps(text: NDArray[np.float64], texts: Sequence[NDArray[np.float64]], inch: NDArray[np.float64]) -> bool:
+    """Return whether a text at this place would cover one of the others."""
+    return any((np.abs(text - other) < np.array(TEXT_SIZE) / 72 * inch).all() for other in texts)
 
 
 def _name_classes(panel: Axes, class_names: Sequence[str]) -> None:
@@ -219,12 +219,13 @@ def _name_classes(panel: Axes, class_names: Sequence[str]) -> None:
 
 
 def _shares(confusion: NDArray[np.int64]) -> NDArray[np.float64]:
+    """Return each row of the confusion matrix divided by its sum, nan for a class without samples."""
     counts = confusion.sum(axis=1, keepdims=True)
     return np.where(counts > 0, confusion / np.maximum(counts, 1), np.nan)
 
 
 def _pixels(image: NDArray[np.float32]) -> NDArray[np.floating]:
-    """From (c, h, w) in [-1, 1] to (h, w, c) in [0, 1], without the axis of a single channel."""
+    """Return an image of shape (c, h, w) in [-1, 1] as (h, w, c) in [0, 1], or (h, w) if it has one channel."""
     pixels = np.clip((np.moveaxis(image, 0, -1) + 1) / 2, 0, 1)
     return pixels[..., 0] if pixels.shape[-1] == 1 else pixels
 

@@ -1,4 +1,4 @@
-"""Pictures of samples: grids, curves and animations. Pixels are shown on the fixed range [-1, 1]."""
+"""Images as pictures: grids with and without labels, and animations. Pixels are on the fixed range [-1, 1]."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import imageio.v3 as imageio
 import numpy as np
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float, UInt8
+from jaxtyping import Float, Float32, UInt8
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from PIL import Image
@@ -21,14 +21,25 @@ from guided_diffusion.utils.files import atomic_write
 
 
 def grid(images: Float[Tensor, "n c h w"], columns: int, min_size: int = 28) -> UInt8[Tensor, "height width 3"]:
-    """Images side by side, ``columns`` in a row, each enlarged to ``min_size`` pixels or more, a white line between."""
+    """Return images side by side with white lines between them.
+
+    Args:
+        images: The images, on [-1, 1]; values outside are clamped.
+        columns: The number of images in a row.
+        min_size: The least width of an image in pixels; smaller ones are enlarged by a whole number.
+    """
     zoom = max(1, -(-min_size // images.shape[-1]))
     pixels = F.interpolate(images.float().clamp(-1, 1), scale_factor=zoom, mode="nearest")
     return denormalise(make_grid(pixels, nrow=columns, padding=2, pad_value=1)).permute(1, 2, 0).contiguous()
 
 
+def side_by_side(images: Float32[np.ndarray, "n c h w"]) -> UInt8[np.ndarray, "height width 3"]:
+    """Return images in one row."""
+    return grid(torch.from_numpy(images), columns=len(images)).numpy()
+
+
 def save_grid(images: Float[Tensor, "n c h w"], path: str | Path, columns: int | None = None) -> None:
-    """A PNG of images side by side, by default in a square."""
+    """Write a PNG of images side by side, by default in a square."""
     columns = columns or int(np.ceil(len(images) ** 0.5))
     with atomic_write(path) as temporary:
         Image.fromarray(grid(images, columns).numpy()).save(temporary)
@@ -37,7 +48,7 @@ def save_grid(images: Float[Tensor, "n c h w"], path: str | Path, columns: int |
 def save_labelled_grid(
     images: Float[Tensor, "rows columns c h w"], path: str | Path, rows: Sequence[str], columns: Sequence[str]
 ) -> None:
-    """A PNG of images in rows and columns, with a name for each."""
+    """Write a picture of images in named rows and columns, in the format of the path's suffix."""
     pixels = grid(images.flatten(0, 1), columns=images.shape[1]).numpy()
     height, width = pixels.shape[:2]
     left, top, dpi = 60, 40, 100
@@ -50,11 +61,11 @@ def save_labelled_grid(
         axes.tick_params(axis="x", labelrotation=25)
     axes.tick_params(length=0, labelsize=11, labeltop=True, labelbottom=False)
     axes.spines[:].set_visible(False)
-    _save(figure, path)
+    write_figure(figure, path)
 
 
 def save_animation(frames: Sequence[UInt8[Tensor, "height width 3"]], path: str | Path, fps: int = 10) -> None:
-    """A GIF and an MP4, at ``path`` with these suffixes; the last frame stays for two seconds."""
+    """Write a GIF and an MP4, with the path's suffix replaced; the last frame stays for two seconds."""
     pictures = [Image.fromarray(frame.numpy()) for frame in frames]
     durations = [1000 // fps] * (len(pictures) - 1) + [2000]
     with atomic_write(Path(path).with_suffix(".gif")) as temporary:
@@ -65,7 +76,8 @@ def save_animation(frames: Sequence[UInt8[Tensor, "height width 3"]], path: str 
         imageio.imwrite(temporary, even.numpy(), fps=fps, codec="libx264", macro_block_size=1)
 
 
-def _save(figure: Figure, path: str | Path) -> None:
+def write_figure(figure: Figure, path: str | Path) -> None:
+    """Write a figure in the format of the path's suffix, without the empty margin."""
     FigureCanvasAgg(figure)
     with atomic_write(path) as temporary:
         figure.savefig(temporary, bbox_inches="tight", pad_inches=0.05)

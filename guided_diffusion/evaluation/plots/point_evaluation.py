@@ -1,7 +1,7 @@
-"""Plots of an evaluation of points in the plane, or of a sweep of them, each as PNG and PDF.
+"""The plots of an evaluation of points in the plane, each as PNG and PDF.
 
-off_curve, distance, sliced_wasserstein, total_variation     all curves in one plot
-scatter-*, per_class-*                                       one for each curve, named after it
+off_curve, distance, sliced_wasserstein, total_variation     one plot of all curves
+scatter-*, per_class-*                                       one plot for each curve, with its slug in the name
 """
 
 from __future__ import annotations
@@ -33,18 +33,18 @@ SHARED_PLOTS = {
     "sliced_wasserstein": ("sliced_wasserstein", "sliced Wasserstein distance"),
     "total_variation": ("total_variation", "total variation to the exact density"),
 }
-"""The measure of each plot, and its name in words."""
+"""The measure of each plot, with its name in words."""
 
 
 PLOTS_OF_CURVE = ("scatter", "per_class")
 
 
 MAX_SHOWN = 300
-"""Points of a class in a panel of the page."""
+"""The largest number of points in a panel of ``scatter_of``."""
 
 
 def save_point_plots(results: Results, folder: Path) -> dict[str, Path]:
-    """Write every plot to ``folder/plots``; the PNGs come back by their name without the suffix."""
+    """Write all plots to ``folder/plots``; return the paths of the PNGs by name."""
     names, lines, plots = list(results.about["class_names"]), curves(results), folder / "plots"
     for plot, (measure, words) in SHARED_PLOTS.items():
         save_against_scale(lines, measure, words, plots / plot)
@@ -55,7 +55,7 @@ def save_point_plots(results: Results, folder: Path) -> dict[str, Path]:
 
 
 def save_against_scale(lines: Sequence[Curve], measure: str, words: str, path: Path) -> None:
-    """A measure against scale, with that of true points."""
+    """Plot a measure against scale, with that of true points as a dashed line."""
     figure, axes = against_scale(lines, measure)
     draw_floors(axes, lines, measure, "true points")
     axes.set(ylabel=words)
@@ -65,7 +65,7 @@ def save_against_scale(lines: Sequence[Curve], measure: str, words: str, path: P
 
 
 def save_scatter(curve: Curve, class_names: Sequence[str], path: Path) -> None:
-    """A row for every scale, a column for every class, from the same noise, over the density of the data."""
+    """Draw the samples of each class (column) at each scale (row), over the density of the data."""
     points = torch.from_numpy(np.stack([row.pictures.points for row in curve.rows]))
     rows = [f"w = {scale:g}" for scale in curve.scales]
     densities = curve.rows[0].pictures.densities
@@ -73,7 +73,7 @@ def save_scatter(curve: Curve, class_names: Sequence[str], path: Path) -> None:
 
 
 def save_off_curve_by_class(curve: Curve, class_names: Sequence[str], path: Path) -> None:
-    """The share of points off their curve, of each class, against scale."""
+    """Plot the share of points off their curve against scale, for each class."""
     figure, axes = empty()
     for label, name in enumerate(class_names):
         shares = [float(row.per_class[label]["off_curve"]) for row in curve.rows]
@@ -85,7 +85,7 @@ def save_off_curve_by_class(curve: Curve, class_names: Sequence[str], path: Path
 
 
 def scatter_of(row: Result, class_names: Sequence[str]) -> Image.Image:
-    """The samples of one scale, a panel for each class."""
+    """Return a picture of the samples of a row, with a panel for each class."""
     points = torch.from_numpy(row.pictures.points[None, :, :MAX_SHOWN])
     figure = scatter_grid(points, row.pictures.densities, [""], class_names, range(len(class_names)))
     return Image.fromarray(pixels_of(figure).numpy())

@@ -1,4 +1,4 @@
-"""Pictures of points in the plane, over the exact density of the data: scatters and animations."""
+"""Points in the plane as pictures: scatters and animations over the exact density of the data."""
 
 from __future__ import annotations
 
@@ -22,32 +22,34 @@ from guided_diffusion.samplers import Step
 from guided_diffusion.utils.files import atomic_write
 
 LIMIT = 1.35
-"""Pictures show the plane from minus this to this, the data from -1 to 1."""
+"""The limit of the axes in both directions; the data lie within 1."""
 
 
 NOISE_LIMIT = 1.6
-"""The same for animations, which begin with noise."""
+"""The limit of the axes in animations, which begin with noise."""
 
 
 CELLS = 150
+"""The number of cells of the density in each direction."""
 
 
 OWN, OTHER = 0.45, 0.16
-"""How dark the densest place of a class's own pattern is, and of the others."""
+"""The darkness of a class's own pattern and of the others, at their largest density."""
 
 
 MAX_SHOWN = 1000
-"""Points in one panel."""
+"""The largest number of points in a panel."""
 
 
 MAX_PATHS = 40
+"""The number of points of each class whose path an animation shows."""
 
 
 DOT = 5.0
 
 
 def densities_of(patterns: Sequence[Pattern], limit: float) -> NDArray[np.float32]:
-    """The exact density of each pattern on a grid from ``-limit`` to ``limit``, 1 where it is densest."""
+    """Return the exact density of each pattern on a grid from ``-limit`` to ``limit``, divided by its maximum."""
     edges = torch.linspace(-limit, limit, CELLS + 1, dtype=torch.float64)
     masses = [pattern.mass(edges) for pattern in patterns]
     return torch.stack([mass / mass.max() for mass in masses]).float().numpy()
@@ -60,13 +62,14 @@ def scatter_grid(
     columns: Sequence[str],
     own: Sequence[int],
 ) -> Figure:
-    """A panel for each row and column: its first points, over the density of the data.
+    """Return a figure with a panel for each row and column: points over the density of the data.
 
     Args:
-        points: of each panel.
-        densities: of all patterns of the data, of ``densities_of(patterns, LIMIT)``.
-        rows, columns: names.
-        own: for each column the number of its pattern, which stands out.
+        points: The points of each panel; the first ``MAX_SHOWN`` are drawn.
+        densities: The result of ``densities_of(patterns, LIMIT)`` for all patterns of the data.
+        rows: The names of the rows.
+        columns: The names of the columns.
+        own: The number of the pattern of each column, which is drawn darker.
     """
     figure, panels = _panels(len(rows), len(columns), LIMIT)
     for name, of_row, points_of_row in zip(rows, panels, points, strict=True):
@@ -87,14 +90,14 @@ def save_scatter_grid(
     columns: Sequence[str],
     own: Sequence[int],
 ) -> None:
-    """A PNG of ``scatter_grid``."""
+    """Write a PNG of ``scatter_grid``."""
     figure = scatter_grid(points, densities, rows, columns, own)
     with atomic_write(path) as temporary:
         figure.savefig(temporary)
 
 
 def draw_density(axes: Axes, densities: NDArray[np.float32], own: int, limit: float) -> None:
-    """The density of the data in greys, that of one pattern darker; equally dark at its densest in each."""
+    """Draw the density of the data in greys, one pattern darker than the others."""
     darkness = [OWN if label == own else OTHER for label in range(len(densities))]
     dark = (np.array(darkness)[:, None, None] * densities**0.5).max(axis=0)
     extent = (-limit, limit, -limit, limit)
@@ -104,13 +107,13 @@ def draw_density(axes: Axes, densities: NDArray[np.float32], own: int, limit: fl
 def point_frames(
     steps: Sequence[Step], densities: NDArray[np.float32], own: Sequence[int], names: Sequence[str]
 ) -> Iterator[UInt8[Tensor, "height width 3"]]:
-    """A frame for every step: a column for each class, x_t with the paths so far above the estimate of x_0.
+    """Yield a frame for each step: x_t with the paths so far above the estimate of x_0, a column for each class.
 
     Args:
-        steps: of a sampler; as many points of each class, class after class.
-        densities: of all patterns of the data, of ``densities_of(patterns, NOISE_LIMIT)``.
-        own: for each column the number of its pattern.
-        names: of the columns.
+        steps: The steps of a sampler, with as many points of each class, ordered by class.
+        densities: The result of ``densities_of(patterns, NOISE_LIMIT)`` for all patterns of the data.
+        own: The number of the pattern of each column.
+        names: The names of the columns.
     """
     figure, panels = _panels(2, len(names), NOISE_LIMIT)
     for of_row, quantity in zip(panels, ("$x_t$", "estimate of $x_0$"), strict=True):
@@ -122,7 +125,7 @@ def point_frames(
     time = figure.text(0.995, 0.99, "", ha="right", va="top", fontsize=9)
     paths = [_paths(panel, label) for panel, label in zip(panels[0], own, strict=True)]
     dots = [_dots(panel, label) for of_row in panels for panel, label in zip(of_row, own, strict=True)]
-    x, x0 = (torch.stack([part.unflatten(0, (len(names), -1)) for part in parts]).numpy() for parts in _parts(steps))
+    x, x0 = (_by_class([getattr(step, name) for step in steps], len(names)) for name in ("x", "x0"))
     for number, step in enumerate(steps):
         time.set_text(f"t = {step.t:.2f}")
         for column, lines in enumerate(paths):
@@ -132,12 +135,13 @@ def point_frames(
         yield pixels_of(figure)
 
 
-def _parts(steps: Sequence[Step]) -> tuple[list[Tensor], list[Tensor]]:
-    return [step.x.float().cpu() for step in steps], [step.x0.float().cpu() for step in steps]
+def _by_class(points: Sequence[Tensor], num_classes: int) -> NDArray[np.float32]:
+    """Return the points of all steps, shape (steps, classes, n, 2)."""
+    return torch.stack([one.float().cpu().unflatten(0, (num_classes, -1)) for one in points]).numpy()
 
 
 def _panels(rows: int, columns: int, limit: float) -> tuple[Figure, NDArray[np.object_]]:
-    """Square panels side by side, without ticks."""
+    """Return a figure with square panels without ticks."""
     size, left, top = 2.0, 0.3, 0.3
     figure = Figure(figsize=(columns * size + left, rows * size + top), dpi=100)
     FigureCanvasAgg(figure)
@@ -165,6 +169,7 @@ def _colour(label: int) -> tuple[float, float, float, float]:
 
 
 def pixels_of(figure: Figure) -> UInt8[Tensor, "height width 3"]:
+    """Return the pixels of a figure."""
     canvas = figure.canvas
     canvas.draw()
     return torch.from_numpy(np.asarray(canvas.buffer_rgba())[..., :3].copy())  # type: ignore[attr-defined]

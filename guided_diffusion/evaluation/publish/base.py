@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import UInt8
 
-from guided_diffusion.evaluation.modalities.exhibits import EXHIBITS
+from guided_diffusion.evaluation.modalities import modality
 from guided_diffusion.evaluation.plots.curves import curves
 from guided_diffusion.evaluation.results import Result, Results
 
@@ -35,7 +35,7 @@ class CurveRow:
     @property
     def images(self) -> dict[str, UInt8[np.ndarray, "height width 3"]]:
         """The pictures shown at every scale."""
-        return EXHIBITS[self.result.kind].drawings(self.result)
+        return modality(self.result.kind).drawings(self.result)
 
 
 def rows_by_scale(results: Results) -> list[CurveRow]:

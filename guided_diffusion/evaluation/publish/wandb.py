@@ -11,7 +11,8 @@ import numpy as np
 import wandb
 from pytorch_lightning.loggers import WandbLogger
 
-from guided_diffusion.evaluation.modalities.exhibits import side_by_side
+from guided_diffusion.evaluation.modalities import modality
+from guided_diffusion.evaluation.plots.image_grid import side_by_side
 from guided_diffusion.evaluation.publish.base import CurveRow, dotless, rows_by_scale
 from guided_diffusion.evaluation.results import Result, Results
 from guided_diffusion.utils.guidance_scale import log_against_scale
@@ -31,7 +32,7 @@ def publish_to_wandb(logger: WandbLogger, results: Results, folder: Path) -> Non
     class_names = about["class_names"]
     for scale, of_scale in groupby(rows, key=lambda row: row.result.scale):
         log_against_scale(run, scale, {key: value for row in of_scale for key, value in _scale_values(row).items()})
-    judged = results.kind == "images"
+    judged = modality(results.kind).uses_judge
     panels = _charts(rows) | {"evaluation/results": _results_table(results.rows)}
     run.log(panels | (_judgements(rows, class_names) if judged else {}))
     run.log_artifact(_artifact(run.id, folder))

@@ -16,9 +16,9 @@ from typing import Any, NamedTuple
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from PIL import Image
 
-from guided_diffusion.evaluation.modalities.exhibits import EXHIBITS
+from guided_diffusion.evaluation.modalities import modality
 from guided_diffusion.evaluation.plots.curves import Curve, curves
-from guided_diffusion.evaluation.results import KINDS, Interval, Result, Results
+from guided_diffusion.evaluation.results import Interval, Result, Results
 from guided_diffusion.evaluation.summary import number, shown
 from guided_diffusion.utils.files import atomic_write
 
@@ -91,7 +91,7 @@ def write_report(results: Results, folder: Path, config_yaml: str, command: str)
     """
     if not results.rows:
         raise ValueError("there is nothing to report: the results have no rows")
-    plots = EXHIBITS[results.kind].save_plots(results, folder)
+    plots = modality(results.kind).save_plots(results, folder)
     return _write(folder, evaluation_page(results, plots, config_yaml, command))
 
 
@@ -129,19 +129,19 @@ def evaluation_page(results: Results, plots: Mapping[str, Path], config_yaml: st
         config_yaml: The resolved config.
         command: The command that made the evaluation.
     """
-    modality, lines = EXHIBITS[results.kind], curves(results)
+    shown_as, lines = modality(results.kind), curves(results)
     first = lines[0].scales
     values = {
         "data": results.about["data"],
         "facts": _facts(results, lines),
-        "summary": modality.reading(results),
+        "summary": shown_as.summary(results),
         "failed": results.about.get("failed") or [],
-        "modality": modality,
+        "modality": shown_as,
         "plots": plots,
         "curves": lines,
         "class_names": results.about["class_names"],
         "start": min(range(len(first)), key=lambda index: abs(first[index] - 1)),
-        "measured": _measured(results, lines, modality.floors),
+        "measured": _measured(results, lines, shown_as.floors),
         "detailed": [(curve, _classes(curve)) for curve in lines[:MAX_DETAILED]],
         "config": config_yaml,
         "command": command,
@@ -184,14 +184,14 @@ def _facts(results: Results, lines: Sequence[Curve]) -> list[str]:
 
 
 def _strip_values(row: Result) -> str:
-    measures = EXHIBITS[row.kind].strip_measures.items()
+    measures = modality(row.kind).strip_measures.items()
     return ", ".join(f"{text} {shown(name, row.measured[name].value)}" for name, text in measures)
 
 
 def _measured(results: Results, lines: Sequence[Curve], floors: Mapping[str, str]) -> Table:
     """Return the table of all measures with their intervals; it names the curves if there are several."""
     curve_head = ["curve"] if len(lines) > 1 else []
-    names = [name for name in KINDS[results.kind].columns if name in results.rows[0].measured]
+    names = [name for name in modality(results.kind).columns if name in results.rows[0].measured]
     heads = [*curve_head, "w", "w\N{NO-BREAK SPACE}\N{MINUS SIGN}\N{NO-BREAK SPACE}1"]
     heads += [*(HEADINGS.get(name, name) for name in names), *floors.values(), "network calls", "seconds"]
     rows = []

@@ -1,12 +1,12 @@
-"""What callbacks that sample have in common: when they do, how, and with which weights."""
+"""The base class of callbacks that sample during a training: when they sample, from which model and weights."""
 
 from __future__ import annotations
 
-from abc import abstractmethod
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
 from pytorch_lightning import Callback, LightningModule, Trainer
@@ -21,20 +21,23 @@ from guided_diffusion.training.callbacks.ema import evaluation_weights
 from guided_diffusion.training.modules import NoisyTraining
 from guided_diffusion.training.resume.preemption import exit_on_sigterm
 from guided_diffusion.utils.memory import explain_out_of_memory
+from guided_diffusion.utils.validation import check_positive
 
 Sweep = Callable[[Tensor], Tensor]
-"""``sweep(labels)``: samples under every scale, shape (scales, labels, *shape)."""
+"""A function ``sweep(labels)`` that returns samples under every scale, shape (scales, labels, *shape)."""
 
 
 Subject = tuple[Denoiser, Recipe]
-"""What is sampled from, and how."""
+"""The model to sample from, and how."""
 
 
 def denoiser_in_training(module: Any, guide: Denoiser | None, recipe: Recipe) -> Subject:
+    """Return the model in training."""
     return module.denoiser, recipe
 
 
 def guide_with_classifier_in_training(module: Any, guide: Denoiser | None, recipe: Recipe) -> Subject | None:
+    """Return the guide, guided by the classifier in training; None without a guide."""
     if guide is None:
         return None
     guidance = recipe.guidance.with_classifier(module.classifier)
@@ -45,34 +48,29 @@ SUBJECTS: dict[str, Callable[[Any, Denoiser | None, Recipe], Subject | None]] = 
     "diffusion": denoiser_in_training,
     "classifier": guide_with_classifier_in_training,
 }
-"""By the kind of the training."""
+"""The function that returns the model to sample from, by the kind of the training."""
 
 
-OPTIONS = {"images": "default", "points": "patterns"}
-"""The callbacks for each kind of data, as the config calls them."""
+class SamplingCallback(Callback, ABC):
+    """Samples every ``every_n_steps`` and at the end of the training, on one process, with the averaged weights.
 
-
-class SamplingCallback(Callback):
-    """Samples every ``every_n_steps`` and when training has ended, on one process, with the averaged weights.
-
-    Training is not affected: sampling draws from generators of its own.
+    Sampling has random generators of its own, so it does not change the training.
 
     Args:
-        recipe: how samples are made; its guidance's scale is replaced by each of ``scales``.
-        scales: of guidance.
-        output_dir: of the run.
-        every_n_steps: optimizer steps between two samplings; 0 for the end alone.
-        seed: of the noise.
-        guide: checkpoint of the diffusion model that a classifier in training is to guide; without it there is
-            nothing to sample in such a training.
+        recipe: The guidance, threshold and sampler; ``scales`` replace the scale of its guidance.
+        scales: The guidance scales.
+        output_dir: The folder of the run.
+        every_n_steps: The number of optimizer steps between samplings; 0 samples at the end only.
+        seed: The seed of the noise.
+        guide: The checkpoint of the diffusion model that a classifier in training guides. Without it the training of a
+            classifier samples nothing.
+        num_samples: The number of samples at each scale, or of each class and scale, as the subclass says.
 
     Raises:
-        FileNotFoundError: if there is no such checkpoint.
-        ValueError: if ``every_n_steps`` is negative, or there are no scales or one that is not finite.
+        FileNotFoundError: If the checkpoint does not exist.
+        ValueError: If ``every_n_steps`` is negative, ``scales`` is empty, a scale is not finite, or ``num_samples`` is
+            below 1; in ``setup``, if there is a guide and the guidance of the recipe takes no classifier.
     """
-
-    kind: ClassVar[str]
-    """What the data must be, ``images`` or ``points``."""
 
     def __init__(
         self,
@@ -82,42 +80,42 @@ class SamplingCallback(Callback):
         every_n_steps: int = 0,
         seed: int = 0,
         guide: str | None = None,
+        num_samples: int = 1,
     ) -> None:
         if every_n_steps < 0:
             raise ValueError(f"every_n_steps must be at least 0, got {every_n_steps}")
         if not scales:
             raise ValueError("scales must hold at least one number")
         check_scale(torch.tensor(scales))
+        check_positive(num_samples=num_samples)
         self.recipe = recipe
         self.scales = list(scales)
         self.output_dir = Path(output_dir)
         self.every_n_steps = every_n_steps
         self.seed = seed
         self.guide = load(guide).denoiser if guide else None
+        self.num_samples = num_samples
         self._sampled_step = 0
 
     @abstractmethod
     def sample(self, trainer: Trainer, sweep: Sweep, data: LabelledDataModule) -> None:
-        """Call ``sweep(labels)`` for samples of shape (scales, labels, ...) and write what comes of them."""
+        """Call ``sweep(labels)`` for samples of shape (scales, labels, *shape), and write the outcome."""
 
     def setup(self, trainer: Trainer, pl_module: Any, stage: str) -> None:
+        """Check that the guidance takes a classifier if there is a guide."""
         if self.guide is not None and not needs_classifier(self.recipe.guidance):
             raise ValueError("the guide is guided by the classifier in training: add guidance=classifier")
-        data = trainer.datamodule  # type: ignore[attr-defined]
-        if data.kind != self.kind:
-            raise ValueError(
-                f"{type(self).__name__} is for {self.kind}, and the data are {data.kind}: "
-                f"add callbacks={OPTIONS[data.kind]}"
-            )
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
+        """Sample if the interval is over; the last step is left to ``on_train_end``."""
         due = self.every_n_steps and trainer.global_step % self.every_n_steps == 0
         if due and trainer.global_step not in (self._sampled_step, trainer.max_steps):
             self._run(trainer, pl_module)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Sample once more; a signal ends the program at once, as the training is complete."""
         with exit_on_sigterm(trainer):
             self._run(trainer, pl_module)
 
@@ -135,8 +133,7 @@ class SamplingCallback(Callback):
         (denoiser, recipe), data = subject, trainer.datamodule  # type: ignore[attr-defined]
 
         def sweep(labels: Tensor) -> Tensor:
-            """Under every scale, in the precision of the training."""
-            with trainer.precision_plugin.forward_context(), eval_mode(module):
+            with trainer.precision_plugin.forward_context(), eval_mode(module):  # the precision of the training
                 return recipe.sweep(denoiser, labels, data.shape, self.scales, self.seed)
 
         with explain_out_of_memory("recipe.batch_size"):

@@ -1,14 +1,14 @@
-"""A grid of samples: what guidance does, at a glance."""
+"""A callback that draws samples of every class at every guidance scale."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from pytorch_lightning import Trainer
 
-from guided_diffusion.data import LabelledDataModule
-from guided_diffusion.evaluation.plots.image_grid import save_labelled_grid
+from guided_diffusion.evaluation.modalities import modality
 from guided_diffusion.recipe import Recipe
 from guided_diffusion.training.callbacks.base import SamplingCallback, Sweep
 from guided_diffusion.training.loggers.log import log_image
@@ -16,17 +16,18 @@ from guided_diffusion.utils.validation import check_positive
 
 
 class SampleGrid(SamplingCallback):
-    """Writes ``samples/step_N.png``: a row for every scale, a column for every class, one noise down each column.
+    """Writes ``samples/step_N.png``: a row for each scale and a column for each class.
+
+    All scales have the same noise and labels. Points are drawn over the density of the data.
 
     Args:
-        recipe, scales, output_dir, every_n_steps, seed, guide: as for ``SamplingCallback``.
-        max_classes: columns at the most.
+        recipe, scales, output_dir, every_n_steps, seed, guide: The arguments of ``SamplingCallback``.
+        num_samples: The number of samples of each class and scale.
+        max_classes: The largest number of classes that are shown.
 
     Raises:
-        ValueError: unless ``max_classes`` is at least 1.
+        ValueError: As ``SamplingCallback``, and if ``max_classes`` is below 1.
     """
-
-    kind = "images"
 
     def __init__(
         self,
@@ -36,15 +37,19 @@ class SampleGrid(SamplingCallback):
         every_n_steps: int = 0,
         seed: int = 0,
         guide: str | None = None,
+        num_samples: int = 1,
         max_classes: int = 20,
     ) -> None:
-        super().__init__(recipe, scales, output_dir, every_n_steps, seed, guide)
+        super().__init__(recipe, scales, output_dir, every_n_steps, seed, guide, num_samples)
         check_positive(max_classes=max_classes)
         self.max_classes = max_classes
 
-    def sample(self, trainer: Trainer, sweep: Sweep, data: LabelledDataModule) -> None:
-        class_names = data.class_names[: self.max_classes]
-        images = sweep(torch.arange(len(class_names)))
+    def sample(self, trainer: Trainer, sweep: Sweep, data: Any) -> None:
+        """Draw the grid and log it as ``samples/grid``."""
+        names = list(data.class_names[: self.max_classes])
+        samples = sweep(torch.arange(len(names)).repeat_interleave(self.num_samples))
         path = self.output_dir / "samples" / f"step_{trainer.global_step:06d}.png"
-        save_labelled_grid(images, path, rows=[f"w = {scale:g}" for scale in self.scales], columns=class_names)
+        rows = [f"w = {scale:g}" for scale in self.scales]
+        gallery = modality(data.kind).gallery(lambda: data)
+        gallery.save_by_scale(samples.unflatten(1, (len(names), self.num_samples)), rows, names, path)
         log_image(trainer, "samples/grid", path)

@@ -5,7 +5,7 @@ import pytest
 from matplotlib.collections import PolyCollection
 from PIL import Image
 
-from guided_diffusion.evaluation.plots import image_evaluation as evaluation_plots
+from guided_diffusion.evaluation.plots import image_evaluation
 from guided_diffusion.evaluation.plots.curves import curves
 from guided_diffusion.evaluation.plots.image_evaluation import (
     class_accuracies,
@@ -25,9 +25,9 @@ EIGHTEEN = [0, 0.5, 1, 1.25, 1.5, 1.75, 2, 2.5, 3, 3.5, 4, 5, 6, 7, 8, 10, 12, 1
 
 @pytest.fixture
 def drawn(monkeypatch, tmp_path):
-    """Call a function that saves a plot; the figure comes back instead."""
+    """Call a function that saves a plot; return the figure instead."""
     figures = []
-    monkeypatch.setattr(evaluation_plots, "save_figure", lambda figure, path: figures.append(figure))
+    monkeypatch.setattr(image_evaluation, "save_figure", lambda figure, path: figures.append(figure))
 
     def draw(save, *arguments):
         save(*arguments, tmp_path / "plot")
@@ -47,21 +47,6 @@ def centres(path, rows, columns):
     return pixels[np.ix_(y, x)]
 
 
-def test_a_curve_has_its_rows_in_the_order_of_the_scale(fabricate):
-    results = fabricate(scales=[3.0, 0.0, 1.0], jobs=[{"p": "0.1"}, {"p": "0.2"}, {"p": ""}])
-    names = [curve.name for curve in curves(results)]
-    assert names == ["cfg, ddim, 25 steps, p = 0.1", "cfg, ddim, 25 steps, p = 0.2", "cfg, ddim, 25 steps"]
-    assert [curve.scales for curve in curves(results)] == [[0, 1, 3]] * 3
-    assert [curve.slug for curve in curves(results)] == ["cfg-ddim-25-p=0.1", "cfg-ddim-25-p=0.2", "cfg-ddim-25"]
-
-
-def test_curves_never_share_a_file(fabricate):
-    jobs = [{"file": "a/b"}, {"file": "a-b"}, {"file": "A b"}, {"file": "x" * 200}, {"file": "x" * 201}]
-    slugs = [curve.slug for curve in curves(fabricate(jobs=jobs))]
-    assert len({slug.lower() for slug in slugs}) == 5
-    assert all("/" not in slug and len(slug) < 110 for slug in slugs)
-
-
 @pytest.mark.filterwarnings("error")
 @pytest.mark.parametrize(
     "case",
@@ -74,10 +59,10 @@ def test_curves_never_share_a_file(fabricate):
     ],
     ids=["one scale", "all nan", "eighteen scales", "hundred classes", "two curves"],
 )
-def test_every_plot_is_there_as_png_and_pdf(case, fabricate, tmp_path):
+def test_every_plot_is_written_as_png_and_pdf(case, fabricate, tmp_path):
     results = fabricate(**case)
     plots = save_plots(results, tmp_path)
-    each = [f"{name}-{curve.slug}" for curve in curves(results) for name in evaluation_plots.PLOTS_OF_CURVE]
+    each = [f"{name}-{curve.slug}" for curve in curves(results) for name in image_evaluation.PLOTS_OF_CURVE]
     assert sorted(plots) == sorted(["accuracy", "frechet_distance", "precision_recall", *each])
     written = {path.name for path in (tmp_path / "plots").iterdir()}
     assert written == {f"{name}{suffix}" for name in plots for suffix in (".png", ".pdf")}
@@ -88,7 +73,7 @@ def test_every_plot_is_there_as_png_and_pdf(case, fabricate, tmp_path):
         assert path.with_name(f"{name}.pdf").read_bytes().startswith(b"%PDF")
 
 
-def test_accuracy_stands_against_scale_with_band_and_ceiling(fabricate, drawn):
+def test_accuracy_is_plotted_against_scale_with_intervals_and_ceiling(fabricate, drawn):
     axes = drawn(save_accuracy, curves(fabricate(jobs=[{"p": "1"}, {"p": "2"}])), 0.9875).axes[0]
     first, second, ceiling = axes.lines
     assert first.get_xdata().tolist() == second.get_xdata().tolist() == [0, 1, 3]
@@ -103,7 +88,7 @@ def test_accuracy_stands_against_scale_with_band_and_ceiling(fabricate, drawn):
 
 @pytest.mark.filterwarnings("error")
 @pytest.mark.parametrize("jobs", [2, 10, 40])
-def test_however_many_curves_are_told_apart_by_colour_and_named(jobs, fabricate, drawn):
+def test_every_curve_has_its_own_colour_and_name(jobs, fabricate, drawn):
     lines = curves(fabricate(classes=1, jobs=[{"label_dropout": str(index)} for index in range(jobs)]))
     for figure in (drawn(save_accuracy, lines, 0.9875), drawn(save_precision_recall, lines)):
         assert len({line.get_color() for line in figure.axes[0].lines[:jobs]}) == jobs
@@ -113,14 +98,14 @@ def test_however_many_curves_are_told_apart_by_colour_and_named(jobs, fabricate,
 
 
 @pytest.mark.parametrize(("floors", "lines"), [([1, 1, 1], [1]), ([1, 2, 2], [1, 2]), ([np.nan] * 3, [])])
-def test_the_floor_of_the_distance_is_dashed(floors, lines, fabricate, drawn):
+def test_each_floor_of_the_distance_is_a_dashed_line(floors, lines, fabricate, drawn):
     results = fabricate()
     rows = [replace(row, floors={"fld": float(floor)}) for row, floor in zip(results.rows, floors, strict=True)]
     axes = drawn(save_frechet_distance, curves(replace(results, rows=rows))).axes[0]
     assert [set(line.get_ydata()) for line in axes.lines[1:]] == [{line} for line in lines]
 
 
-def test_the_path_of_precision_and_recall_names_its_scales(fabricate, drawn):
+def test_precision_and_recall_are_labelled_with_their_scales(fabricate, drawn):
     axes = drawn(save_precision_recall, curves(fabricate())).axes[0]
     assert axes.lines[0].get_xydata()[1] == pytest.approx([2 / 3, 2 / 3])
     assert [text.get_text() for text in axes.texts] == ["w = 0", "w = 3", "w = 1"]  # the ends first
@@ -131,13 +116,13 @@ def test_the_path_of_precision_and_recall_names_its_scales(fabricate, drawn):
     ]
 
 
-def test_the_ends_of_two_paths_from_one_point_are_named_beside_it(fabricate, drawn):
+def test_labels_of_coinciding_points_do_not_overlap(fabricate, drawn):
     axes = drawn(save_precision_recall, curves(fabricate(jobs=[{"seed": "0"}, {"seed": "1"}]))).axes[0]
     places = {(text.xy[0], text.xy[1], text.xyann) for text in axes.texts}
     assert len(places) == len(axes.texts) == 6
 
 
-def test_the_accuracy_of_a_class_is_the_share_of_its_samples(fabricate):
+def test_class_accuracies_are_shares_of_the_confusion_matrix(fabricate):
     row = fabricate().rows[0]
     confusion = np.array([[3, 1, 0], [0, 0, 0], [1, 1, 0]])
     row = replace(row, pictures=row.pictures._replace(confusion=confusion))
@@ -145,7 +130,7 @@ def test_the_accuracy_of_a_class_is_the_share_of_its_samples(fabricate):
 
 
 @pytest.mark.parametrize(("classes", "labels"), [(3, ["class <0>", "class <1>", "class <2>"]), (40, ["mean of 40"])])
-def test_few_classes_have_a_name_and_many_a_mean(classes, labels, fabricate, drawn):
+def test_few_classes_are_named_and_many_are_averaged(classes, labels, fabricate, drawn):
     results = fabricate(classes=classes)
     figure = drawn(save_per_class, curves(results)[0], results.about["class_names"])
     shown = [text.get_text() for text in figure.legends[0].get_texts()]
@@ -155,13 +140,13 @@ def test_few_classes_have_a_name_and_many_a_mean(classes, labels, fabricate, dra
     assert all(line.get_ydata() == pytest.approx([share] * 3) for line in figure.axes[0].lines)
 
 
-def test_confusion_has_a_panel_for_each_scale_on_one_range_of_colour(fabricate, drawn):
+def test_confusion_has_a_panel_for_each_scale_with_the_same_colour_range(fabricate, drawn):
     results = fabricate(EIGHTEEN)
     figure = drawn(save_confusion, curves(results)[0], results.about["class_names"])
-    panels = [axes for axes in figure.axes if axes.samples]
+    panels = [axes for axes in figure.axes if axes.images]
     assert [axes.get_title() for axes in panels] == [f"w = {scale:g}" for scale in EIGHTEEN]
-    assert {axes.samples[0].get_clim() for axes in panels} == {(0, 1)}
-    assert panels[0].samples[0].get_array()[0].tolist() == pytest.approx([4 / 6, 1 / 6, 1 / 6])
+    assert {axes.images[0].get_clim() for axes in panels} == {(0, 1)}
+    assert panels[0].images[0].get_array()[0].tolist() == pytest.approx([4 / 6, 1 / 6, 1 / 6])
 
 
 @pytest.mark.parametrize("channels", [1, 3])
@@ -172,17 +157,17 @@ def test_the_strip_has_a_row_for_each_scale_on_the_fixed_range(channels, fabrica
     assert np.abs(centres(tmp_path / "strip.png", 3, 12) - (greys + 1) * 127.5).max() <= 2
 
 
-def test_means_have_a_column_for_each_class_and_grey_for_a_class_without_samples(fabricate, tmp_path):
+def test_means_are_grey_for_a_class_without_samples(fabricate, tmp_path):
     results = fabricate(nan=True)
     save_means(curves(results)[0], results.about["class_names"], tmp_path / "means")
     assert centres(tmp_path / "means.png", 3, 3) == pytest.approx(np.array([[191] * 3, [191] * 3, [128] * 3]), abs=2)
 
 
-def test_the_least_certain_samples_are_captioned(fabricate, drawn):
+def test_uncertain_samples_are_captioned(fabricate, drawn):
     results = fabricate()
     axes = drawn(save_uncertain, curves(results)[0], ["3", "5", "an uncommonly long name"]).axes[0]
     texts = [text.get_text() for text in axes.texts]
     assert texts[:4] == ["w = 0", "3 → 5\n1.0%", "5\n→ an uncommon…\n2.0%", "an uncommon…\n→ 3\n30.0%"]
-    assert len(axes.samples) == 9
-    assert axes.samples[1].get_clim() == (0, 1)
-    assert axes.samples[1].get_array()[0, 0] == pytest.approx((results.rows[0].pictures.strip[1, 0, 0, 0] + 1) / 2)
+    assert len(axes.images) == 9
+    assert axes.images[1].get_clim() == (0, 1)
+    assert axes.images[1].get_array()[0, 0] == pytest.approx((results.rows[0].pictures.strip[1, 0, 0, 0] + 1) / 2)

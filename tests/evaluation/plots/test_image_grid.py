@@ -4,7 +4,6 @@ import pytest
 import torch
 from PIL import Image, ImageSequence
 
-from guided_diffusion.evaluation.plots.curves import save_accuracy_plot
 from guided_diffusion.evaluation.plots.image_grid import grid, save_animation, save_grid, save_labelled_grid
 
 
@@ -18,7 +17,7 @@ def pixels(path):
 
 
 @pytest.mark.parametrize("channels", [1, 3])
-def test_images_stand_side_by_side_in_rows_on_the_fixed_range(channels):
+def test_images_are_drawn_side_by_side_on_the_fixed_range(channels):
     # A dark image stays dark: nothing is rescaled image by image, and what lies outside is clamped.
     picture = grid(flat(-1, -0.5, 0, 0.5, 1, 3, channels=channels), columns=3, min_size=8)
     assert picture.shape == (2 * 10 + 2, 3 * 10 + 2, 3)
@@ -29,7 +28,7 @@ def test_images_stand_side_by_side_in_rows_on_the_fixed_range(channels):
     assert (picture[[0, 1, 10, 11, 20, 21]] == 255).all()  # the lines between
 
 
-def test_colours_are_not_mixed_up():
+def test_channels_are_red_green_and_blue():
     red = torch.tensor([1.0, -1, -1])[None, :, None, None].expand(1, 3, 8, 8)
     assert grid(red, columns=1)[15, 15].tolist() == [255, 0, 0]
 
@@ -43,7 +42,7 @@ def test_small_images_are_enlarged_by_a_whole_number_without_blur(size, min_size
     assert picture.unique().tolist() == [0, 255]
 
 
-def test_a_grid_is_square_unless_columns_are_given(tmp_path):
+def test_a_grid_is_square_by_default(tmp_path):
     images = flat(*[0] * 9, size=28)
     save_grid(images, tmp_path / "square.png")
     save_grid(images, tmp_path / "row.png", columns=9)
@@ -51,7 +50,7 @@ def test_a_grid_is_square_unless_columns_are_given(tmp_path):
     assert pixels(tmp_path / "row.png").shape == (32, 272, 3)
 
 
-def test_rows_and_columns_of_a_labelled_grid_are_in_order(tmp_path):
+def test_images_of_a_labelled_grid_are_in_their_row_and_column(tmp_path):
     greys = torch.linspace(-1, 0.6, 6)
     images = flat(*greys, size=28).unflatten(0, (2, 3))
     save_labelled_grid(images, tmp_path / "grid.png", rows=["w = 0", "w = 1"], columns=["a", "b", "c"])
@@ -66,19 +65,8 @@ def test_rows_and_columns_of_a_labelled_grid_are_in_order(tmp_path):
             assert abs(picture[y, x] - expected) <= 2, (row, column)
 
 
-def test_the_accuracy_plot_is_a_picture_of_the_curve_and_the_ceiling(tmp_path):
-    def plot(accuracies, ceiling):
-        save_accuracy_plot({"samples": list(zip([0, 1, 3], accuracies, strict=True))}, ceiling, tmp_path / "plot.png")
-        return pixels(tmp_path / "plot.png")
-
-    first = plot([0.1, 0.5, 0.9], 0.95)
-    assert min(first.shape[:2]) > 300
-    assert not np.array_equal(first, plot([0.9, 0.5, 0.1], 0.95))
-    assert not np.array_equal(first, plot([0.1, 0.5, 0.9], 0.5))
-
-
 @pytest.mark.parametrize("size", [(40, 60), (41, 61)])  # the video's codec needs even sizes
-def test_an_animation_has_every_frame_in_order_as_gif_and_mp4(size, tmp_path):
+def test_an_animation_is_written_as_gif_and_mp4_with_every_frame(size, tmp_path):
     greys = [30, 90, 150, 210]
     frames = [torch.full((*size, 3), grey, dtype=torch.uint8) for grey in greys]
     save_animation(frames, tmp_path / "animation", fps=5)

@@ -1,0 +1,196 @@
+"""Images: measured by a judge and in its features, drawn side by side on the fixed range [-1, 1]."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int, UInt8
+from PIL import Image
+from torch import Tensor
+from torchmetrics.functional.classification import multiclass_accuracy
+
+from guided_diffusion.data import LabelledDataModule
+from guided_diffusion.evaluation.judge import Judge
+from guided_diffusion.evaluation.metrics.images import Measurement, Reference, measure
+from guided_diffusion.evaluation.modalities.base import Examination, Finding, Gallery, Modality, ScaleCurve
+from guided_diffusion.evaluation.plan import Plan
+from guided_diffusion.evaluation.plots import image_evaluation
+from guided_diffusion.evaluation.plots.curves import curves
+from guided_diffusion.evaluation.plots.image_grid import grid, save_labelled_grid, side_by_side
+from guided_diffusion.evaluation.results import COLUMNS, Pictures, Result, Results
+from guided_diffusion.evaluation.samples import LabelledSamples
+from guided_diffusion.evaluation.summary import best_row, best_sentence, floor_of, number, percent
+from guided_diffusion.samplers import Step
+
+SHOWN = 20
+"""The number of images in a strip, and of uncertain images."""
+
+
+STRIP_COLUMNS = 10
+
+
+class Images(Modality):
+    """Images of any number of channels."""
+
+    columns = COLUMNS
+    callbacks = "default"
+    uses_judge = True
+    captions: ClassVar = {
+        "accuracy": "Judge accuracy against guidance scale, with 95 % intervals. Dashed: accuracy on real test images.",
+        "frechet_distance": "Fréchet distance against guidance scale, with 95 % intervals. Dashed: real images.",
+        "precision_recall": "Improved precision against improved recall, along the guidance scale.",
+    }
+    captions_of_curve: ClassVar = {
+        "per_class": "Accuracy of each class against guidance scale.",
+        "confusion": "The class that the judge predicts (column) for samples of each label (row).",
+        "means": "Mean image of each class (column) at each scale (row).",
+        "uncertain": "Samples whose label the judge finds least likely: label \N{RIGHTWARDS ARROW} predicted class, "
+        "and the probability that the judge gives to the label.",
+    }
+    wide = ("confusion", "means", "uncertain")
+    strip_class = "strip"
+    strip_measures: ClassVar = {"accuracy": "accuracy", "fld": "Fréchet distance", "saturation": "saturated pixels"}
+    floors: ClassVar = {"fld": "Fréchet floor"}
+
+    def examine(
+        self, data: Any, judge_source: Callable[[Any], Judge], samples: Sequence[LabelledSamples], plan: Plan
+    ) -> Examination:
+        """Measure samples with the judge and against the test images."""
+        judge = judge_source(data)
+        reference = Reference.of(data, judge, plan.per_scale, plan.seed)
+        findings = []
+        for of_scale in samples:
+            found = measure(of_scale, reference, judge, plan.seed)
+            extra = {} if found.cross_accuracy is None else {"cross_accuracy": found.cross_accuracy}
+            findings.append(Finding({**found.measured, **extra}, found.per_class, pictures(of_scale, found)))
+        cross_check = judge.cross_check and {"name": judge.cross_check.name, "ceiling": judge.cross_check.ceiling}
+        about = {"judge": judge.name, "judge_ceiling": judge.ceiling, "cross_check": cross_check}
+        return Examination(findings, {"fld": reference.floor}, about)
+
+    def measure_by_scale(
+        self,
+        samples: Float[Tensor, "scales n *shape"],
+        labels: Int[Tensor, " n"],
+        data: Any,
+        judge_source: Callable[[Any], Judge] | None,
+        seed: int,
+    ) -> ScaleCurve:
+        """Measure the share of samples in which the judge sees their label."""
+        assert judge_source is not None
+        judge = judge_source(data)
+        accuracies = [
+            multiclass_accuracy(judge.classify(of_scale), labels, data.num_classes, average="micro").item()
+            for of_scale in samples
+        ]
+        return ScaleCurve(
+            name="accuracy",
+            values={"accuracy": accuracies},
+            plotted="accuracy",
+            logged=("accuracy",),
+            real_column="judge_ceiling",
+            real=judge.ceiling,
+            real_name="real test images",
+            quantity="judge accuracy",
+        )
+
+    def gallery(self, load_data: Callable[[], LabelledDataModule]) -> Gallery:
+        """Return a gallery of images; the data are not needed."""
+        return ImageGallery()
+
+    def save_plots(self, results: Results, folder: Path) -> dict[str, Path]:
+        """Write the plots of ``plots/image_evaluation.py``."""
+        return image_evaluation.save_plots(results, folder)
+
+    def strip(self, row: Result, class_names: Sequence[str]) -> Image.Image:
+        """Return the first images of a row, grey if they have one channel."""
+        images = torch.from_numpy(row.pictures.strip[:SHOWN])
+        pixels = Image.fromarray(grid(images, columns=STRIP_COLUMNS, min_size=1).numpy())
+        return pixels.convert("L") if images.shape[1] == 1 else pixels
+
+    def drawings(self, row: Result) -> dict[str, UInt8[np.ndarray, "height width 3"]]:
+        """Return the first images of a row and the mean image of each class."""
+        return {"strip": side_by_side(row.pictures.strip), "means": side_by_side(row.pictures.means)}
+
+    def summary(self, results: Results) -> str:
+        """Return the best accuracy and distance, with the ceiling and the floor."""
+        several, ceiling = len(curves(results)) > 1, float(results.about["judge_ceiling"])
+        best = best_row(results.rows, "accuracy", lowest=False)
+        closest = best_row(results.rows, "fld", lowest=True)
+        above = best is not None and best.measured["accuracy"].value > ceiling
+        sentences = [
+            best_sentence("The best judge accuracy", best, "accuracy", several),
+            f"The ceiling, its accuracy on real test images, is {percent(ceiling)}.",
+            "Accuracies above the ceiling mean that the judge finds the samples easier to classify than real images."
+            if above
+            else "",
+            best_sentence("The lowest Fréchet distance", closest, "fld", several),
+            f"The floor, the distance between two sets of real images, is {number(floor_of(closest, results, 'fld'))}.",
+            f"Distances are taken in the features of the judge's network, {results.about['judge']}.",
+        ]
+        return " ".join(filter(None, sentences))
+
+    def print_table(self, results: Results) -> None:
+        """Print accuracy, Fréchet distance and a few other measures of each row."""
+        about, floor = results.about, results.rows[0].floors["fld"]
+        print(f"\njudge {about['judge']}: {about['judge_ceiling']:.1%} on real test images; Fréchet floor {floor:.2f}")
+        heads = f"{'w':>6} {'accuracy':>20} {'fld':>22} {'density':>8} {'coverage':>9} {'saturated':>10}"
+        print(f"{heads} {'nfe':>5} {'s':>7}")
+        for row in results.rows:
+            value = row.measured
+            accuracy, fld = value["accuracy"], value["fld"]
+            print(
+                f"{row.scale:6g} {accuracy.value:8.2%} [{accuracy.low:.1%}, {accuracy.high:.1%}]"
+                f" {fld.value:8.2f} [{fld.low:.2f}, {fld.high:.2f}] {value['density'].value:8.3f}"
+                f" {value['coverage'].value:9.3f} {value['saturation'].value:10.2%} {row.nfe:5g} {row.seconds:7.1f}"
+            )
+
+
+def pictures(samples: LabelledSamples, found: Measurement) -> Pictures:
+    """Return the pictures of the samples of one scale."""
+    num_classes = len(found.confusion)
+    groups = [samples.samples[samples.labels == label] for label in range(num_classes)]
+    uncertain = found.probabilities.argsort()[:SHOWN]
+    return Pictures(
+        strip=samples.samples[: max(1, SHOWN // num_classes) * num_classes][:SHOWN].numpy(),
+        means=torch.stack([group.mean(0) for group in groups]).numpy(),
+        uncertain=samples.samples[uncertain].numpy(),
+        uncertain_labels=samples.labels[uncertain].numpy(),
+        uncertain_predictions=found.predictions[uncertain].numpy(),
+        uncertain_probabilities=found.probabilities[uncertain].float().numpy(),
+        confusion=found.confusion.numpy(),
+        predictions=found.predictions.numpy(),
+        probabilities=found.probabilities.float().numpy(),
+    )
+
+
+@dataclass(frozen=True)
+class ImageGallery:
+    """A row for each class and a column for each sample; in grids by scale, a row for each scale."""
+
+    num_samples: ClassVar[int] = 8
+    columns: ClassVar[int] = 10
+
+    def animated(self, num_classes: int) -> int:
+        """Return as many samples as fit into ten columns, at least one."""
+        return max(1, self.columns // num_classes)
+
+    def save(self, samples: Float[Tensor, "classes n c h w"], names: Sequence[str], path: Path) -> None:
+        """Write a PNG with a row for each class."""
+        save_labelled_grid(samples, path, rows=names, columns=[""] * samples.shape[1])
+
+    def save_by_scale(
+        self, samples: Float[Tensor, "scales classes n c h w"], rows: Sequence[str], names: Sequence[str], path: Path
+    ) -> None:
+        """Write a PNG with a row for each scale; a class takes a column for each of its samples."""
+        columns = [name for name in names for _ in range(samples.shape[2])]
+        save_labelled_grid(samples.flatten(1, 2), path, rows=rows, columns=columns)
+
+    def frames(self, steps: Sequence[Step], names: Sequence[str]) -> Iterator[UInt8[Tensor, "height width 3"]]:
+        """Yield a frame for each step: a row of x_t above a row of estimates of x_0."""
+        for step in steps:
+            yield grid(torch.cat([step.x, step.x0]).cpu(), columns=len(step.x), min_size=56)

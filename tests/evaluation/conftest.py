@@ -1,0 +1,87 @@
+"""Results that nobody measured, for the tests of whatever shows an evaluation."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import pytest
+
+from guided_diffusion.evaluation.results import COLUMNS, Interval, Pictures, Result, Results
+
+MEASURES = [
+    name
+    for name in COLUMNS[COLUMNS.index("accuracy") : COLUMNS.index("nfe")]
+    if not name.endswith(("_low", "_high", "_floor"))
+]
+
+
+def fabricated_pictures(value: float, scale: float, classes: int, channels: int) -> Pictures:
+    """Twelve flat images from black to white, and a judge that is right four times as often as wrong."""
+    unknown = np.isnan(value)
+    greys = np.linspace(-1, 1, 12, dtype=np.float32)[:, None, None, None] / (1 + scale)
+    strip = np.tile(greys, (1, channels, 8, 8))
+    labels = np.arange(3) % classes
+    return Pictures(
+        strip=strip,
+        means=np.full((classes, channels, 8, 8), np.nan if unknown else 0.5, np.float32),
+        uncertain=strip[:3],
+        uncertain_labels=labels,
+        uncertain_predictions=(labels + 1) % classes,
+        uncertain_probabilities=np.array([0.01, 0.02, 0.3], np.float32),
+        confusion=np.zeros((classes, classes), np.int64) if unknown else np.eye(classes, dtype=np.int64) * 3 + 1,
+        predictions=np.arange(4 * classes) % classes,
+        probabilities=np.full(4 * classes, value, np.float32),
+    )
+
+
+def fabricated_row(value: float, scale: float, options: dict[str, str], classes: int, channels: int) -> Result:
+    return Result(
+        method="cfg",
+        scale=scale,
+        sampler="ddim",
+        steps=25,
+        num_samples=4 * classes,
+        measured={name: Interval(value, value - 0.05, value + 0.02) for name in MEASURES},
+        floors={"fld": 0.125},
+        nfe=2.0,
+        seconds=1.5,
+        per_class=[
+            {"class": index, "class_name": f"class <{index}>", "count": 4, "f1": value} for index in range(classes)
+        ],
+        pictures=fabricated_pictures(value, scale, classes, channels),
+        options=options,
+    )
+
+
+@pytest.fixture(scope="session")
+def fabricate() -> Callable[..., Results]:
+    """Results with these scales, classes, channels and options of sweep jobs; ``nan`` spoils the last scale."""
+
+    def fabricated(
+        scales: Sequence[float] = (0.0, 1.0, 3.0),
+        classes: int = 3,
+        channels: int = 1,
+        jobs: Sequence[dict[str, str]] = ({},),
+        nan: bool = False,
+    ) -> Results:
+        def value(scale: float, job: int) -> float:
+            return float("nan") if nan and scale == scales[-1] else (1 + scale) / (2 + scale + job)
+
+        rows = [
+            fabricated_row(value(scale, job), scale, options, classes, channels)
+            for job, options in enumerate(jobs)
+            for scale in scales
+        ]
+        about = {
+            "judge": "JudgeNet",
+            "judge_ceiling": 0.9875,
+            "data": "mnist",
+            "class_names": [f"class <{index}>" for index in range(classes)],
+            "checkpoint": "runs/one/last.ckpt",
+            "weights": "ema",
+            "seed": 0,
+        }
+        return Results(rows, about)
+
+    return fabricated
