@@ -42,14 +42,11 @@ def run(config: DictConfig) -> None:
 
 
 def evaluate(config: DictConfig, overrides: Sequence[str] = ()) -> Path:
-    """Sample at every scale, measure, and write ``results.csv``, ``per_class.csv``, ``plots/`` and ``report.html``.
+    """Sample at every scale, measure, and return the folder with the tables, ``plots/`` and ``report.html``.
 
     Args:
         config: The config of ``evaluate``.
         overrides: The overrides of the command line. What they leave open of the recipe is that of the training.
-
-    Returns:
-        The folder of the evaluation.
 
     Raises:
         ValueError, FileNotFoundError: for a wrong config, checkpoint or data, before anything is sampled.

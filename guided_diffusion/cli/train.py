@@ -92,19 +92,17 @@ def train(config: DictConfig, search: Sequence[Path] = (), sweep: Path | None = 
         config.output_dir, config.resume = str(start.folder), None
         plain = _plain(config)
         seed_everything(config.seed, workers=True, verbose=False)
-
         data: LabelledDataModule = build(config.data)
         data.prepare_data()
         data.setup("fit")
-
         network = build_network(config.network, data.shape, data.num_classes)
         module: NoisyTraining = build(config.module, network=network)
         module.record = make_record(module.kind, plain, data)
         _check_partners(config, module, ModelSpec("this training", module.schedule, data.shape, data.class_names))
-
         callbacks = [build(node) for node in config.callbacks.values() if isinstance(node, DictConfig)]
         check_optimization(module)
         _check_samples(plain, build(config.recipe), module)
+
         trainer = build_trainer(config.trainer, [Resumable(), *callbacks])
         trainer.strategy.checkpoint_io = AtomicCheckpointIO()
         ResumableFitLoop.replace(trainer)
@@ -112,10 +110,7 @@ def train(config: DictConfig, search: Sequence[Path] = (), sweep: Path | None = 
 
         with folder_lock(start.folder):
             _write_records(trainer, plain, start)
-            with closing_loggers(trainer.loggers):
-                _fit(trainer, module, data, plain, start)
-            if trainer.is_global_zero:
-                mark_finished(start.folder)
+            _fit(trainer, module, data, plain, start)
         _announce(start.folder, module.kind)
         return start.folder
 
@@ -174,17 +169,20 @@ def _write_records(trainer: Trainer, plain: dict[str, Any], start: Start) -> Non
 def _fit(
     trainer: Trainer, module: NoisyTraining, data: LabelledDataModule, plain: dict[str, Any], start: Start
 ) -> None:
-    """Train until the end or a signal, which ends the program with the command that goes on."""
-    for logger in trainer.loggers:
-        logger.log_hyperparams(plain)
-    try:
-        with preemptible(), explain_out_of_memory("data.batch_size"):
-            trainer.fit(module, datamodule=data, ckpt_path=start.checkpoint, weights_only=True)
-    except SIGTERMException:
-        if trainer.is_global_zero:
-            again = _command_to_resume(start.folder)
-            print(f"\nstopped by a signal after step {trainer.global_step}; to go on: {again}", file=sys.stderr)
-        sys.exit(TERMINATED)
+    """Train until the end, or until a signal ends the program, which then prints the command that goes on."""
+    with closing_loggers(trainer.loggers):
+        for logger in trainer.loggers:
+            logger.log_hyperparams(plain)
+        try:
+            with preemptible(), explain_out_of_memory("data.batch_size"):
+                trainer.fit(module, datamodule=data, ckpt_path=start.checkpoint, weights_only=True)
+        except SIGTERMException:
+            if trainer.is_global_zero:
+                again = _command_to_resume(start.folder)
+                print(f"\nstopped by a signal after step {trainer.global_step}; to go on: {again}", file=sys.stderr)
+            sys.exit(TERMINATED)
+    if trainer.is_global_zero:
+        mark_finished(start.folder)
 
 
 def _command_to_resume(folder: Path) -> str:
