@@ -51,7 +51,7 @@ def network(perturbed):
 
 
 @pytest.fixture
-def sample():
+def images():
     return torch.randn(4, 1, 8, 8), torch.linspace(0.1, 1, 4), torch.tensor([0, 1, 2, 0])
 
 

@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch import nn
 
-from guided_diffusion.guidance import ClassifierFree, Clip, NoThreshold
+from guided_diffusion.guidance import ClassifierFree, Clip, Guidance, NoThreshold
 from guided_diffusion.recipe import Recipe, eval_mode
 from guided_diffusion.samplers import Sampler, ddim, ddpm, dpmpp_2m, heun
 from guided_diffusion.schedules import Cosine
@@ -59,13 +59,11 @@ def test_scale_one_is_the_model_without_guidance_to_the_bit(exact):
     assert torch.equal(guided, plain)
 
 
-class Plain:
-    """No guidance at all."""
+@dataclass(frozen=True)
+class Plain(Guidance):
+    """A guidance that returns the denoiser as it is."""
 
-    scale = 1.0
-
-    def unguided(self):
-        return self
+    scale: float = 1.0
 
     def __call__(self, denoise, schedule):
         return denoise

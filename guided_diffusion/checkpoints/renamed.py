@@ -18,7 +18,7 @@ RENAMED = MappingProxyType(
         "guided_diffusion.callbacks": "guided_diffusion.training.callbacks",
         "guided_diffusion.metrics": "guided_diffusion.evaluation.judge",
         "guided_diffusion.modules": "guided_diffusion.training.modules",
-        "guided_diffusion.programs": "guided_diffusion.cli.program",
+        "guided_diffusion.programs.NoteNewFolders": "guided_diffusion.cli.output_folders.NoteOutputFolders",
         "guided_diffusion.sampling": "guided_diffusion.recipe",
         "guided_diffusion.strategies": "guided_diffusion.training.trainer",
         "guided_diffusion.sweeps": "guided_diffusion.cli.sweeps",

@@ -9,7 +9,7 @@ from omegaconf import OmegaConf
 from guided_diffusion.checkpoints.files import export, read_model_file
 from guided_diffusion.checkpoints.loading import load
 from guided_diffusion.checkpoints.renamed import update_targets
-from guided_diffusion.training.resume.find_run import clear_shared_start, find_start
+from guided_diffusion.training.resume.find_run import clear_inherited_start, find_start
 
 EARLIER = [
     *(
@@ -103,6 +103,6 @@ def test_a_run_that_was_interrupted_before_the_renaming_is_resumed(resume, earli
     try:
         start = find_start(config | {"resume": resume if resume == "auto" else str(run)}, tmp_path / "new", [run])
     finally:
-        clear_shared_start()
+        clear_inherited_start()
     assert (start.folder, start.checkpoint) == (run, run / "checkpoints" / "last.ckpt")
     assert start.step == 4

@@ -25,7 +25,7 @@ def denoiser(network):
 
 
 @pytest.fixture
-def sample():
+def images():
     return torch.randn(5, 1, 8, 8), torch.linspace(0.1, 1, 5), torch.tensor([0, 1, 2, 0, 1])
 
 

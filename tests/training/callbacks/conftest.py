@@ -3,7 +3,7 @@
 import pytest
 from pytorch_lightning import Trainer
 
-from guided_diffusion.checkpoints.loading import build_network
+from guided_diffusion.checkpoints.record import build_network
 from guided_diffusion.utils.instantiate import build
 
 
