@@ -1,6 +1,6 @@
 """Trained models on disk: reading and exporting files, rebuilding models, and checking that two models match."""
 
-from guided_diffusion.checkpoints.compatibility import ModelSpec, check_guidance, check_match
+from guided_diffusion.checkpoints.compatibility import check_guidance, check_match
 from guided_diffusion.checkpoints.loading import (
     TrainedClassifier,
     TrainedDiffusion,
@@ -8,14 +8,9 @@ from guided_diffusion.checkpoints.loading import (
     load_classifier,
     optional_classifier,
 )
+from guided_diffusion.checkpoints.record import ModelSpec
 
 __all__ = [
-    "ModelSpec",
-    "TrainedClassifier",
-    "TrainedDiffusion",
-    "check_guidance",
-    "check_match",
-    "load",
-    "load_classifier",
+    "ModelSpec", "TrainedClassifier", "TrainedDiffusion", "check_guidance", "check_match", "load", "load_classifier",
     "optional_classifier",
-]
+]  # fmt: skip

@@ -3,8 +3,6 @@
 No code in a file is run: checkpoints are unpickled with torch's list of safe types, and safetensors files hold none.
 """
 
-from __future__ import annotations
-
 import json
 import pickle
 from pathlib import Path
@@ -22,7 +20,6 @@ Weights = Literal["ema", "raw"]
 
 SUFFIX = ".safetensors"
 """The suffix of an exported model."""
-
 LAST = Path("checkpoints") / "last.ckpt"
 """The path of the last checkpoint, relative to the folder of its training."""
 
@@ -55,7 +52,7 @@ def weights_of(weights: str, content: dict[str, Any], path: Path) -> dict[str, T
         weights: ``ema`` for the moving average, ``raw`` for the weights that training goes on with. Both are the
             same if training kept no average.
         content: The result of ``read_model_file``.
-        path: The path of the file, for messages.
+        path: The path to name in messages.
 
     Raises:
         ValueError: If ``weights`` is another name, or the file holds only the other weights.

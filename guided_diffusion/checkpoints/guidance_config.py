@@ -1,7 +1,5 @@
 """Config nodes of guidance: whether one needs a classifier, and which checkpoint it takes it from."""
 
-from __future__ import annotations
-
 from typing import Any
 
 from hydra.utils import get_object
@@ -34,8 +32,7 @@ def guidance_needs_classifier(guidance: Node) -> bool:
 
 def classifier_checkpoint(guidance: Node) -> str | None:
     """Return the path of the classifier that an expanded node names, or ``None`` where there is none."""
-    node = guidance.get("classifier") or {}
-    return node.get("checkpoint")
+    return (guidance.get("classifier") or {}).get("checkpoint")
 
 
 def classifier_node(path: Any) -> dict[str, Any]:

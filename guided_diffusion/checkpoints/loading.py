@@ -1,7 +1,5 @@
 """Rebuilding trained models from their checkpoints, with the config inside them and never with today's defaults."""
 
-from __future__ import annotations
-
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,10 +7,10 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.types import Device
 
-from guided_diffusion.checkpoints.compatibility import ModelSpec
 from guided_diffusion.checkpoints.files import Weights
-from guided_diffusion.checkpoints.record import TRUSTED, SavedModel, check_targets
+from guided_diffusion.checkpoints.record import TRUSTED, ModelSpec, SavedModel, check_targets
 from guided_diffusion.classifiers import Classifier
 from guided_diffusion.data import LabelledDataModule, kind_of
 from guided_diffusion.denoisers import Denoiser
@@ -30,12 +28,11 @@ class Trained:
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """The shape of one sample: channels, height and width of an image, or the number of coordinates of a point."""
         return self.spec.shape
 
     @property
     def kind(self) -> str:
-        """The kind of samples: ``images`` or ``points``."""
+        """``images`` or ``points``."""
         return kind_of(self.shape)
 
     @property
@@ -84,16 +81,11 @@ class TrainedClassifier(Trained):
 
 
 def load(
-    checkpoint: str | Path,
-    device: str | torch.device = "cpu",
-    weights: Weights = "ema",
-    trusted: tuple[str, ...] = TRUSTED,
+    checkpoint: str | Path, device: Device = "cpu", weights: Weights = "ema", trusted: tuple[str, ...] = TRUSTED
 ) -> TrainedDiffusion:
     """Return the diffusion model of a checkpoint that ``train`` wrote, or of a file that ``export`` wrote.
 
     Args:
-        checkpoint: The path of the file.
-        device: The device that the model is moved to.
         weights: ``ema``, or ``raw`` for the weights that training goes on with; the same if it had no ``EMA``.
         trusted: The prefixes that the names of classes in the checkpoint's config may have. Add your own package
             to load a network of yours; a file can then run what that package offers, and no more.
@@ -103,27 +95,23 @@ def load(
         ValueError: If the file is damaged or holds no diffusion model of this package, or the device can't be used.
     """
     _check_device(device)
-    saved = SavedModel.read(
-        Path(checkpoint), "diffusion", ("network", "schedule", "guidance", "threshold", "sampler"), trusted
-    )
-    denoiser = Denoiser(saved.network(), saved.schedule(), saved.config["module"]["parameterization"])
+    built = ("network", "schedule", "guidance", "threshold", "sampler")
+    saved = SavedModel.read(checkpoint, "diffusion", built, trusted)
+    denoiser = Denoiser(saved.network(), saved.spec.schedule, saved.config["module"]["parameterization"])
     saved.load_weights(denoiser, "denoiser.", weights)
-    return TrainedDiffusion(ModelSpec.of(saved), saved.config, denoiser.to(device).eval())
+    return TrainedDiffusion(saved.spec, saved.config, denoiser.to(device).eval())
 
 
 def load_classifier(
-    checkpoint: str | Path,
-    device: str | torch.device = "cpu",
-    weights: Weights = "ema",
-    trusted: tuple[str, ...] = TRUSTED,
+    checkpoint: str | Path, device: Device = "cpu", weights: Weights = "ema", trusted: tuple[str, ...] = TRUSTED
 ) -> TrainedClassifier:
     """Return the time-aware classifier of a checkpoint; the arguments and errors are those of ``load``."""
     _check_device(device)
-    saved = SavedModel.read(Path(checkpoint), "classifier", ("network", "schedule"), trusted)
+    saved = SavedModel.read(checkpoint, "classifier", ("network", "schedule"), trusted)
     with torch.inference_mode(False):  # weights made in inference mode could not be part of a gradient
-        classifier = Classifier(saved.network(), saved.schedule()).requires_grad_(False)
+        classifier = Classifier(saved.network(), saved.spec.schedule).requires_grad_(False)
         saved.load_weights(classifier, "classifier.", weights)
-        return TrainedClassifier(ModelSpec.of(saved), saved.config, classifier.to(device).eval())
+        return TrainedClassifier(saved.spec, saved.config, classifier.to(device).eval())
 
 
 def optional_classifier(checkpoint: str | None) -> TrainedClassifier | None:
@@ -131,7 +119,7 @@ def optional_classifier(checkpoint: str | None) -> TrainedClassifier | None:
     return load_classifier(checkpoint) if checkpoint else None
 
 
-def _check_device(device: str | torch.device) -> None:
+def _check_device(device: Device) -> None:
     """Raise ``ValueError`` if no tensor can be made on this device."""
     try:
         torch.empty(0, device=device)

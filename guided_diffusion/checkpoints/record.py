@@ -1,10 +1,9 @@
 """The record of a model in its checkpoint: writing it, and rebuilding the network and the schedule from it."""
 
-from __future__ import annotations
-
 import importlib
 import inspect
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -19,13 +18,10 @@ from guided_diffusion.utils.instantiate import build
 
 FORMAT = 1
 """The format of the record. It is raised when older records can no longer be read as they are."""
-
 VALUE_RANGE = (-1.0, 1.0)
 """The range of the pixels, or the coordinates, that every model of this package takes."""
-
 TRUSTED = ("guided_diffusion.",)
 """The prefixes of the names that a record may build, unless the caller trusts more."""
-
 MODEL_NAMES = {"diffusion": "diffusion model", "classifier": "time-aware classifier"}
 """The kinds of models, as messages call them."""
 
@@ -33,22 +29,11 @@ MODEL_NAMES = {"diffusion": "diffusion model", "classifier": "time-aware classif
 def make_record(kind: str, config: dict[str, Any], data: LabelledDataModule) -> dict[str, Any]:
     """Return the plain data that a checkpoint holds beside the weights, from which ``load`` rebuilds the model.
 
-    Args:
-        kind: ``diffusion`` or ``classifier``.
-        config: The resolved config of the training.
-        data: The data of the training.
+    ``kind`` is one of ``MODEL_NAMES``; ``config`` and ``data`` are the resolved config and the data of the training.
     """
-    return {
-        "format": FORMAT,
-        "kind": kind,
-        "config": config,
-        "data": {
-            "name": data.name,
-            "shape": list(data.shape),
-            "class_names": list(data.class_names),
-            "range": list(VALUE_RANGE),
-        },
-    }
+    shape, class_names = list(data.shape), list(data.class_names)
+    described = {"name": data.name, "shape": shape, "class_names": class_names, "range": list(VALUE_RANGE)}
+    return {"format": FORMAT, "kind": kind, "config": config, "data": described}
 
 
 def build_network(node: DictConfig | dict[str, Any], shape: tuple[int, ...], num_classes: int) -> nn.Module:
@@ -66,12 +51,9 @@ def build_network(node: DictConfig | dict[str, Any], shape: tuple[int, ...], num
 
 
 def check_targets(node: Any, trusted: tuple[str, ...], path: Path) -> None:
-    """Raise ``ValueError`` if a config names, at any depth, something that no trusted package defines itself.
+    """Raise ``ValueError`` if plain data from a config names, at any depth, what no trusted package defines itself.
 
-    Args:
-        node: The config, or any part of it, as plain data.
-        trusted: The prefixes of trusted names. That a trusted module imports an object is not enough.
-        path: The file that the config is from, for the message.
+    ``trusted`` has the prefixes of trusted names. That a trusted module imports an object is not enough.
     """
     for value in node.values() if isinstance(node, dict) else node if isinstance(node, list) else ():
         check_targets(value, trusted, path)
@@ -87,6 +69,19 @@ def check_targets(node: Any, trusted: tuple[str, ...], path: Path) -> None:
 
 
 @dataclass(frozen=True)
+class ModelSpec:
+    """The properties that two models must share to work together."""
+
+    source: str
+    """The file or training that the model is from, for messages."""
+    schedule: Schedule
+    shape: tuple[int, ...]
+    """The shape of one sample: channels, height and width of an image, or the number of coordinates of a point."""
+    class_names: tuple[str, ...]
+    value_range: tuple[float, float] = VALUE_RANGE
+
+
+@dataclass(frozen=True)
 class SavedModel:
     """The content of a file of this package, before its model is rebuilt."""
 
@@ -94,19 +89,16 @@ class SavedModel:
     content: dict[str, Any]
 
     @classmethod
-    def read(cls, path: Path, kind: str, built: tuple[str, ...], trusted: tuple[str, ...]) -> SavedModel:
-        """Read a file and check its record.
+    def read(cls, checkpoint: str | Path, kind: str, built: tuple[str, ...], trusted: tuple[str, ...]) -> "SavedModel":
+        """Read a file and check that its record is of this kind, and that its config can be trusted.
 
-        Args:
-            path: The path of the file.
-            kind: The kind of model that it must hold.
-            built: The keys of the config that will be built; they must be there and name only trusted objects.
-            trusted: The prefixes of trusted names.
+        The keys of the config in ``built`` must be there, and name only objects that ``trusted`` has prefixes of.
 
         Raises:
             FileNotFoundError: If there is no such file.
             ValueError: If the file or its record can't be used.
         """
+        path = Path(checkpoint)
         content = read_model_file(path)
         record = content["guided_diffusion"]
         if record["kind"] != kind:
@@ -125,25 +117,16 @@ class SavedModel:
     def config(self) -> dict[str, Any]:
         return self.content["guided_diffusion"]["config"]
 
-    @property
-    def shape(self) -> tuple[int, ...]:
-        return tuple(self.content["guided_diffusion"]["data"]["shape"])
-
-    @property
-    def class_names(self) -> tuple[str, ...]:
-        return tuple(self.content["guided_diffusion"]["data"]["class_names"])
-
-    @property
-    def value_range(self) -> tuple[float, float]:
-        return tuple(self.content["guided_diffusion"]["data"].get("range", VALUE_RANGE))
-
-    def schedule(self) -> Schedule:
-        """Build the noise schedule."""
-        return build(self.config["schedule"])
+    @cached_property
+    def spec(self) -> ModelSpec:
+        data = self.content["guided_diffusion"]["data"]
+        shape, class_names, value_range = data["shape"], data["class_names"], data.get("range", VALUE_RANGE)
+        schedule = build(self.config["schedule"])
+        return ModelSpec(str(self.path), schedule, tuple(shape), tuple(class_names), tuple(value_range))
 
     def network(self) -> nn.Module:
         """Build the network, with its initial weights."""
-        return build_network(self.config["network"], self.shape, len(self.class_names))
+        return build_network(self.config["network"], self.spec.shape, len(self.spec.class_names))
 
     def load_weights(self, model: nn.Module, prefix: str, weights: Weights) -> None:
         """Load one set of weights into ``model``; ``prefix`` is what their names begin with in the file."""

@@ -143,4 +143,4 @@ def _steps(recipe: Recipe, model: TrainedDiffusion, labels: Tensor, indices: lis
 
 def _with_progress(items: Iterable[T], what: str, total: int) -> Iterable[T]:
     """Return the items with a progress bar that appears if they take long."""
-    return progress_bar(items, description=what, total=total, keep=False, quiet_seconds=QUIET_SECONDS)
+    return progress_bar(items, desc=what, total=total, leave=False, delay=QUIET_SECONDS)

@@ -16,10 +16,10 @@ from pytorch_lightning import Trainer, seed_everything
 from pytorch_lightning.utilities import rank_zero_only
 from pytorch_lightning.utilities.exceptions import SIGTERMException
 
-from guided_diffusion.checkpoints.compatibility import ModelSpec, check_guidance, check_match, read_spec
+from guided_diffusion.checkpoints.compatibility import check_guidance, check_match, read_spec
 from guided_diffusion.checkpoints.files import LAST
 from guided_diffusion.checkpoints.guidance_config import expand_classifier, guidance_needs_classifier
-from guided_diffusion.checkpoints.record import build_network, make_record
+from guided_diffusion.checkpoints.record import ModelSpec, build_network, make_record
 from guided_diffusion.cli.checks import check_label_dropout, check_recipe, check_scales, check_seed
 from guided_diffusion.cli.config import TrainConfig, is_overridden
 from guided_diffusion.cli.provenance import command, write_record

@@ -15,18 +15,6 @@ from guided_diffusion.data.patterns import Pattern, Patterns
 from guided_diffusion.data.torchvision import CIFAR10, MNIST, FashionMNIST
 
 __all__ = [
-    "CIFAR10",
-    "MNIST",
-    "Batch",
-    "Digits",
-    "Fake",
-    "FashionMNIST",
-    "ImageDataModule",
-    "LabelledDataModule",
-    "Pattern",
-    "Patterns",
-    "denormalise",
-    "kind_of",
-    "network_sizes",
-    "normalise",
-]
+    "CIFAR10", "MNIST", "Batch", "Digits", "Fake", "FashionMNIST", "ImageDataModule", "LabelledDataModule",
+    "Pattern", "Patterns", "denormalise", "kind_of", "network_sizes", "normalise",
+]  # fmt: skip

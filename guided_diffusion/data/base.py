@@ -1,11 +1,10 @@
 """The base classes of the datasets: labelled samples of any shape, and images; their batches and loaders."""
 
-from __future__ import annotations
-
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from itertools import islice
-from typing import Any, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 import torch
 from jaxtyping import Float, Int, Shaped, UInt8
@@ -48,12 +47,12 @@ def denormalise(images: Float[Tensor, "*shape"]) -> UInt8[Tensor, "*shape"]:
     return ((images.clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8)
 
 
+@dataclass(eq=False)
 class Rows(Dataset[Batch]):
     """Samples of any shape in memory, with their labels; a batch is one indexing operation."""
 
-    def __init__(self, samples: Shaped[Tensor, "n *shape"], labels: Int[Tensor, " n"]) -> None:
-        self.samples = samples
-        self.labels = labels
+    samples: Shaped[Tensor, "n *shape"]
+    labels: Int[Tensor, " n"]
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -63,22 +62,16 @@ class Rows(Dataset[Batch]):
         return Batch(self.samples[rows], self.labels[rows])
 
 
+@dataclass(eq=False)
 class ImageDataset(Rows):
-    """Images in memory as uint8, with their labels; some are mirrored when a batch is made.
+    """Images in memory as uint8, with their labels.
 
-    Args:
-        images: The images, of shape (n, c, h, w).
-        labels: The labels, of shape (n,).
-        flip: Whether to mirror each image from left to right with probability 1/2.
-        seed: The seed of the flips, which depend on it and on the batch's indices.
+    With ``flip``, each is mirrored from left to right with probability 1/2, by ``seed`` and the batch's indices.
     """
 
-    def __init__(
-        self, images: UInt8[Tensor, "n c h w"], labels: Int[Tensor, " n"], flip: bool = False, seed: int = 0
-    ) -> None:
-        super().__init__(images, labels)
-        self.flip = flip
-        self.seed = seed
+    samples: UInt8[Tensor, "n c h w"]
+    flip: bool = False
+    seed: int = 0
 
     def __getitems__(self, indices: Sequence[int]) -> Batch:
         images, labels = super().__getitems__(indices)
@@ -115,7 +108,7 @@ class LabelledDataModule(LightningDataModule, ABC):
     Args:
         batch_size: The number of samples per step and device.
         validation_size: The number of training samples that are held out for validation.
-        seed: The seed of the order of the samples.
+        seed: The seed of the order of the samples, and of random changes to them.
         split_seed: The seed of the choice of the held-out samples.
 
     Raises:
@@ -151,7 +144,7 @@ class LabelledDataModule(LightningDataModule, ABC):
 
     @property
     def kind(self) -> str:
-        """The kind of samples, ``images`` or ``points``, which decides how they are measured and plotted."""
+        """``images`` or ``points``, which decides how samples are measured and plotted."""
         return kind_of(self.shape)
 
     @property
@@ -168,7 +161,6 @@ class LabelledDataModule(LightningDataModule, ABC):
         return self._splits[name]
 
     def _split_training(self, data: Batch) -> dict[Split, Batch]:
-        """Hold out the validation samples."""
         order = torch.randperm(len(data.labels), generator=torch.Generator().manual_seed(self.split_seed))
         remaining = len(order) - self.validation_size
         if remaining < self.batch_size:
@@ -176,11 +168,8 @@ class LabelledDataModule(LightningDataModule, ABC):
                 f"{self.name} has {len(order)} training {self.kind}: with validation_size {self.validation_size} "
                 f"that is less than one batch of {self.batch_size}; lower data.batch_size or data.validation_size"
             )
-        train, val = order[:remaining].sort().values, order[remaining:].sort().values
-        return {
-            "train": Batch(data.samples[train], data.labels[train]),
-            "val": Batch(data.samples[val], data.labels[val]),
-        }
+        train, val = (part.sort().values for part in (order[:remaining], order[remaining:]))
+        return {"train": Batch(*(part[train] for part in data)), "val": Batch(*(part[val] for part in data))}
 
     def setup(self, stage: str | None = None) -> None:
         self.split("test" if stage == "test" else "train")
@@ -201,24 +190,19 @@ class LabelledDataModule(LightningDataModule, ABC):
         sampler: DistributedSampler[Batch] = DistributedSampler(
             dataset, replicas, rank, shuffle=shuffle, seed=self.seed, drop_last=shuffle
         )
-        return ResumableLoader(dataset, self.batch_size, sampler=sampler, drop_last=shuffle, collate_fn=_identity)
+        return ResumableLoader(
+            dataset, self.batch_size, sampler=sampler, drop_last=shuffle, collate_fn=lambda batch: batch
+        )
 
 
 class ImageDataModule(LabelledDataModule):
     """A dataset of labelled, square images.
 
     A subclass sets ``name``, ``channels``, ``image_size`` and ``class_names``, and implements ``load``, which returns
-    uint8 images of shape (n, c, h, w).
+    uint8 images of shape (n, c, h, w). Other arguments and errors: as for ``LabelledDataModule``.
 
     Args:
-        batch_size: The number of images per step and device.
-        validation_size: The number of training images that are held out for validation.
         flip: Whether to mirror images at random in training. Not for digits: a mirrored digit is not a digit.
-        seed: The seed of the order of the images, and of the flips.
-        split_seed: The seed of the choice of the held-out images.
-
-    Raises:
-        ValueError: If a size is too small; from ``setup``, if less than one batch is left for training.
     """
 
     channels: int
@@ -232,7 +216,6 @@ class ImageDataModule(LabelledDataModule):
 
     @property
     def shape(self) -> tuple[int, int, int]:
-        """The shape of one image: channels, height and width."""
         return self.channels, self.image_size, self.image_size
 
     def dataset(self, split: Split) -> ImageDataset:
@@ -240,7 +223,3 @@ class ImageDataModule(LabelledDataModule):
 
     def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
         return Batch(normalise(batch.samples), batch.labels)
-
-
-def _identity(batch: Any) -> Any:
-    return batch

@@ -1,7 +1,5 @@
 """The handwritten digits that ship inside scikit-learn."""
 
-from __future__ import annotations
-
 import torch
 from sklearn.datasets import load_digits
 from sklearn.model_selection import train_test_split
@@ -13,8 +11,8 @@ class Digits(ImageDataModule):
     """1,797 real handwritten digits, 8x8 in grey, without any download; 360 of them are for testing.
 
     They are the test set of "Optical Recognition of Handwritten Digits" (E. Alpaydin and C. Kaynak, UCI, CC BY 4.0),
-    with their 0 to 16 mapped to 0 to 255. The split for testing is stratified and always the same. The arguments are
-    those of ``ImageDataModule``.
+    with their 0 to 16 mapped to 0 to 255. The split for testing is stratified and always the same. Arguments: as for
+    ``ImageDataModule``.
     """
 
     name = "digits"

@@ -1,7 +1,5 @@
 """Random images, for tests and demonstrations."""
 
-from __future__ import annotations
-
 import torch
 
 from guided_diffusion.data.base import Batch, ImageDataModule
@@ -9,15 +7,10 @@ from guided_diffusion.utils.validation import check_positive
 
 
 class Fake(ImageDataModule):
-    """Images of uniform random pixels, whose labels cycle through the classes. Other arguments: ``ImageDataModule``.
+    """Images of uniform random pixels, whose labels cycle through the classes.
 
-    Args:
-        channels: The number of channels.
-        image_size: The height and width.
-        num_classes: The number of classes; labels are 0 to ``num_classes - 1``.
-        num_train: The number of training images, including those held out for validation.
-        num_test: The number of test images.
-        split_seed: The seed of the images, and of the choice of the held-out ones.
+    ``num_train`` includes the images held out for validation, and ``split_seed`` is also the seed of the pixels. Other
+    arguments: as for ``ImageDataModule``.
 
     Raises:
         ValueError: If one of the numbers is below 1.
@@ -41,11 +34,9 @@ class Fake(ImageDataModule):
         super().__init__(batch_size, validation_size, flip, seed, split_seed)
         check_positive(channels=channels, image_size=image_size, num_classes=num_classes)
         check_positive(num_train=num_train, num_test=num_test)
-        self.channels = channels
-        self.image_size = image_size
+        self.channels, self.image_size = channels, image_size
         self.class_names = tuple(f"class {index}" for index in range(num_classes))
-        self.num_train = num_train
-        self.num_test = num_test
+        self.num_train, self.num_test = num_train, num_test
 
     def load(self, train: bool) -> Batch:
         count = self.num_train if train else self.num_test

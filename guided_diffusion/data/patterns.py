@@ -7,8 +7,6 @@ A pattern is a set of places, thousands of them along a curve, and a point is on
 So every pattern, and every set of patterns, is a mixture of Gaussians whose density and exact denoiser are known.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -82,23 +80,17 @@ def fit_to_square(places: Float[Tensor, "n 2"]) -> Float[Tensor, "n 2"]:
 
 @dataclass(frozen=True)
 class Pattern:
-    """Equally likely places in the plane, and the standard deviation of the noise around them.
+    """Equally likely places, dense along a curve or the means of a mixture, and the noise around them.
 
-    Args:
-        places: The places without noise, of shape (k, 2): dense points of a curve, or the means of a mixture.
-        spread: The standard deviation of points from their place, in each direction.
+    ``spread`` is the standard deviation of points from their place, in each direction.
     """
 
     places: Float[Tensor, "k 2"]
     spread: float
 
     @classmethod
-    def named(cls, name: str, noise: float) -> Pattern:
-        """Return a pattern of ``PATTERNS``, scaled so that its noise stays in [-1, 1].
-
-        Args:
-            name: The name of the pattern.
-            noise: The standard deviation of the noise, in each direction.
+    def named(cls, name: str, noise: float) -> "Pattern":
+        """Return a pattern of ``PATTERNS``, scaled so that noise of this standard deviation stays in [-1, 1].
 
         Raises:
             ValueError: If the name is unknown or the noise is outside [0, 0.1].
@@ -129,15 +121,8 @@ class Pattern:
 
 
 PATTERNS: Mapping[str, tuple[Callable[[], Tensor], float]] = MappingProxyType(
-    {
-        "spiral": (spiral, 0.0),
-        "s_curve": (s_curve, 0.0),
-        "moons": (moons, 0.0),
-        "checkerboard": (checkerboard, 0.0),
-        "mixture_a": (partial(opposite_pair, 0), 0.12),
-        "mixture_b": (partial(opposite_pair, 60), 0.12),
-        "mixture_c": (partial(opposite_pair, 120), 0.12),
-    }
+    {"spiral": (spiral, 0.0), "s_curve": (s_curve, 0.0), "moons": (moons, 0.0), "checkerboard": (checkerboard, 0.0)}
+    | {f"mixture_{end}": (partial(opposite_pair, degrees), 0.12) for end, degrees in (("a", 0), ("b", 60), ("c", 120))}
 )
 """The function that returns a pattern's places in [-1, 1], and a spread that is added to the noise.
 
@@ -148,14 +133,13 @@ The three mixtures are six Gaussians on a circle, two of each class; neighbours 
 class Patterns(LabelledDataModule):
     """Points of patterns in the plane, in [-1, 1], equally many of each; labels are positions in ``patterns``.
 
-    The other arguments are those of ``LabelledDataModule``.
+    Other arguments: as for ``LabelledDataModule``; ``split_seed`` is also the seed of the points.
 
     Args:
         patterns: Names in ``PATTERNS``.
         num_train: The number of training points of each pattern, including those held out for validation.
         num_test: The number of test points of each pattern.
         noise: The standard deviation of the points from their place, in each direction.
-        split_seed: The seed of the points, and of the choice of the held-out ones.
 
     Raises:
         ValueError: If there is no name, a name is unknown or repeated, noise is outside [0, 0.1] or a number below 1.
@@ -180,12 +164,10 @@ class Patterns(LabelledDataModule):
         check_positive(num_train=num_train, num_test=num_test)
         self.patterns = tuple(Pattern.named(name, noise) for name in patterns)
         self.class_names = tuple(patterns)
-        self.num_train = num_train
-        self.num_test = num_test
+        self.num_train, self.num_test = num_train, num_test
 
     @property
     def shape(self) -> tuple[int]:
-        """The shape of one point."""
         return (2,)
 
     def load(self, train: bool) -> Batch:
@@ -201,10 +183,9 @@ class Patterns(LabelledDataModule):
 
     def oracle(self, schedule: Schedule) -> GaussianMixture:
         """Return the exact denoiser and classifier of these patterns: a mixture with a Gaussian at every place."""
-        labels = torch.cat([torch.full((len(one.places),), label) for label, one in enumerate(self.patterns)])
-        sizes = torch.cat([torch.full((len(one.places),), len(one.places)) for one in self.patterns])
-        spreads = torch.cat([torch.full((len(one.places),), one.spread) for one in self.patterns]).double()
+        sizes = torch.tensor([len(one.places) for one in self.patterns])
+        labels = torch.arange(self.num_classes).repeat_interleave(sizes)
+        spreads = torch.tensor([one.spread for one in self.patterns])[labels].double()
         covariances = spreads[:, None, None] ** 2 * torch.eye(2, dtype=torch.float64)
-        return GaussianMixture(
-            schedule, torch.cat([one.places for one in self.patterns]), covariances, 1 / sizes.double(), labels
-        )
+        places = torch.cat([one.places for one in self.patterns])
+        return GaussianMixture(schedule, places, covariances, 1 / sizes[labels].double(), labels)

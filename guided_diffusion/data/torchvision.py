@@ -1,7 +1,5 @@
 """MNIST, Fashion-MNIST and CIFAR-10, downloaded and read by torchvision in its layout on disk."""
 
-from __future__ import annotations
-
 import tempfile
 from abc import abstractmethod
 from collections.abc import Callable
@@ -18,7 +16,7 @@ from guided_diffusion.data.base import Batch, ImageDataModule
 class TorchvisionImages(ImageDataModule):
     """A dataset that torchvision reads from ``root``. Files that are missing there are downloaded, none is rewritten.
 
-    The other arguments are those of ``ImageDataModule``.
+    Other arguments: as for ``ImageDataModule``.
 
     Args:
         root: The folder that holds the dataset's folder.
@@ -52,8 +50,8 @@ class TorchvisionImages(ImageDataModule):
     def load(self, train: bool) -> Batch:
         self.prepare_data()
         for file, size in self.files.items():
-            if (self.root / file).stat().st_size != size:
-                raise self._damaged(file, f"it has {(self.root / file).stat().st_size:,} bytes instead of {size:,}")
+            if (found := (self.root / file).stat().st_size) != size:
+                raise self._damaged(file, f"it has {found:,} bytes instead of {size:,}")
         try:
             return self._read(self.source(str(self.root), train=train, download=False))
         except (RuntimeError, AssertionError, ValueError) as error:
@@ -130,14 +128,9 @@ class CIFAR10(TorchvisionImages):
     class_names = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
     source = datasets.CIFAR10
     files: ClassVar = {
-        "cifar-10-batches-py/data_batch_1": 31_035_704,
-        "cifar-10-batches-py/data_batch_2": 31_035_320,
-        "cifar-10-batches-py/data_batch_3": 31_035_999,
-        "cifar-10-batches-py/data_batch_4": 31_035_696,
-        "cifar-10-batches-py/data_batch_5": 31_035_623,
-        "cifar-10-batches-py/test_batch": 31_035_526,
-        "cifar-10-batches-py/batches.meta": 158,
-    }
+        f"cifar-10-batches-py/data_batch_{number}": size
+        for number, size in enumerate((31_035_704, 31_035_320, 31_035_999, 31_035_696, 31_035_623), start=1)
+    } | {"cifar-10-batches-py/test_batch": 31_035_526, "cifar-10-batches-py/batches.meta": 158}
 
     def _read(self, dataset: Any) -> Batch:
         images = torch.from_numpy(dataset.data).permute(0, 3, 1, 2).contiguous()

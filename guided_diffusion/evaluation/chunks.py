@@ -31,10 +31,9 @@ from guided_diffusion.guidance import Wrapper
 from guided_diffusion.recipe import Recipe
 from guided_diffusion.schedules import Schedule
 from guided_diffusion.utils.distributed import rank, rank_zero_print
-from guided_diffusion.utils.files import atomic_write
+from guided_diffusion.utils.files import atomic_write, load_tensors
 from guided_diffusion.utils.locks import file_lock
 from guided_diffusion.utils.progress import progress_bar
-from guided_diffusion.utils.tensor_files import load_tensors
 
 
 @dataclass(frozen=True)
@@ -160,11 +159,11 @@ class EvaluationProgress(ProgressBar):
 
     def on_predict_start(self, trainer: Trainer, pl_module: Any) -> None:
         self._bar = progress_bar(
-            description="sampling",
+            desc="sampling",
             total=round(sum(map(pl_module.cost, pl_module.missing()))),
             unit="eval",
-            scale_units=True,
-            quiet_seconds=self.quiet_seconds,
+            unit_scale=True,
+            delay=self.quiet_seconds,
             disable=not trainer.is_global_zero,
         )
 

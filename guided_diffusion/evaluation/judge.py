@@ -19,9 +19,8 @@ from torch import Tensor, nn
 
 from guided_diffusion.data import ImageDataModule, normalise
 from guided_diffusion.networks import JudgeNet, LeNet
-from guided_diffusion.utils.files import atomic_write, cache_dir
+from guided_diffusion.utils.files import atomic_write, cache_dir, load_tensors
 from guided_diffusion.utils.rng import generator_for
-from guided_diffusion.utils.tensor_files import load_tensors
 
 CHUNK = 1000
 """The number of images that go through the network at a time."""

@@ -1,7 +1,5 @@
 """The rank of this process, and printing from the first process only."""
 
-from __future__ import annotations
-
 from pytorch_lightning.utilities import rank_zero_only
 
 

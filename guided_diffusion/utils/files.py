@@ -1,6 +1,4 @@
-"""The cache folder, atomic and durable writing of files, and a hash of their contents."""
-
-from __future__ import annotations
+"""The cache folder, atomic and durable writing of files, files of tensors that may be damaged, and a hash."""
 
 import hashlib
 import json
@@ -41,6 +39,20 @@ def flush_to_disk(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def load_tensors(path: Path) -> Any:
+    """Return the tensors and plain data in a file, on the CPU; no code in it is run.
+
+    Raises:
+        ValueError: If the file is missing, is damaged, or holds anything else.
+    """
+    import torch  # here, so that --help need not wait for it
+
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # a damaged file makes torch raise errors of many types
+        raise ValueError(f"{path} is damaged, or holds code") from error
 
 
 def content_hash(*parts: Any) -> str:

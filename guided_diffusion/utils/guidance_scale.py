@@ -1,7 +1,5 @@
 """Log metrics against the guidance scale, in the same way in training and evaluation."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import Any
 

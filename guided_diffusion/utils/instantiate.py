@@ -1,7 +1,5 @@
 """Building the object that a config node names."""
 
-from __future__ import annotations
-
 import inspect
 from typing import Any
 
@@ -11,11 +9,7 @@ from omegaconf import DictConfig
 
 
 def build(node: DictConfig | dict[str, Any], **arguments: Any) -> Any:
-    """Build the object that ``_target_`` names, with plain lists and dicts as arguments.
-
-    Args:
-        node: The config node.
-        arguments: More arguments of the object, beside those of the node.
+    """Build the object that ``_target_`` names, with plain lists and dicts, and ``arguments`` beside the node's own.
 
     Raises:
         ValueError: If it can't be built; the message has the key and the reason, on one line.

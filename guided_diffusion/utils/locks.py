@@ -1,7 +1,5 @@
 """Locks on files and folders between processes. The system releases the locks of a process that dies."""
 
-from __future__ import annotations
-
 import fcntl
 import os
 from collections.abc import Iterator

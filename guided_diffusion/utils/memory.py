@@ -1,7 +1,5 @@
 """A plain error message when memory runs out, and a setting of glibc that speeds up the allocation of tensors."""
 
-from __future__ import annotations
-
 import ctypes
 import os
 import platform
@@ -10,7 +8,6 @@ from contextlib import contextmanager
 
 SIGNS = ("out of memory", "can't allocate memory", "not enough memory")
 """The phrases by which torch's errors on a GPU and on a CPU are recognised."""
-
 SETTINGS = ("MALLOC_TRIM_THRESHOLD_", "MALLOC_MMAP_THRESHOLD_", "GLIBC_TUNABLES")
 """The environment variables by which users set glibc's allocator."""
 

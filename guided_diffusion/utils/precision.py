@@ -1,7 +1,5 @@
 """The fastest precision that the hardware supports."""
 
-from __future__ import annotations
-
 
 def fast_precision(accelerator: str) -> str:
     """Return ``bf16-mixed`` if the hardware multiplies bfloat16 natively, else ``32-true``.

@@ -1,7 +1,5 @@
 """Random generators seeded by a tuple of numbers, so that no random state has to be saved."""
 
-from __future__ import annotations
-
 import numpy as np
 import torch
 

@@ -1,7 +1,5 @@
 """The exit statuses and the exception of a program that a signal ends, and temporary signal handlers."""
 
-from __future__ import annotations
-
 import signal
 import threading
 from collections.abc import Callable, Iterator, Mapping
@@ -10,7 +8,6 @@ from types import FrameType
 
 INTERRUPTED = 128 + signal.SIGINT
 """The exit status after Ctrl-C."""
-
 TERMINATED = 128 + signal.SIGTERM
 """The exit status after SIGTERM or SIGUSR1."""
 

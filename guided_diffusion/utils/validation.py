@@ -1,7 +1,5 @@
 """Checks of constructor arguments."""
 
-from __future__ import annotations
-
 
 def check_positive(**values: int) -> None:
     """Raise ``ValueError`` that names the first of the values that is below 1."""

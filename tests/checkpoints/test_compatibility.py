@@ -2,8 +2,9 @@ from dataclasses import replace
 
 import pytest
 
-from guided_diffusion.checkpoints.compatibility import ModelSpec, check_match, read_spec
+from guided_diffusion.checkpoints.compatibility import check_match, read_spec
 from guided_diffusion.checkpoints.loading import load
+from guided_diffusion.checkpoints.record import ModelSpec
 from guided_diffusion.schedules import Cosine, LinearBeta
 
 SPEC = ModelSpec("a.ckpt", Cosine(), (1, 8, 8), ("cat", "dog"))

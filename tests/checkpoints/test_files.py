@@ -72,8 +72,9 @@ def test_code_in_the_file_of_a_judge_is_rejected_and_not_run(trap, tmp_path):
 def test_every_call_in_the_package_that_could_unpickle_code_is_restricted_to_data():
     calls = {}
     for file in sorted(PACKAGE.rglob("*.py")):
-        for node in ast.walk(ast.parse(file.read_text())):
-            if isinstance(node, ast.Call):
+        text = file.read_text()
+        for node in ast.walk(ast.parse(text)) if "load" in text else ():
+            if isinstance(node, ast.Call) and "load" in ast.unparse(node.func):
                 keywords = {word.arg: ast.unparse(word.value) for word in node.keywords}
                 calls.setdefault(ast.unparse(node.func), []).append(keywords)
     assert len(calls["torch.load"]) >= 2

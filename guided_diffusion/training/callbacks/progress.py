@@ -40,7 +40,7 @@ class StepProgress(ProgressBar):
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._bar = progress_bar(
-            description="training",
+            desc="training",
             total=trainer.max_steps if trainer.max_steps > 0 else None,
             unit="step",
             initial=trainer.global_step,
