@@ -14,47 +14,30 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from guided_diffusion.schedules import Schedule
+from guided_diffusion.schedules import Samples, Schedule, Times
 
 Classify = Callable[[Tensor, Tensor], Tensor]
 """``classify(x_t, t) -> logits`` with one time per sample; the softmax over classes is p(y | x_t)."""
 
 
 class Classifier(nn.Module):
-    """A network with a schedule: ``classifier(x_t, t) -> logits``.
-
-    Args:
-        backbone: The network ``backbone(x_t, log_snr) -> logits``, conditioned on log-SNR as a denoiser's is.
-        schedule: The noise schedule.
-    """
+    """A network with a schedule, ``classifier(x_t, t) -> logits``, from a ``backbone(x_t, log_snr) -> logits``."""
 
     def __init__(self, backbone: nn.Module, schedule: Schedule) -> None:
         super().__init__()
         self.backbone = backbone
         self.schedule = schedule
 
-    def forward(self, x_t: Float[Tensor, "b *shape"], t: Float[Tensor, " b"]) -> Float[Tensor, "b classes"]:
+    def forward(self, x_t: Samples, t: Times) -> Float[Tensor, "b classes"]:
         return self.backbone(x_t, self.schedule.log_snr(t)).to(x_t.dtype)
 
 
-def gradient(
-    classify: Classify,
-    x_t: Float[Tensor, "b *shape"],
-    t: Float[Tensor, " b"],
-    y: Int[Tensor, " b"],
-    temperature: float = 1.0,
-) -> Float[Tensor, "b *shape"]:
+def gradient(classify: Classify, x_t: Samples, t: Times, y: Int[Tensor, " b"], temperature: float = 1.0) -> Samples:
     """Return ``grad log p(y | x_t)`` of each sample, with ``p = softmax(logits / temperature)``.
 
-    It is computed in single precision or better, also under autocast, and also where gradients are switched off or in
-    inference mode.
-
-    Args:
-        classify: The classifier.
-        x_t: Noisy samples.
-        t: The time of each sample.
-        y: The class of each sample; every sample must have one.
-        temperature: 1 for the classifier as trained; below 1 the classifier is more certain.
+    Every sample must have a class ``y``. A temperature of 1 is the classifier as trained; below 1 it is more certain.
+    The gradient is computed in single precision or better, also under autocast, and also where gradients are switched
+    off or in inference mode.
     """
     with torch.inference_mode(False), torch.enable_grad(), torch.autocast(x_t.device.type, enabled=False):
         # Tensors made in inference mode can't require gradients; their copies can.

@@ -16,10 +16,10 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Int
 from torch import Tensor, nn
 
-from guided_diffusion.schedules import Schedule, expand_as
+from guided_diffusion.schedules import Samples, Schedule, Times, expand_as
 
 UNLABELLED = -1
 """The label of a sample without one, in a batch where others have a label."""
@@ -29,18 +29,13 @@ Labels = Int[Tensor, " b"] | None
 
 
 class Prediction(NamedTuple):
-    """The estimates of clean sample and noise, with ``alpha x0 + sigma eps = x_t``.
+    """The estimates of clean sample and noise, with ``alpha x0 + sigma eps = x_t`` unless a guidance says otherwise."""
 
-    A guidance method that breaks this identity says so.
-    """
-
-    x0: Float[Tensor, "b *shape"]
-    eps: Float[Tensor, "b *shape"]
+    x0: Samples
+    eps: Samples
 
     @classmethod
-    def from_x0(
-        cls, x0: Float[Tensor, "b *shape"], x_t: Float[Tensor, "b *shape"], t: Float[Tensor, " b"], schedule: Schedule
-    ) -> Prediction:
+    def from_x0(cls, x0: Samples, x_t: Samples, t: Times, schedule: Schedule) -> Prediction:
         """Return the prediction with this ``x0`` and ``eps = (x_t - alpha x0) / sigma``, for t > 0."""
         alpha, sigma = schedule(t)
         return cls(x0, (x_t - expand_as(alpha, x_t) * x0) / expand_as(sigma, x_t))
@@ -54,17 +49,21 @@ Coefficients = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 
 @dataclass(frozen=True)
 class Parameterization:
-    """The quantity that the network outputs, by its coefficients as functions of (alpha, sigma)."""
+    """The quantity F that the network outputs, by coefficients (a, b) as functions of (alpha, sigma).
+
+    Args:
+        name: The name in configs.
+        target: The coefficients of F = a x0 + b eps.
+        x0: The coefficients of x0 = a x_t + b F.
+        eps: The coefficients of eps = a x_t + b F.
+        snr_weight: The squared error of F over that of x0, as a function of SNR.
+    """
 
     name: str
     target: Coefficients
-    """The coefficients (a, b) of F = a x0 + b eps."""
     x0: Coefficients
-    """The coefficients (a, b) of x0 = a x_t + b F."""
     eps: Coefficients
-    """The coefficients (a, b) of eps = a x_t + b F."""
     snr_weight: Callable[[Tensor], Tensor]
-    """The squared error of F over that of x0, as a function of SNR."""
 
     def __reduce__(self) -> tuple[Callable[[str], Parameterization], tuple[str]]:
         """Pickle by name, because the coefficients are lambdas."""
@@ -75,30 +74,20 @@ def _parameterization(name: str) -> Parameterization:
     return PARAMETERIZATIONS[name]
 
 
+def _first(alpha: Tensor, sigma: Tensor) -> tuple[Tensor, Tensor]:
+    return torch.ones_like(alpha), torch.zeros_like(alpha)
+
+
+def _second(alpha: Tensor, sigma: Tensor) -> tuple[Tensor, Tensor]:
+    return torch.zeros_like(alpha), torch.ones_like(alpha)
+
+
 PARAMETERIZATIONS = {
     row.name: row
     for row in (
-        Parameterization(
-            "eps",
-            target=lambda a, s: (torch.zeros_like(a), torch.ones_like(a)),
-            x0=lambda a, s: (1 / a, -s / a),
-            eps=lambda a, s: (torch.zeros_like(a), torch.ones_like(a)),
-            snr_weight=lambda snr: snr,
-        ),
-        Parameterization(
-            "x0",
-            target=lambda a, s: (torch.ones_like(a), torch.zeros_like(a)),
-            x0=lambda a, s: (torch.zeros_like(a), torch.ones_like(a)),
-            eps=lambda a, s: (1 / s, -a / s),
-            snr_weight=torch.ones_like,
-        ),
-        Parameterization(
-            "v",
-            target=lambda a, s: (-s, a),
-            x0=lambda a, s: (a, -s),
-            eps=lambda a, s: (s, a),
-            snr_weight=lambda snr: snr + 1,
-        ),
+        Parameterization("eps", _second, lambda a, s: (1 / a, -s / a), _second, lambda snr: snr),
+        Parameterization("x0", _first, _second, lambda a, s: (1 / s, -a / s), torch.ones_like),
+        Parameterization("v", lambda a, s: (-s, a), lambda a, s: (a, -s), lambda a, s: (s, a), lambda snr: snr + 1),
     )
 }
 
@@ -109,7 +98,6 @@ class Denoiser(nn.Module):
     Args:
         backbone: The network ``backbone(x_t, log_snr, y) -> F``, with F of the shape of ``x_t``. It is conditioned on
             log-SNR and never on an index, so the schedule may be changed after training.
-        schedule: The noise schedule.
         parameterization: What F is: ``eps``, ``x0`` or ``v``.
 
     Raises:
@@ -119,26 +107,21 @@ class Denoiser(nn.Module):
     def __init__(self, backbone: nn.Module, schedule: Schedule, parameterization: str = "v") -> None:
         super().__init__()
         if parameterization not in PARAMETERIZATIONS:
-            raise ValueError(
-                f"parameterization must be one of {', '.join(PARAMETERIZATIONS)}, got {parameterization!r}"
-            )
+            names = ", ".join(PARAMETERIZATIONS)
+            raise ValueError(f"parameterization must be one of {names}, got {parameterization!r}")
         self.backbone = backbone
         self.schedule = schedule
         self.parameterization = PARAMETERIZATIONS[parameterization]
 
-    def output(
-        self, x_t: Float[Tensor, "b *shape"], t: Float[Tensor, " b"], y: Labels = None
-    ) -> Float[Tensor, "b *shape"]:
+    def output(self, x_t: Samples, t: Times, y: Labels = None) -> Samples:
         """Return the network's output F, in the precision of ``x_t`` also under autocast."""
         return self.backbone(x_t, self.schedule.log_snr(t), y).to(x_t.dtype)
 
-    def target(
-        self, x0: Float[Tensor, "b *shape"], eps: Float[Tensor, "b *shape"], t: Float[Tensor, " b"]
-    ) -> Float[Tensor, "b *shape"]:
+    def target(self, x0: Samples, eps: Samples, t: Times) -> Samples:
         """Return the value that F should have for this clean sample and this noise."""
         return self._combine(self.parameterization.target, x0, eps, t)
 
-    def forward(self, x_t: Float[Tensor, "b *shape"], t: Float[Tensor, " b"], y: Labels = None) -> Prediction:
+    def forward(self, x_t: Samples, t: Times, y: Labels = None) -> Prediction:
         output = self.output(x_t, t, y)
         return Prediction(
             x0=self._combine(self.parameterization.x0, x_t, output, t),

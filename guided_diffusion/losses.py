@@ -12,7 +12,7 @@ from torch import Tensor
 
 from guided_diffusion.classifiers import Classifier
 from guided_diffusion.denoisers import UNLABELLED, Denoiser, Labels, Parameterization
-from guided_diffusion.schedules import perturb
+from guided_diffusion.schedules import Samples, Times, perturb
 
 Weighting = Callable[[Tensor, Parameterization], Tensor]
 """``weighting(log_snr, parameterization)``: the weight of each sample's squared error of the network's output."""
@@ -30,11 +30,8 @@ class Uniform:
 class MinSNR:
     """Weight ``min(SNR, gamma)`` of the squared error of x0, whatever the network outputs.
 
-    On the network's output this is ``min(SNR, gamma) / SNR`` for eps and ``min(SNR, gamma) / (SNR + 1)`` for v.
-    ``gamma`` = infinity gives the uniform loss of eps.
-
-    References:
-        Hang et al. 2023 (arXiv 2303.09556), section 3.4.
+    On the network's output this is ``min(SNR, gamma) / SNR`` for eps and ``min(SNR, gamma) / (SNR + 1)`` for v
+    (Hang et al. 2023, arXiv 2303.09556, section 3.4). ``gamma`` = infinity gives the uniform loss of eps.
     """
 
     gamma: float = 5.0
@@ -49,12 +46,7 @@ class MinSNR:
 
 
 def denoising_loss(
-    denoiser: Denoiser,
-    x0: Float[Tensor, "b *shape"],
-    y: Labels,
-    t: Float[Tensor, " b"],
-    eps: Float[Tensor, "b *shape"],
-    weighting: Weighting,
+    denoiser: Denoiser, x0: Samples, y: Labels, t: Times, eps: Samples, weighting: Weighting
 ) -> Float[Tensor, " b"]:
     """Return the weighted mean squared error of the network's output for each sample; t in (0, 1]."""
     error = denoiser.output(perturb(x0, eps, t, denoiser.schedule), t, y) - denoiser.target(x0, eps, t)
@@ -62,11 +54,7 @@ def denoising_loss(
 
 
 def classification_loss(
-    classifier: Classifier,
-    x0: Float[Tensor, "b *shape"],
-    y: Int[Tensor, " b"],
-    t: Float[Tensor, " b"],
-    eps: Float[Tensor, "b *shape"],
+    classifier: Classifier, x0: Samples, y: Int[Tensor, " b"], t: Times, eps: Samples
 ) -> tuple[Float[Tensor, " b"], Float[Tensor, "b classes"]]:
     """Return the cross-entropy ``-log p(y | x_t)`` of each sample, and the logits; t in (0, 1].
 
@@ -80,8 +68,7 @@ def classification_loss(
 def stratified_times(batch_size: int, generator: torch.Generator) -> Float[Tensor, " b"]:
     """Return times uniform in (0, 1], one in each of ``batch_size`` equal parts, for a loss of less variance.
 
-    References:
-        Kingma et al. 2021 (arXiv 2107.00630), appendix I.1, but with a draw for each part.
+    As in Kingma et al. 2021 (arXiv 2107.00630), appendix I.1, but with a draw for each part.
     """
     u = torch.rand(batch_size, generator=generator, device=generator.device)
     return (torch.arange(batch_size, device=generator.device) + 1 - u) / batch_size

@@ -18,16 +18,9 @@ from guided_diffusion.utils.validation import check_positive
 
 @dataclass(frozen=True)
 class Recipe:
-    """The way samples are made: a guidance, a threshold and a sampler.
+    """The way samples are made: a guidance, a threshold on the guided estimate of the clean sample, and a sampler.
 
-    Args:
-        guidance: The guidance method.
-        threshold: The threshold, applied to the guided estimate of the clean sample.
-        sampler: The sampler.
-        batch_size: The number of samples that go through the network together; guidance may double it.
-
-    Raises:
-        ValueError: If ``batch_size`` is below 1.
+    ``batch_size``, at least 1, samples go through the network together; guidance may double it.
     """
 
     guidance: Guidance = field(default_factory=ClassifierFree)
@@ -43,12 +36,7 @@ class Recipe:
         return replace(self, guidance=replace(self.guidance, scale=scale))  # type: ignore[type-var]
 
     def steps(
-        self,
-        denoiser: Denoiser,
-        labels: Int[Tensor, " n"],
-        shape: Sequence[int],
-        indices: Sequence[int],
-        seed: int = 0,
+        self, denoiser: Denoiser, labels: Int[Tensor, " n"], shape: Sequence[int], indices: Sequence[int], seed: int = 0
     ) -> Iterator[Step]:
         """Yield the steps of one batch; arguments as for ``sample``. The noise of a sample comes from (seed, index)."""
         device = next(denoiser.parameters()).device
@@ -70,14 +58,11 @@ class Recipe:
 
         Args:
             denoiser: The trained model.
-            labels: The class of each sample.
+            labels: The class of each sample; at least one.
             shape: The shape of one sample.
             indices: The index of each sample in the run, by default 0, 1, 2, ...
             scales: The guidance scale of each sample, in place of the guidance's own.
             seed: The seed of the run.
-
-        Raises:
-            ValueError: If there are no labels.
         """
         if not len(labels):
             raise ValueError("labels must hold at least one class")
@@ -100,14 +85,9 @@ class Recipe:
     ) -> Float[Tensor, "scales n *shape"]:
         """Return samples of the same labels from the same noise at every scale; arguments as for ``sample``."""
         count = len(labels)
-        images = self.sample(
-            denoiser,
-            labels.repeat(len(scales)),
-            shape,
-            indices=list(range(count)) * len(scales),
-            scales=torch.tensor(scales, dtype=torch.float64).repeat_interleave(count),
-            seed=seed,
-        )
+        indices = list(range(count)) * len(scales)
+        each_scale = torch.tensor(scales, dtype=torch.float64).repeat_interleave(count)
+        images = self.sample(denoiser, labels.repeat(len(scales)), shape, indices, each_scale, seed)
         return images.unflatten(0, (len(scales), count))
 
 

@@ -23,11 +23,14 @@ from jaxtyping import Float
 from torch import Tensor
 
 from guided_diffusion.denoisers import Denoise, Labels
-from guided_diffusion.schedules import Schedule
+from guided_diffusion.schedules import Samples, Schedule
 from guided_diffusion.utils.validation import check_positive
 
 Draw = Callable[[torch.Size], Tensor]
 """``draw(shape)``: new standard normal noise, for samplers that add noise in a step."""
+
+Grid = Float[Tensor, " times"]
+"""A grid of times, decreasing from 1 to 0."""
 
 
 class Step(NamedTuple):
@@ -35,15 +38,13 @@ class Step(NamedTuple):
 
     t: Float[Tensor, ""]
     """The time after the step."""
-    x: Float[Tensor, "b *shape"]
+    x: Samples
     """The samples at that time."""
-    x0: Float[Tensor, "b *shape"]
+    x0: Samples
     """The estimates of the clean samples from which the step was made."""
 
 
-# --------------------------------------------------------------------------------------------------
 # Grids of times, decreasing from 1 to 0, in float64
-# --------------------------------------------------------------------------------------------------
 
 
 def uniform_times(schedule: Schedule, steps: int) -> Float[Tensor, "{steps}+1"]:
@@ -54,11 +55,10 @@ def uniform_times(schedule: Schedule, steps: int) -> Float[Tensor, "{steps}+1"]:
 def log_snr_times(schedule: Schedule, steps: int, log_snr_max: float = 10.0) -> Float[Tensor, "{steps}+1"]:
     """Return equal steps in log-SNR from t = 1 up to ``log_snr_max``, then one step to t = 0.
 
+    See Lu et al. 2022 (arXiv 2211.01095).
+
     Raises:
         ValueError: Unless ``log_snr_max`` is finite and above the log-SNR at t = 1.
-
-    References:
-        Lu et al. 2022 (arXiv 2211.01095).
     """
     start = schedule.log_snr(torch.ones((), dtype=torch.float64)).item()
     if not start < log_snr_max < math.inf:
@@ -72,13 +72,11 @@ def karras_times(
 ) -> Float[Tensor, "{steps}+1"]:
     """Return equal steps in ``(sigma / alpha)^(1/rho)`` down to ``sigma_min``, then one step to t = 0.
 
-    The grid starts at t = 1, and ``sigma_max`` is lowered to the noise level there.
+    The grid (Karras et al. 2022, arXiv 2206.00364, eq. 5) starts at t = 1, and ``sigma_max`` is lowered to the noise
+    level there.
 
     Raises:
         ValueError: Unless 0 < sigma_min < sigma_max and rho is positive and finite.
-
-    References:
-        Karras et al. 2022 (arXiv 2206.00364), eq. 5.
     """
     if not (0 < sigma_min < sigma_max and 0 < rho < math.inf):
         raise ValueError(f"need 0 < sigma_min < sigma_max and 0 < rho, got {sigma_min}, {sigma_max} and rho {rho}")
@@ -92,16 +90,14 @@ def _positive(steps: int) -> int:
     return steps
 
 
-# --------------------------------------------------------------------------------------------------
 # Samplers
-# --------------------------------------------------------------------------------------------------
 
 
 def ddpm(
     denoise: Denoise,
     schedule: Schedule,
-    noise: Float[Tensor, "b *shape"],
-    times: Float[Tensor, " times"],
+    noise: Samples,
+    times: Grid,
     labels: Labels = None,
     draw: Draw = torch.randn,
     *,
@@ -113,10 +109,8 @@ def ddpm(
     ``s^2 = sigma^2 - a^2 sigma'^2``. A step to t = 0 adds no noise.
 
     ``variance`` = 0 is the small variance ``std^2 = s^2 sigma'^2 / sigma^2`` and 1 the large one ``s^2``; between them
-    it is the weight of the large one in their geometric mean.
-
-    References:
-        Ho et al. 2020 (arXiv 2006.11239), eq. 6, 7 and 11; Nichol & Dhariwal 2021 (arXiv 2102.09672), eq. 15.
+    it is the weight of the large one in their geometric mean. See Ho et al. 2020 (arXiv 2006.11239), eq. 6, 7 and 11,
+    and Nichol & Dhariwal 2021 (arXiv 2102.09672), eq. 15.
     """
     _check_fraction("variance", variance)
     x = noise
@@ -134,8 +128,8 @@ def ddpm(
 def ddim(
     denoise: Denoise,
     schedule: Schedule,
-    noise: Float[Tensor, "b *shape"],
-    times: Float[Tensor, " times"],
+    noise: Samples,
+    times: Grid,
     labels: Labels = None,
     draw: Draw = torch.randn,
     *,
@@ -144,10 +138,7 @@ def ddim(
     """Sample by DDIM: ``x' = alpha' x0 + sqrt(sigma'^2 - std^2) eps + std draw``.
 
     ``eta`` is ``std`` over the standard deviation of ``ddpm`` with the small variance: 0 is the deterministic flow and
-    1 is ``ddpm``.
-
-    References:
-        Song et al. 2021 (arXiv 2010.02502), eq. 12 and 16.
+    1 is ``ddpm`` (Song et al. 2021, arXiv 2010.02502, eq. 12 and 16).
     """
     _check_fraction("eta", eta)
     x = noise
@@ -162,20 +153,13 @@ def ddim(
 
 
 def heun(
-    denoise: Denoise,
-    schedule: Schedule,
-    noise: Float[Tensor, "b *shape"],
-    times: Float[Tensor, " times"],
-    labels: Labels = None,
-    draw: Draw = torch.randn,
+    denoise: Denoise, schedule: Schedule, noise: Samples, times: Grid, labels: Labels = None, draw: Draw = torch.randn
 ) -> Iterator[Step]:
     """Sample by Heun's method on the flow ``dx/dphi = alpha eps - sigma x0``: second order, two evaluations a step.
 
     ``phi = atan(sigma / alpha)`` is the angle of the schedule: alpha = cos(phi), sigma = sin(phi). The predictor is a
-    DDIM step, and so is the whole step to t = 0.
-
-    References:
-        Karras et al. 2022 (arXiv 2206.00364), algorithm 1, in phi in place of ``sigma / alpha``, which is unbounded.
+    DDIM step, and so is the whole step to t = 0. This is algorithm 1 of Karras et al. 2022 (arXiv 2206.00364), in phi
+    in place of ``sigma / alpha``, which is unbounded.
     """
     x = noise
     for t, t_next in pairwise(times):
@@ -192,20 +176,13 @@ def heun(
 
 
 def dpmpp_2m(
-    denoise: Denoise,
-    schedule: Schedule,
-    noise: Float[Tensor, "b *shape"],
-    times: Float[Tensor, " times"],
-    labels: Labels = None,
-    draw: Draw = torch.randn,
+    denoise: Denoise, schedule: Schedule, noise: Samples, times: Grid, labels: Labels = None, draw: Draw = torch.randn
 ) -> Iterator[Step]:
     """Sample by DPM-Solver++(2M): second order, one evaluation a step.
 
     ``x' = (sigma' / sigma) x - alpha' (e^-h - 1) ((1 + 1/2r) x0 - 1/2r x0_last)``, with ``h`` the step in half the
-    log-SNR and ``r`` the last ``h`` over this one. The first step and a step to t = 0 are of first order.
-
-    References:
-        Lu et al. 2022 (arXiv 2211.01095), algorithm 2.
+    log-SNR and ``r`` the last ``h`` over this one (Lu et al. 2022, arXiv 2211.01095, algorithm 2). The first step and a
+    step to t = 0 are of first order.
     """
     x, x0_last, h_last = noise, None, None
     for t, t_next in pairwise(times):
@@ -225,21 +202,15 @@ def _check_fraction(name: str, value: float) -> None:
         raise ValueError(f"{name} must be in [0, 1], got {value}")
 
 
-def _per_sample(t: Float[Tensor, ""], x: Float[Tensor, "b *shape"]) -> Float[Tensor, " b"]:
+def _per_sample(t: Float[Tensor, ""], x: Samples) -> Float[Tensor, " b"]:
     return t.to(x).expand(len(x))
 
 
 @dataclass(frozen=True)
 class Sampler:
-    """A sampling method with its grid of times.
+    """A sampling method on its grid ``times(schedule, steps)``, with at least one step.
 
-    Args:
-        method: A sampler of this module, with its settings bound by ``functools.partial``.
-        steps: The number of steps.
-        times: The grid ``times(schedule, steps)``, from 1 down to 0.
-
-    Raises:
-        ValueError: If ``steps`` is below 1.
+    ``method`` is a sampler of this module, with its settings bound by ``functools.partial``.
     """
 
     method: Callable[..., Iterator[Step]] = ddim
@@ -250,19 +221,12 @@ class Sampler:
         _positive(self.steps)
 
     def __call__(
-        self,
-        denoise: Denoise,
-        schedule: Schedule,
-        noise: Float[Tensor, "b *shape"],
-        labels: Labels = None,
-        draw: Draw = torch.randn,
+        self, denoise: Denoise, schedule: Schedule, noise: Samples, labels: Labels = None, draw: Draw = torch.randn
     ) -> Iterator[Step]:
         return self.method(denoise, schedule, noise, self.times(schedule, self.steps), labels, draw)
 
 
-# --------------------------------------------------------------------------------------------------
 # Noise that belongs to a sample
-# --------------------------------------------------------------------------------------------------
 
 
 class SampleNoise:
@@ -270,10 +234,6 @@ class SampleNoise:
 
     It is drawn on the CPU, so the noise of a sample depends neither on its batch nor on the device. Samples with the
     same index get the same noise, which is how a sweep over scales shares it.
-
-    Args:
-        seed: The seed of the run.
-        indices: The index of each sample in the run.
     """
 
     def __init__(self, seed: int, indices: Sequence[int]) -> None:
@@ -281,7 +241,7 @@ class SampleNoise:
         self._generators = [torch.Generator().manual_seed(_generator_seed(seed, index)) for index in order]
         self._rows = torch.tensor([order[index] for index in indices])
 
-    def __call__(self, shape: Sequence[int]) -> Float[Tensor, "b *shape"]:
+    def __call__(self, shape: Sequence[int]) -> Samples:
         """Return the next noise of each sample; ``shape`` is that of the batch."""
         unique = torch.stack([torch.randn(tuple(shape[1:]), generator=generator) for generator in self._generators])
         return unique[self._rows]

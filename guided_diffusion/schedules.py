@@ -20,6 +20,11 @@ from torch import Tensor
 
 from guided_diffusion.utils.validation import check_positive
 
+Samples = Float[Tensor, "b *shape"]
+"""A batch of samples of any shape, or noise for them."""
+Times = Float[Tensor, " b"]
+"""The time of each sample, in [0, 1]."""
+
 
 class Schedule(ABC):
     """A noise schedule ``schedule(t) -> (alpha, sigma)`` for times of any shape, with log-SNR and its inverse."""
@@ -42,11 +47,9 @@ class Schedule(ABC):
 class Cosine(Schedule):
     """The cosine schedule ``alpha = cos(a t)``, ``sigma = sin(a t)``.
 
-    The angle ``a`` is a little less than pi/2, so that log-SNR at t = 1 is finite: ``log_snr_min``.
-
-    References:
-        Nichol & Dhariwal 2021 (arXiv 2102.09672), eq. 17, without their offset; Hoogeboom et al. 2023
-        (arXiv 2301.11093), section 3.1, for the finite end.
+    The angle ``a`` is a little less than pi/2, so that log-SNR at t = 1 is finite: ``log_snr_min``. See Nichol &
+    Dhariwal 2021 (arXiv 2102.09672), eq. 17, without their offset, and Hoogeboom et al. 2023 (arXiv 2301.11093),
+    section 3.1, for the finite end.
     """
 
     log_snr_min: float = -15.0
@@ -72,10 +75,8 @@ class Cosine(Schedule):
 class LinearBeta(Schedule):
     """The DDPM schedule ``alpha(k/T)^2 = prod_{i <= k} (1 - beta_i)``, with beta linear from start to end.
 
-    The authors' step k is our time k/T, with T = ``num_timesteps``. Between these times ``log alpha^2`` is linear in t.
-
-    References:
-        Ho et al. 2020 (arXiv 2006.11239), section 4.
+    The authors' step k is our time k/T, with T = ``num_timesteps``. Between these times ``log alpha^2`` is linear in t
+    (Ho et al. 2020, arXiv 2006.11239, section 4).
     """
 
     num_timesteps: int = 1000
@@ -99,9 +100,8 @@ class LinearBeta(Schedule):
 
     def time(self, log_snr: Float[Tensor, "*times"]) -> Float[Tensor, "*times"]:
         table, log_alpha_squared = self._table(log_snr), torch.nn.functional.logsigmoid(log_snr)
-        k = (torch.searchsorted(-table, -log_alpha_squared.contiguous(), right=True) - 1).clamp(
-            0, self.num_timesteps - 1
-        )
+        k = torch.searchsorted(-table, -log_alpha_squared.contiguous(), right=True) - 1
+        k = k.clamp(0, self.num_timesteps - 1)
         return (k + (log_alpha_squared - table[k]) / (table[k + 1] - table[k])) / self.num_timesteps
 
 
@@ -116,9 +116,7 @@ def expand_as(values: Float[Tensor, "*batch"], x: Float[Tensor, "*batch_and_shap
     return values.reshape(values.shape + (1,) * (x.ndim - values.ndim))
 
 
-def perturb(
-    x0: Float[Tensor, "b *shape"], eps: Float[Tensor, "b *shape"], t: Float[Tensor, " b"], schedule: Schedule
-) -> Float[Tensor, "b *shape"]:
+def perturb(x0: Samples, eps: Samples, t: Times, schedule: Schedule) -> Samples:
     """Return the noisy samples ``x_t = alpha x_0 + sigma eps``."""
     alpha, sigma = schedule(t)
     return expand_as(alpha, x0) * x0 + expand_as(sigma, x0) * eps

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import replace
 from typing import ClassVar, Protocol, runtime_checkable
 
@@ -12,7 +11,7 @@ from torch import Tensor
 
 from guided_diffusion.classifiers import Classify
 from guided_diffusion.denoisers import UNLABELLED, Denoise, Labels, Prediction
-from guided_diffusion.schedules import Schedule, expand_as
+from guided_diffusion.schedules import Samples, Schedule, Times, expand_as
 
 Scale = float | Tensor
 """``w``, the exponent of p(y|x) in the target p(x) p(y|x)^w: a number, or a tensor of shape (b,).
@@ -75,37 +74,29 @@ def as_scale(scale: Scale) -> Float[Tensor, "*b"]:
     return torch.as_tensor(scale, dtype=torch.float64, device="cpu")
 
 
-def broadcast(scale: Float[Tensor, "*b"], x: Float[Tensor, "b *shape"]) -> Float[Tensor, "b ..."]:
+def broadcast(scale: Float[Tensor, "*b"], x: Samples) -> Float[Tensor, "b ..."]:
     """Return ``scale`` in the precision and on the device of ``x``, shaped to multiply it sample by sample."""
     check_length(scale, x)
     return expand_as(scale.to(x).expand(len(x)), x)
 
 
-def linear(rule: Callable[..., Tensor], *predictions: Prediction) -> Prediction:
-    """Return ``rule`` of the x0s and of the epss.
-
-    The result is a prediction as well where the rule is a sum whose coefficients add up to 1, as in ``u + w (c - u)``.
-    """
-    return Prediction(*(rule(*values) for values in zip(*predictions, strict=True)))
+def extrapolate(denoise: Denoise, x_t: Samples, t: Times, y: Labels, scale: Float[Tensor, "*b"]) -> Prediction:
+    """Return ``u + w (c - u)`` of x0 and of eps, with c and u from ``conditional_and_unconditional``."""
+    c, u = conditional_and_unconditional(denoise, x_t, t, y, scale)
+    w = broadcast(scale, x_t)
+    return Prediction(u.x0 + w * (c.x0 - u.x0), u.eps + w * (c.eps - u.eps))
 
 
 def conditional_and_unconditional(
-    denoise: Denoise, x_t: Float[Tensor, "b *shape"], t: Float[Tensor, " b"], y: Labels, scale: Float[Tensor, "*b"]
+    denoise: Denoise, x_t: Samples, t: Times, y: Labels, scale: Float[Tensor, "*b"]
 ) -> tuple[Prediction, Prediction]:
     """Return ``c = D(x_t, t, y)`` and ``u = D(x_t, t, None)``, both of the whole batch, from one call of ``denoise``.
 
     A sample with w = 1 needs ``c`` alone and one with w = 0 needs ``u`` alone. The other is not evaluated: it is set
     to the one that is, so that ``c - u`` is exactly 0. The same holds for all samples if ``y`` is ``None``.
 
-    Args:
-        denoise: The denoiser.
-        x_t: Noisy samples.
-        t: The time of each sample.
-        y: The label of each sample.
-        scale: w, from ``as_scale``.
-
     Raises:
-        ValueError: If there is neither one scale nor one for each sample.
+        ValueError: If ``scale``, from ``as_scale``, holds neither one w nor one for each sample.
     """
     check_length(scale, x_t)
     needs_c, needs_u = ((scale != neutral).expand(len(x_t)) for neutral in (0, 1))

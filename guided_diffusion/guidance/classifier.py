@@ -6,13 +6,13 @@ from dataclasses import dataclass, replace
 from typing import ClassVar
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Int
 from torch import Tensor
 
 from guided_diffusion.classifiers import Classify, gradient
 from guided_diffusion.denoisers import Denoise, Labels, Prediction
 from guided_diffusion.guidance.base import Guidance, Scale, as_scale, broadcast, check_length, check_scale
-from guided_diffusion.schedules import Schedule, expand_as
+from guided_diffusion.schedules import Samples, Schedule, Times, expand_as
 
 BASES = {"unconditional": 0.0, "conditional": 1.0}
 """The exponent of p(y|x) that the denoiser has without a classifier."""
@@ -27,7 +27,8 @@ class ClassifierGuidance(Guidance):
     and the prediction is the base's to the bit.
 
     An ancestral step with it moves the mean by ``k Sigma grad``, to first order in the step. The gradient is taken at
-    x_t, as in the authors' code; their eq. 10 has it at the mean.
+    x_t, as in the code of Dhariwal & Nichol 2021 (arXiv 2105.05233); their eq. 10 has it at the mean. See their eq. 14
+    and algorithm 1, with ``sigma = sqrt(1 - abar)`` and their scale s = k.
 
     Args:
         classifier: ``classifier(x_t, t) -> logits``, trained on noisy images of the same schedule and range.
@@ -38,10 +39,6 @@ class ClassifierGuidance(Guidance):
     Raises:
         ValueError: If a scale is not finite, the base unknown or the temperature not positive; when called, if there
             is no classifier.
-
-    References:
-        Dhariwal & Nichol 2021 (arXiv 2105.05233), eq. 10 and 14 and algorithm 1, with
-        ``sigma = sqrt(1 - abar)`` and their scale s = k.
     """
 
     needs_classifier: ClassVar[bool] = True
@@ -90,13 +87,8 @@ class ClassifierGuidance(Guidance):
 
 
 def gradient_of_rows(
-    rows: Int[Tensor, " r"],
-    classify: Classify,
-    x_t: Float[Tensor, "b *shape"],
-    t: Float[Tensor, " b"],
-    y: Int[Tensor, " b"],
-    temperature: float,
-) -> Float[Tensor, "b *shape"]:
+    rows: Int[Tensor, " r"], classify: Classify, x_t: Samples, t: Times, y: Int[Tensor, " b"], temperature: float
+) -> Samples:
     """Return ``grad log p(y | x_t)`` of the samples ``rows``, and 0 for the others."""
     grad = gradient(classify, x_t[rows], t[rows], y[rows], temperature)
     return grad.new_zeros(x_t.shape).index_copy(0, rows, grad)

@@ -21,13 +21,10 @@ class Combined(Guidance):
     conditional base.
 
     Args:
-        classifier: ``classifier(x_t, t) -> logits``, trained on noisy images of the same schedule and range.
         scale: w, the scale of classifier-free guidance, a number or a tensor of shape (b,).
         classifier_scale: w', the scale of classifier guidance, likewise.
-        temperature: The temperature of the classifier's softmax; 1 is the classifier as trained.
 
-    Raises:
-        ValueError: For the same reasons as ``ClassifierGuidance``.
+    Other arguments and errors: as for ``ClassifierGuidance``.
     """
 
     needs_classifier: ClassVar[bool] = True

@@ -7,16 +7,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from guided_diffusion.denoisers import Denoise, Labels, Prediction
-from guided_diffusion.guidance.base import (
-    Guidance,
-    Scale,
-    as_scale,
-    broadcast,
-    check_length,
-    check_scale,
-    conditional_and_unconditional,
-    linear,
-)
+from guided_diffusion.guidance.base import Guidance, Scale, as_scale, check_length, check_scale, extrapolate
 from guided_diffusion.schedules import Schedule
 
 
@@ -25,7 +16,7 @@ class LimitedInterval(Guidance):
     """``u + w (c - u)`` where ``sigma_lo < sigma / alpha <= sigma_hi``, and ``c`` elsewhere.
 
     Outside the interval the network is evaluated once. Because ``c`` is taken there, w = 0 is not the unconditional
-    model.
+    model (Kynkäänniemi et al. 2024, arXiv 2404.07724).
 
     Args:
         scale: w, a number or a tensor of shape (b,); at 1 there is no guidance.
@@ -34,9 +25,6 @@ class LimitedInterval(Guidance):
 
     Raises:
         ValueError: If a scale is not finite or the interval is empty.
-
-    References:
-        Kynkäänniemi et al. 2024 (arXiv 2404.07724).
     """
 
     scale: Scale = 1.0
@@ -55,9 +43,6 @@ class LimitedInterval(Guidance):
             check_length(scale, x_t)
             noise = (-schedule.log_snr(t.double()) / 2).exp().cpu()
             inside = (self.sigma_lo < noise) & (noise <= self.sigma_hi)
-            scale_at_t = scale.where(inside, 1.0)
-            c, u = conditional_and_unconditional(denoise, x_t, t, y, scale_at_t)
-            w = broadcast(scale_at_t, x_t)
-            return linear(lambda c, u: u + w * (c - u), c, u)
+            return extrapolate(denoise, x_t, t, y, scale.where(inside, 1.0))
 
         return guided

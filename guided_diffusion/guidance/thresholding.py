@@ -23,14 +23,8 @@ class NoThreshold:
 class Clip:
     """Static thresholding: ``x0`` clamped to [-bound, bound], and ``eps`` recomputed from it.
 
-    Args:
-        bound: 1 is the range of images; infinity changes nothing.
-
-    Raises:
-        ValueError: If ``bound`` is not positive.
-
-    References:
-        Saharia et al. 2022 (arXiv 2205.11487), section 2.3.
+    The bound is positive: 1 is the range of images; infinity changes nothing. See Saharia et al. 2022
+    (arXiv 2205.11487), section 2.3.
     """
 
     bound: float = 1.0
@@ -50,16 +44,8 @@ class Clip:
 class DynamicThreshold:
     """Dynamic thresholding: ``clamp(x0, -s, s) / s``, and ``eps`` recomputed from it.
 
-    ``s`` is the larger of 1 and a quantile of the absolute values of a sample.
-
-    Args:
-        quantile: The quantile, in (0, 1]; at 1 a sample is only divided by its largest value.
-
-    Raises:
-        ValueError: If ``quantile`` is not in (0, 1].
-
-    References:
-        Saharia et al. 2022 (arXiv 2205.11487), section 2.3 and appendix A.2.
+    ``s`` is the larger of 1 and a quantile, in (0, 1], of the absolute values of a sample; at 1 a sample is only
+    divided by its largest value. See Saharia et al. 2022 (arXiv 2205.11487), section 2.3 and appendix A.2.
     """
 
     quantile: float = 0.995

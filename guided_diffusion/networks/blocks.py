@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 
 from torch import Tensor, nn
 
-from guided_diffusion.networks.layers import group_norm
+from guided_diffusion.networks.layers import Attention, ResidualBlock, Upsample, group_norm
 from guided_diffusion.utils.validation import check_positive
 
 
@@ -27,18 +27,11 @@ def check_sizes(
     if not 0 <= dropout < 1:
         raise ValueError(f"dropout must be in [0, 1), got {dropout}")
     for multiplier in multipliers:
-        _check_channels(width, multiplier)
-    _check_levels(image_size, patch_size, len(multipliers), attention_levels)
-
-
-def _check_channels(width: int, multiplier: int) -> None:
-    try:
-        group_norm(width * multiplier)
-    except ValueError as error:
-        raise ValueError(f"width {width} times one of multipliers, {multiplier}: {error}") from error
-
-
-def _check_levels(image_size: int, patch_size: int, levels: int, attention_levels: Sequence[int]) -> None:
+        try:
+            group_norm(width * multiplier)
+        except ValueError as error:
+            raise ValueError(f"width {width} times one of multipliers, {multiplier}: {error}") from error
+    levels = len(multipliers)
     factor = patch_size * 2 ** (levels - 1)
     if image_size % factor:
         raise ValueError(
@@ -58,12 +51,8 @@ def contracting_half(
 ) -> tuple[nn.ModuleList, list[int]]:
     """Return the layers on the way down, and the channels before the first and after each of them.
 
-    Args:
-        in_channels: The channels of the input.
-        widths: The channels of each level; between two levels the resolution is halved.
-        blocks: The blocks per level.
-        attention_levels: The levels whose blocks have attention.
-        block: ``block(in_channels, out_channels, attention)``.
+    ``widths`` holds the channels of each level, between which the resolution is halved; each level has ``blocks`` of
+    ``block(in_channels, out_channels, attention)``.
     """
     layers, channels = nn.ModuleList(), [in_channels]
     for level, out_channels in enumerate(widths):
@@ -77,13 +66,23 @@ def contracting_half(
 
 
 class Block(nn.Module):
-    """A residual block, then attention, then a change of resolution; the last two may be the identity."""
+    """A residual block, then attention, then upsampling; the last two are optional."""
 
-    def __init__(self, residual: nn.Module, attention: nn.Module, resize: nn.Module) -> None:
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        attention: bool,
+        upsample: bool = False,
+        *,
+        condition_channels: int,
+        head_channels: int,
+        dropout: float,
+    ) -> None:
         super().__init__()
-        self.residual = residual
-        self.attention = attention
-        self.resize = resize
+        self.residual = ResidualBlock(in_channels, out_channels, condition_channels, dropout)
+        self.attention = Attention(out_channels, head_channels) if attention else nn.Identity()
+        self.resize = Upsample(out_channels) if upsample else nn.Identity()
 
     def forward(self, x: Tensor, condition: Tensor) -> Tensor:
         return self.resize(self.attention(self.residual(x, condition)))

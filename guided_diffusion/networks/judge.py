@@ -12,11 +12,7 @@ from guided_diffusion.networks.layers import group_norm
 class JudgeNet(nn.Module):
     """A convolutional classifier of images in [-1, 1], with GroupNorm: ``judge(x) -> logits``.
 
-    Args:
-        channels: The channels of an image.
-        image_size: The height and width of an image.
-        num_classes: The number of logits.
-        width: The channels of the first of three stages; each of the others has twice those before it.
+    ``width`` is the channels of the first of three stages; each of the others has twice those before it.
     """
 
     def __init__(self, channels: int, image_size: int, num_classes: int, width: int = 32) -> None:
@@ -28,9 +24,7 @@ class JudgeNet(nn.Module):
 
         first = 1 if image_size < 16 else 2
         self.stages = nn.Sequential(
-            stage(channels, width, first),
-            stage(width, 2 * width, 2),
-            stage(2 * width, 4 * width, 2),
+            stage(channels, width, first), stage(width, 2 * width, 2), stage(2 * width, 4 * width, 2)
         )
         size = image_size
         for stride in (first, 2, 2):
@@ -50,16 +44,8 @@ class JudgeNet(nn.Module):
 class LeNet(nn.Module):
     """LeNet-5 with ReLU and maximum pooling, a judge of another architecture: ``judge(x) -> logits``.
 
-    Both convolutions are padded, so that images of 8x8 are large enough.
-
-    Args:
-        channels: The channels of an image.
-        image_size: The height and width of an image, at least 4.
-        num_classes: The number of logits.
-        width: The channels of the first convolution; the second has twice as many (6 and 16 in the paper).
-
-    References:
-        LeCun et al. 1998, fig. 2.
+    Both convolutions are padded, so that images of 8x8, or even 4x4, are large enough. ``width`` is the channels of the
+    first convolution; the second has twice as many (6 and 16 in LeCun et al. 1998, fig. 2).
     """
 
     def __init__(self, channels: int, image_size: int, num_classes: int, width: int = 16) -> None:

@@ -75,16 +75,7 @@ class MLP(nn.Module):
 
 
 class NoisyMLPClassifier(nn.Module):
-    """The network of a time-aware classifier of points, ``network(x_t, log_snr) -> logits``.
-
-    Args:
-        dimensions: The number of coordinates of a point.
-        num_classes: The number of logits.
-        width: The width of the hidden layers.
-        layers: The number of hidden layers.
-        embedding: The size of the vector for the noise level, which conditions every layer.
-        harmonics: The number of frequencies at which sine and cosine of each coordinate are added to the input.
-    """
+    """A time-aware classifier's network for points, ``network(x_t, log_snr) -> logits``; arguments as for ``MLP``."""
 
     def __init__(
         self,

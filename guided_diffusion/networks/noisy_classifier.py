@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 
 import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from guided_diffusion.networks.blocks import Block, check_sizes, contracting_half
-from guided_diffusion.networks.layers import Attention, AttentionPooling, ResidualBlock, group_norm, noise_embedding
+from guided_diffusion.networks.layers import AttentionPooling, group_norm, noise_embedding
 
 
 class NoisyClassifier(nn.Module):
@@ -17,24 +18,8 @@ class NoisyClassifier(nn.Module):
 
     It normalises by GroupNorm alone, so the logits of an image and their gradient don't depend on its batch.
 
-    Args:
-        channels: The channels of an image, 1 or 3.
-        image_size: The height and width of an image.
-        num_classes: The number of logits.
-        width: The channels of the first level.
-        multipliers: The channels of each level over ``width``; each level has half the resolution of the one before.
-        blocks: The residual blocks per level.
-        attention_levels: The levels, counted from 0, whose blocks are followed by attention.
-        head_channels: The channels of an attention head.
-        dropout: The dropout within residual blocks.
-        patch_size: With 2 the network works on 2x2 patches of pixels (space to depth), at a quarter of the cost.
-
-    Raises:
-        ValueError: If images can't be divided by patches and halved at each level, channels not by groups and heads,
-            if a size is not positive or ``dropout`` not in [0, 1).
-
-    References:
-        Dhariwal & Nichol 2021 (arXiv 2105.05233), section 4.
+    ``num_classes`` is the number of logits; other arguments and errors are as for ``UNet``. See Dhariwal & Nichol 2021
+    (arXiv 2105.05233), section 4.
     """
 
     def __init__(
@@ -53,22 +38,12 @@ class NoisyClassifier(nn.Module):
         super().__init__()
         check_sizes(image_size, width, multipliers, blocks, attention_levels, head_channels, dropout, patch_size)
         widths = [width * multiplier for multiplier in multipliers]
-        condition_channels = 4 * width
-
-        def block(in_channels: int, out_channels: int, attention: bool) -> Block:
-            return Block(
-                ResidualBlock(in_channels, out_channels, condition_channels, dropout),
-                Attention(out_channels, head_channels) if attention else nn.Identity(),
-                nn.Identity(),
-            )
+        features = 4 * width
+        block = partial(Block, condition_channels=features, head_channels=head_channels, dropout=dropout)
 
         self.num_classes = num_classes
         self.patch_size = patch_size
-        self.condition = nn.Sequential(
-            *noise_embedding(condition_channels),
-            nn.Linear(condition_channels, condition_channels),
-            nn.SiLU(),
-        )
+        self.condition = nn.Sequential(*noise_embedding(features), nn.Linear(features, features), nn.SiLU())
         self.input = nn.Conv2d(channels * patch_size**2, width, 3, padding=1)
         self.down, _ = contracting_half(width, widths, blocks, attention_levels, block)
         self.norm = group_norm(widths[-1])

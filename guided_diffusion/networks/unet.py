@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 
 import torch
 import torch.nn.functional as F
@@ -11,14 +12,15 @@ from torch import Tensor, nn
 
 from guided_diffusion.denoisers import Labels
 from guided_diffusion.networks.blocks import Block, check_sizes, contracting_half
-from guided_diffusion.networks.layers import Attention, Conditioning, ResidualBlock, group_norm, zero_init
+from guided_diffusion.networks.layers import Conditioning, group_norm, zero_init
 
 
 class UNet(nn.Module):
     """A U-Net ``unet(x_t, log_snr, y) -> F``, with F of the shape of ``x_t``.
 
     It has residual blocks with the condition as scale and shift, attention at chosen levels, a skip connection from
-    every layer on the way down to one on the way up, and an output that is zero at first.
+    every layer on the way down to one on the way up, and an output that is zero at first
+    (Dhariwal & Nichol 2021, arXiv 2105.05233, section 3).
 
     Args:
         channels: The channels of an image, 1 or 3.
@@ -37,9 +39,6 @@ class UNet(nn.Module):
     Raises:
         ValueError: If images can't be divided by patches and halved at each level, channels not by groups and heads,
             if a size is not positive or ``dropout`` not in [0, 1).
-
-    References:
-        Dhariwal & Nichol 2021 (arXiv 2105.05233), section 3.
     """
 
     def __init__(
@@ -60,17 +59,11 @@ class UNet(nn.Module):
         super().__init__()
         check_sizes(image_size, width, multipliers, blocks, attention_levels, head_channels, dropout, patch_size)
         widths = [width * multiplier for multiplier in multipliers]
-        condition_channels = 4 * width
-
-        def block(in_channels: int, out_channels: int, attention: bool, upsample: bool = False) -> Block:
-            return Block(
-                ResidualBlock(in_channels, out_channels, condition_channels, dropout),
-                Attention(out_channels, head_channels) if attention else nn.Identity(),
-                Upsample(out_channels) if upsample else nn.Identity(),
-            )
+        features = 4 * width
+        block = partial(Block, condition_channels=features, head_channels=head_channels, dropout=dropout)
 
         self.patch_size = patch_size
-        self.condition = Conditioning(num_classes, condition_channels, combine)
+        self.condition = Conditioning(num_classes, features, combine)
         self.input = nn.Conv2d(channels * patch_size**2, width, 3, padding=1)
 
         self.down, skips = contracting_half(width, widths, blocks, attention_levels, block)
@@ -105,12 +98,8 @@ def expanding_half(
 ) -> nn.ModuleList:
     """Return the layers on the way up: one for each skip connection, each of which takes its skip as more channels.
 
-    Args:
-        skips: The channels of each skip connection, from ``contracting_half``.
-        widths: The channels of each level; between two levels the resolution is doubled.
-        blocks: The blocks per level on the way down; there is one more on the way up.
-        attention_levels: The levels whose blocks have attention.
-        block: ``block(in_channels, out_channels, attention, upsample)``.
+    The arguments are those of ``contracting_half`` and its result ``skips``. Each level has one block more than on the
+    way down, ``block(in_channels, out_channels, attention, upsample)``.
     """
     layers, skips, current = nn.ModuleList(), list(skips), skips[-1]
     for level, out_channels in reversed(list(enumerate(widths))):
@@ -119,21 +108,3 @@ def expanding_half(
             layers.append(block(current + skips.pop(), out_channels, level in attention_levels, upsample))
             current = out_channels
     return layers
-
-
-class Upsample(nn.Module):
-    """Nearest-neighbour upsampling to twice the resolution and a convolution, as one transposed convolution.
-
-    In the upsampled image each original pixel is a 2x2 patch of equal values. Adding up the 3x3 weights over such
-    patches gives an equivalent 4x4 kernel for the original image, with 4/9 of the multiplications.
-    """
-
-    def __init__(self, channels: int) -> None:
-        super().__init__()
-        self.conv = nn.Conv2d(channels, channels, 3, padding=1)
-
-    def forward(self, x: Tensor) -> Tensor:
-        kernel = F.pad(self.conv.weight.flip(2, 3).transpose(0, 1), (1, 1, 1, 1))
-        kernel = kernel[:, :, 1:] + kernel[:, :, :-1]
-        kernel = kernel[..., 1:] + kernel[..., :-1]
-        return F.conv_transpose2d(x, kernel, self.conv.bias, stride=2, padding=1)

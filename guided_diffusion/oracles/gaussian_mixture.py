@@ -22,7 +22,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from guided_diffusion.denoisers import Labels, Prediction
-from guided_diffusion.schedules import Schedule, expand_as
+from guided_diffusion.schedules import Samples, Schedule, Times, expand_as
 
 
 @dataclass(frozen=True)
@@ -78,7 +78,7 @@ class GaussianMixture:
     def _labels(self) -> Tensor:
         return torch.arange(len(self.means)) if self.labels is None else self.labels
 
-    def __call__(self, x_t: Float[Tensor, "b *shape"], t: Float[Tensor, " b"], y: Labels = None) -> Prediction:
+    def __call__(self, x_t: Samples, t: Times, y: Labels = None) -> Prediction:
         alpha, sigma = (expand_as(value, x_t[:, None].flatten(2)) for value in self.schedule(t))
         whitened, log_joint = self._components(x_t, t, y)
         posterior = log_joint.softmax(1)[..., None]
@@ -88,11 +88,11 @@ class GaussianMixture:
         x0 = (posterior * (self.means.to(x_t) + shift)).sum(1)
         return Prediction(x0.reshape(x_t.shape), (posterior * eps).sum(1).reshape(x_t.shape))
 
-    def log_prob(self, x_t: Float[Tensor, "b *shape"], t: Float[Tensor, " b"], y: Labels = None) -> Float[Tensor, " b"]:
+    def log_prob(self, x_t: Samples, t: Times, y: Labels = None) -> Float[Tensor, " b"]:
         """Return ``log p_t(x_t, y)``, or ``log p_t(x_t)`` for samples without a label."""
         return self._components(x_t, t, y)[1].logsumexp(1)
 
-    def log_posterior(self, x_t: Float[Tensor, "b *shape"], t: Float[Tensor, " b"]) -> Float[Tensor, "b classes"]:
+    def log_posterior(self, x_t: Samples, t: Times) -> Float[Tensor, "b classes"]:
         """Return the exact ``log p(y | x_t)`` of the classes 0, 1, ...; -infinity for a class without components."""
         log_joint = self._components(x_t, t, None)[1]
         classes = torch.arange(int(self._labels.max()) + 1, device=x_t.device)

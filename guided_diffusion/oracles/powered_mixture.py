@@ -20,31 +20,20 @@ from torch import Tensor
 
 from guided_diffusion.denoisers import UNLABELLED, Labels, Prediction
 from guided_diffusion.oracles.gaussian_mixture import GaussianMixture
+from guided_diffusion.schedules import Samples, Times
 
 REACH = 10.0
 """The margin of the grid around every mean, in standard deviations."""
-
-
 SMALLEST_LOG = -100.0
 """The log of the smallest density, relative to the largest, that the grid keeps; emptier margins are cut off."""
-
-
 NARROW = 1.25
 """The smallest ``sigma / alpha``, in grid spacings, for which the grid is fine enough."""
-
-
 HERMITE_NODES = 16
 """The number of nodes of the Gauss-Hermite quadrature on each axis."""
-
-
 LARGEST_GRID = 4096
 """The largest number of grid points on an axis."""
-
-
 ROWS = 1024
 """The number of samples that are integrated together where memory grows with it."""
-
-
 Table = tuple[Tensor, Tensor, Tensor]
 """The grid points on both axes, (n,) and (m,), and the density on the grid, (n, m)."""
 
@@ -86,9 +75,7 @@ class PoweredMixture:
         if not (high - low).max() <= LARGEST_GRID * self.spacing:
             raise ValueError(f"the mixture is too narrow for a grid of {LARGEST_GRID} points a side")
 
-    # ---------------------------------------------------------------------------------------------
     # The density
-    # ---------------------------------------------------------------------------------------------
 
     def log_density(self, x: Float[Tensor, "n 2"], y: Labels = None) -> Float[Tensor, " n"]:
         """Return ``log p(x) + w log p(y|x)``, the log of q up to a constant, in the precision of ``x``."""
@@ -142,11 +129,9 @@ class PoweredMixture:
             missing = missing[~kept]
         return x
 
-    # ---------------------------------------------------------------------------------------------
     # The denoiser
-    # ---------------------------------------------------------------------------------------------
 
-    def __call__(self, x_t: Float[Tensor, "b *shape"], t: Float[Tensor, " b"], y: Labels = None) -> Prediction:
+    def __call__(self, x_t: Samples, t: Times, y: Labels = None) -> Prediction:
         alpha, sigma = (value[:, None] for value in self.mixture.schedule(t.double()))
         centre, width = x_t.double().flatten(1) / alpha, sigma / alpha
         labels = torch.full_like(t, UNLABELLED, dtype=torch.long) if y is None else y

@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from guided_diffusion.networks import UNet
-from guided_diffusion.networks.unet import Upsample
+from guided_diffusion.networks.layers import Upsample
 
 log_snr, y = torch.tensor([-3.0, 0.0, 3.0]), torch.tensor([0, 2, -1])
 
