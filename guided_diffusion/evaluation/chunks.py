@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import signal
 import threading
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from time import perf_counter
@@ -53,14 +53,7 @@ class Watched:
 
 
 class Chunks(LightningModule):
-    """A module that samples chunks and saves each as a file: ``trainer.predict(Chunks(...), chunk_numbers)``.
-
-    Args:
-        denoiser: The trained model.
-        recipe: The guidance, threshold and sampler.
-        plan: The samples to draw.
-        folder: The folder of the files.
-    """
+    """A module that samples chunks and saves each as a file: ``trainer.predict(Chunks(...), chunk_numbers)``."""
 
     def __init__(self, denoiser: Denoiser, recipe: Recipe, plan: Plan, folder: Path) -> None:
         super().__init__()
@@ -99,13 +92,9 @@ class Chunks(LightningModule):
         saturations = []
         watched = Watched(self.recipe.threshold, lambda prediction: saturations.append(saturation(prediction.x0)))
         start = perf_counter()
+        labels, scales = self.plan.labels[indices], self.plan.scales_of(rows)
         samples = replace(self.recipe, threshold=watched).sample(
-            self.denoiser,
-            self.plan.labels[indices],
-            self.plan.shape,
-            indices.tolist(),
-            self.plan.scales_of(rows),
-            self.plan.seed,
+            self.denoiser, labels, self.plan.shape, indices.tolist(), scales, self.plan.seed
         )
         content = {"images": samples, "saturation": saturations[-1].cpu(), "seconds": perf_counter() - start}
         with atomic_write(self._path(chunk)) as path:
@@ -115,10 +104,9 @@ class Chunks(LightningModule):
         return self.folder / f"chunk_{chunk:05d}.pt"
 
     def collect(self, costs: Sequence[float]) -> tuple[list[LabelledSamples], list[float]]:
-        """Return the samples of each scale, and the seconds that they took.
+        """Return the samples of each scale and the seconds that they took.
 
-        Args:
-            costs: The cost of a sample at each scale, by which the seconds of a chunk are divided among its samples.
+        The seconds of a chunk are divided among its samples by ``costs``, the cost of a sample at each scale.
         """
         chunks = [_read(self._path(chunk)) for chunk in range(len(self.plan))]
         per_scale, labels = self.plan.per_scale, self.plan.labels
@@ -129,10 +117,8 @@ class Chunks(LightningModule):
             [share / share.sum() * chunk["seconds"] for share, chunk in zip(shares, chunks, strict=True)]
         )
         parts = zip(samples.split(per_scale), saturations.split(per_scale), strict=True)
-        return (
-            [LabelledSamples(part, labels, saturation) for part, saturation in parts],
-            [float(part.sum()) for part in seconds.split(per_scale)],
-        )
+        drawn = [LabelledSamples(part, labels, saturation) for part, saturation in parts]
+        return drawn, [float(part.sum()) for part in seconds.split(per_scale)]
 
 
 def _read(path: Path) -> dict[str, Any]:
@@ -145,14 +131,14 @@ def _read(path: Path) -> dict[str, Any]:
 class EvaluationProgress(ProgressBar):
     """A progress bar in network evaluations over all devices, which take equal time, whereas samples do not.
 
-    Args:
-        quiet_seconds: The seconds that must pass before the bar appears.
+    The bar appears after ``quiet_seconds``.
     """
+
+    _bar: tqdm
 
     def __init__(self, quiet_seconds: float = 0) -> None:
         super().__init__()
         self.quiet_seconds = quiet_seconds
-        self._bar: tqdm | None = None
 
     def disable(self) -> None:
         """Do nothing: only the first process shows the bar anyway."""
@@ -170,33 +156,27 @@ class EvaluationProgress(ProgressBar):
     def on_predict_batch_end(
         self, trainer: Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int, dataloader_idx: int = 0
     ) -> None:
-        assert self._bar is not None
         self._bar.update(round(sum(map(pl_module.cost, batch.tolist()))) * trainer.world_size)
 
     def on_predict_end(self, trainer: Trainer, pl_module: Any) -> None:
-        assert self._bar is not None
         self._bar.close()
 
 
 def draw(trainer: Trainer, chunks: Chunks) -> None:
     """Sample the missing chunks on all devices of the trainer."""
     missing = chunks.missing()
-    if len(missing) < len(chunks.plan):
-        present = len(chunks.plan) - len(missing)
+    if present := len(chunks.plan) - len(missing):
         rank_zero_print(f"{present} of {len(chunks.plan)} chunks of samples are there from before")
     if missing:
         trainer.predict(chunks, DataLoader(cast(Any, missing)), return_predictions=False)
     trainer.strategy.barrier()
 
 
-@contextmanager
-def sampling_lock(folder: Path) -> Iterator[None]:
+def sampling_lock(folder: Path) -> AbstractContextManager[None]:
     """Let one evaluation at a time draw the samples of this folder; the first process of another one waits."""
     if rank():
-        yield
-        return
-    with file_lock(folder.with_suffix(".lock"), "another evaluation is drawing the same samples"):
-        yield
+        return nullcontext()
+    return file_lock(folder.with_suffix(".lock"), "another evaluation is drawing the same samples")
 
 
 def saturation(x0: Float[Tensor, "b *shape"]) -> Float[Tensor, " b"]:

@@ -17,15 +17,12 @@ def evaluations_per_sample(recipe: Recipe, schedule: Schedule) -> float:
 
 
 def labels_needed(recipe: Recipe, schedule: Schedule) -> set[bool]:
-    """Return which predictions the model is asked for: with the label (True), without it (False), or both."""
+    """Return whether the model predicts with the label (True), without it (False), or both."""
     return set(predictions_needed(recipe, schedule))
 
 
 def predictions_needed(recipe: Recipe, schedule: Schedule) -> list[bool]:
-    """Return each prediction that a sample asks the model for, in order: with the label (True) or without it (False).
-
-    The sampler runs on a model that predicts zeros, which is quick. Predictions of a classifier are not included.
-    """
+    """Return for each prediction of the model, in order, whether it has the label; the model here predicts zeros."""
     asked: list[bool] = []
 
     def nothing(x_t: Tensor, t: Tensor, y: Labels) -> Prediction:

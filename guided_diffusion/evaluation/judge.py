@@ -22,11 +22,8 @@ from guided_diffusion.networks import JudgeNet, LeNet
 from guided_diffusion.utils.files import atomic_write, cache_dir, load_tensors
 from guided_diffusion.utils.rng import generator_for
 
-CHUNK = 1000
-"""The number of images that go through the network at a time."""
-
+CHUNK = 1000  # images that go through the network at a time
 ARCHITECTURES: dict[str, type[JudgeNet] | type[LeNet]] = {"cnn": JudgeNet, "lenet": LeNet}
-"""The network of each name in the config."""
 
 
 @dataclass(frozen=True)
@@ -44,7 +41,7 @@ class Judge:
 
     def classify(self, images: Float[Tensor, "n c h w"]) -> Int[Tensor, " n"]:
         """Return the most likely class of each image."""
-        return _classify(self.network, images)
+        return _in_chunks(self.network, images).argmax(1)
 
     def probabilities(self, images: Float[Tensor, "n c h w"]) -> Float[Tensor, "n classes"]:
         """Return the probability of each class for each image."""
@@ -61,8 +58,6 @@ class JudgeSource:
 
     Args:
         checkpoint: A ``judge-*.pt`` file to use; its own architecture and width apply.
-        steps: The number of training steps.
-        batch_size: The number of images per step.
         learning_rate: The highest learning rate of the one-cycle schedule.
         width: The number of channels in the first stage of the network.
         seed: The seed of the weights, the order of the images and dropout.
@@ -87,18 +82,14 @@ class JudgeSource:
         for name in ("steps", "batch_size", "learning_rate"):
             if not getattr(self, name) > 0:
                 raise ValueError(f"{name} must be positive, got {getattr(self, name)}")
-        self._check_width()
-        if self.checkpoint is not None:
-            _check_file(Path(self.checkpoint))
-
-    def _check_width(self) -> None:
         try:
             with torch.device("meta"):
                 ARCHITECTURES[self.architecture](1, 8, 2, max(0, self.width))
         except (ValueError, RuntimeError, ZeroDivisionError) as error:
-            raise ValueError(
-                f"width {self.width} is not possible for architecture {self.architecture}: {error}"
-            ) from error
+            message = f"width {self.width} is not possible for architecture {self.architecture}: {error}"
+            raise ValueError(message) from error
+        if self.checkpoint is not None:
+            _check_file(Path(self.checkpoint))
 
     def __call__(self, data: ImageDataModule) -> Judge:
         """Return the judge for this data, on the CPU; the global random state stays as it is.
@@ -107,16 +98,13 @@ class JudgeSource:
             ValueError: If the file holds no judge for images and classes like these.
         """
         with torch.random.fork_rng(devices=[]):  # networks draw their weights and dropout from the global state
-            return self._read_or_train(data)
-
-    def _read_or_train(self, data: ImageDataModule) -> Judge:
-        if self.checkpoint is not None:
-            judge = self._read(Path(self.checkpoint), data)
-            return replace(judge, ceiling=accuracy(judge.network, data))
-        path = cache_dir() / f"judge-{data.name}-{self._key(data)}.pt"
-        if path.is_file():
-            return self._read(path, data)
-        judge = self._train(data)
+            if self.checkpoint is not None:
+                judge = self._read(Path(self.checkpoint), data)
+                return replace(judge, ceiling=accuracy(judge.network, data))
+            path = cache_dir() / f"judge-{data.name}-{self._key(data)}.pt"
+            if path.is_file():
+                return self._read(path, data)
+            judge = self._train(data)
         content = {"judge": judge.network.state_dict(), "ceiling": judge.ceiling}
         with atomic_write(path) as temporary:
             torch.save(content | {"width": self.width, "architecture": self.architecture}, temporary)
@@ -126,9 +114,8 @@ class JudgeSource:
         network = str(_build(self.architecture, data, self.width))
         settings = repr((self, data.shape, data.class_names, data.flip, network))
         content = hashlib.sha256(settings.encode())
-        for split in ("train", "test"):
-            content.update(data.split(split).samples.numpy().tobytes())
-            content.update(data.split(split).labels.numpy().tobytes())
+        for part in (*data.split("train"), *data.split("test")):
+            content.update(part.numpy().tobytes())
         return content.hexdigest()[:16]
 
     def _read(self, path: Path, data: ImageDataModule) -> Judge:
@@ -145,14 +132,13 @@ class JudgeSource:
             ) from error
 
     def _train(self, data: ImageDataModule) -> Judge:
-        """Train on the clean training images, by AdamW with a one-cycle schedule."""
         print(f"training a judge on the clean images of {data.name}; it is cached for the next time")
         images, labels = data.split("train")
         torch.default_generator.manual_seed(self.seed)
         network = _build(self.architecture, data, self.width)
         optimizer = torch.optim.AdamW(network.parameters(), weight_decay=0.05)
         scheduler = torch.optim.lr_scheduler.OneCycleLR(optimizer, self.learning_rate, self.steps)
-        for rows in self._batches(len(labels)):
+        for rows in itertools.islice(self._batches(len(labels)), self.steps):
             batch = normalise(images[rows])
             if data.flip:
                 mirrored = torch.rand(len(batch)) < 0.5
@@ -164,15 +150,10 @@ class JudgeSource:
         return Judge(network.eval(), accuracy(network, data), type(network).__name__)
 
     def _batches(self, count: int) -> Iterator[Int[Tensor, " b"]]:
-        """Yield the rows of each step: all images in a new order, epoch after epoch."""
-        done = 0
+        """Yield the rows of each step: all images in a new order, epoch after epoch, without end."""
         for epoch in itertools.count():
             order = torch.randperm(count, generator=generator_for("cpu", self.seed, epoch))
-            for rows in order.split(self.batch_size)[: max(1, count // self.batch_size)]:
-                if done == self.steps:
-                    return
-                yield rows
-                done += 1
+            yield from order.split(self.batch_size)[: max(1, count // self.batch_size)]
 
 
 @dataclass(frozen=True)
@@ -190,11 +171,7 @@ class JudgePair:
 def accuracy(network: nn.Module, data: ImageDataModule) -> float:
     """Return the share of real test images that the network, in eval mode, classifies as their label."""
     images, labels = data.split("test")
-    return (_classify(network, normalise(images)) == labels).double().mean().item()
-
-
-def _classify(network: nn.Module, images: Float[Tensor, "n c h w"]) -> Int[Tensor, " n"]:
-    return _in_chunks(network, images).argmax(1)
+    return (_in_chunks(network, normalise(images)).argmax(1) == labels).double().mean().item()
 
 
 @torch.no_grad()

@@ -23,13 +23,10 @@ class Plan:
     """The samples to draw: all scales in one list, scale after scale, cut into chunks.
 
     Args:
-        scales: The guidance scales.
         num_samples: The number of samples of each class at every scale.
-        num_classes: The number of classes, which the labels cycle through.
-        shape: The shape of one sample.
         batch_size: The number of samples in a chunk.
         seed: The seed of the noise; sample i has the same noise at every scale.
-        classes: The classes to draw, one after the other; by default all of them in turn.
+        classes: The classes to draw, one after the other; by default the labels cycle through all of them.
 
     Raises:
         ValueError: If scales are missing or repeated, or ``num_samples`` is below 1.
@@ -64,24 +61,20 @@ class Plan:
 
     def __len__(self) -> int:
         """Return the number of chunks."""
-        return math.ceil(self.per_scale * len(self.scales) / self.batch_size)
+        return math.ceil(self._total / self.batch_size)
 
     def rows(self, chunk: int) -> Int[Tensor, " rows"]:
         """Return the places of a chunk's samples in the list of all samples."""
-        return torch.arange(chunk * self.batch_size, min((chunk + 1) * self.batch_size, self.total))
+        return torch.arange(chunk * self.batch_size, min((chunk + 1) * self.batch_size, self._total))
 
     @property
-    def total(self) -> int:
-        """The number of samples at all scales."""
+    def _total(self) -> int:
         return self.per_scale * len(self.scales)
 
     def plain(self) -> dict[str, Any]:
         """Return the plan as plain data for JSON."""
-        return asdict(self) | {
-            "scales": [float(scale) for scale in self.scales],
-            "shape": list(self.shape),
-            "classes": self.classes and list(self.classes),
-        }
+        scales, classes = [float(scale) for scale in self.scales], self.classes and list(self.classes)
+        return asdict(self) | {"scales": scales, "shape": list(self.shape), "classes": classes}
 
     def scales_of(self, rows: Int[Tensor, " rows"]) -> Float[Tensor, " rows"]:
         return torch.tensor(self.scales, dtype=torch.float64)[rows // self.per_scale]
@@ -90,6 +83,5 @@ class Plan:
 def sampling_fingerprint(config: DictConfig, plan: Plan) -> str:
     """Return a hash of everything that decides what is sampled."""
     parts = {name: OmegaConf.to_container(config[name], resolve=True) for name in ("guidance", "threshold", "sampler")}
-    classifier = classifier_checkpoint(config.guidance)
-    files = [Path(config.checkpoint), *([Path(classifier)] if classifier else [])]
+    files = [Path(path) for path in (config.checkpoint, classifier_checkpoint(config.guidance)) if path]
     return content_hash(plan.plain(), parts, config.weights, config.trainer.precision, *files)

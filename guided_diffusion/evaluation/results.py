@@ -24,7 +24,7 @@ from guided_diffusion.utils.files import atomic_write
 
 SETTING = ("method", "scale", "scale_minus_one", "sampler", "steps", "num_samples")
 COST = ("nfe", "seconds")
-
+KEY = ("method", "scale", "sampler", "steps")
 
 COLUMNS = (
     *SETTING,
@@ -33,7 +33,6 @@ COLUMNS = (
     *COST,
 )
 """The columns of results.csv for images. Columns for the options that a sweep varied follow."""
-
 
 POINT_COLUMNS = (
     *SETTING,
@@ -44,9 +43,6 @@ POINT_COLUMNS = (
     *COST,
 )
 """The columns of results.csv for points in the plane. A floor is the value for as many true points."""
-
-
-KEY = ("method", "scale", "sampler", "steps")
 
 
 class Interval(NamedTuple):
@@ -65,11 +61,10 @@ class Pictures(NamedTuple):
     means: NDArray[np.float32]
     """The mean image of each class, shape (classes, c, h, w)."""
     uncertain: NDArray[np.float32]
-    """The samples whose label the judge finds least likely, shape (m, c, h, w)."""
+    """The samples whose label the judge finds least likely, shape (m, c, h, w), and what it says of them."""
     uncertain_labels: NDArray[np.int64]
     uncertain_predictions: NDArray[np.int64]
     uncertain_probabilities: NDArray[np.float32]
-    """The probability that the judge gives to the label of each uncertain sample."""
     confusion: NDArray[np.int64]
     """The number of samples by label (row) and predicted class (column), shape (classes, classes)."""
     predictions: NDArray[np.int64]
@@ -97,7 +92,6 @@ class Result:
     steps: int
     num_samples: int
     measured: Mapping[str, Interval]
-    """The interval of each measure."""
     floors: Mapping[str, float]
     """The value that real data reach, by measure; nan where it is undefined."""
     nfe: float
@@ -117,14 +111,10 @@ class Result:
     @property
     def row(self) -> dict[str, Any]:
         """The row of results.csv."""
-        values = {
-            **{name: interval.value for name, interval in self.measured.items()},
-            **{f"{name}_low": interval.low for name, interval in self.measured.items()},
-            **{f"{name}_high": interval.high for name, interval in self.measured.items()},
-            **{f"{name}_floor": value for name, value in self.floors.items()},
-            **{name: getattr(self, name) for name in (*SETTING, *COST) if name != "scale_minus_one"},
-            "scale_minus_one": self.scale - 1,
-        }
+        values = vars(self) | {"scale_minus_one": self.scale - 1}
+        for name, (value, low, high) in self.measured.items():
+            values |= {name: value, f"{name}_low": low, f"{name}_high": high}
+        values |= {f"{name}_floor": value for name, value in self.floors.items()}
         return {name: values[name] for name in self.columns} | dict(self.options)
 
     @property
@@ -151,22 +141,14 @@ class Results:
 
 def save(results: Results, folder: Path) -> None:
     """Write the files that the docstring of this module lists; results.csv comes last."""
-    arrays = {
-        f"{number}.{name}": array
-        for number, row in enumerate(results.rows)
-        for name, array in row.pictures._asdict().items()
-    }
+    pictures = [(f"{number}.", row.pictures._asdict()) for number, row in enumerate(results.rows)]
     with atomic_write(folder / "pictures.npz") as path:
-        np.savez_compressed(path, **arrays)
-    rows = [{one.name: getattr(row, one.name) for one in fields(row) if one.name != "pictures"} for row in results.rows]
+        np.savez_compressed(path, **{prefix + name: arrays[name] for prefix, arrays in pictures for name in arrays})
+    rows = [{name: value for name, value in vars(row).items() if name != "pictures"} for row in results.rows]
     with atomic_write(folder / "results.json") as path:
         path.write_text(json.dumps({"about": dict(results.about), "rows": rows}, indent=1) + "\n")
-    intervals = [
-        row.key | {"measure": name} | interval._asdict()
-        for row in results.rows
-        for name, interval in row.measured.items()
-    ]
-    write_csv(folder / "intervals.csv", intervals)
+    measured = [(row.key, name, interval) for row in results.rows for name, interval in row.measured.items()]
+    write_csv(folder / "intervals.csv", [key | {"measure": name} | one._asdict() for key, name, one in measured])
     write_csv(folder / "per_class.csv", [row.key | dict(one) for row in results.rows for one in row.per_class])
     write_csv(folder / "results.csv", [row.row for row in results.rows])
 
@@ -185,10 +167,9 @@ def read(folder: Path) -> Results:
         pictures = [_pictures(arrays, number) for number in range(len(content["rows"]))]
     if None in pictures:
         raise ValueError(outdated)
-    rows = []
-    for row, shown in zip(content["rows"], pictures, strict=True):
+    for row in content["rows"]:
         row["measured"] = {name: Interval(*values) for name, values in row["measured"].items()}
-        rows.append(Result(**row, pictures=shown))
+    rows = [Result(**row, pictures=shown) for row, shown in zip(content["rows"], pictures, strict=True)]
     return Results(rows, content["about"])
 
 
@@ -204,11 +185,8 @@ def write_csv(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
     with atomic_write(path) as temporary, temporary.open("w", newline="") as file:
         table = csv.DictWriter(file, names, lineterminator="\n")
         table.writeheader()
-        table.writerows({name: _rounded(value) for name, value in row.items()} for row in rows)
-
-
-def _rounded(value: Any) -> Any:
-    return f"{value:.6g}" if isinstance(value, float) else value
+        for row in rows:
+            table.writerow({name: f"{value:.6g}" if isinstance(value, float) else value for name, value in row.items()})
 
 
 def describe_setting(setting: Any) -> str:
@@ -218,16 +196,11 @@ def describe_setting(setting: Any) -> str:
     the classifier because all rows share it.
     """
     if isinstance(setting, partial):
-        return _with_settings(setting.func.__name__, {name: value for name, value in setting.keywords.items() if value})
-    if not is_dataclass(setting):
+        name, differing = setting.func.__name__, [(key, value) for key, value in setting.keywords.items() if value]
+    elif is_dataclass(setting):
+        shown = [one for one in fields(setting) if one.name not in ("scale", "classifier")]
+        values = [(one.name, getattr(setting, one.name), one.default) for one in shown]
+        name, differing = type(setting).__name__, [(key, value) for key, value, default in values if value != default]
+    else:
         return str(setting.__name__)
-    differing = {
-        field.name: value
-        for field in fields(setting)
-        if field.name not in ("scale", "classifier") and (value := getattr(setting, field.name)) != field.default
-    }
-    return _with_settings(type(setting).__name__, differing)
-
-
-def _with_settings(name: str, settings: Mapping[str, Any]) -> str:
-    return f"{name}({', '.join(f'{key}={value}' for key, value in settings.items())})" if settings else name
+    return f"{name}({', '.join(f'{key}={value}' for key, value in differing)})" if differing else name

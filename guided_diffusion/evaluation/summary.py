@@ -21,11 +21,7 @@ def best_row(rows: Sequence[Result], measure: str, lowest: bool) -> Result | Non
 def best_sentence(subject: str, row: Result | None, measure: str, several: bool) -> str:
     """Return a sentence that gives the value of a row, its interval and its scale.
 
-    Args:
-        subject: The subject of the sentence, such as "The lowest Fréchet distance".
-        row: The row of ``best_row``.
-        measure: The name of the measure.
-        several: Whether to name the curve of the row, because the results have several.
+    ``subject`` is for example "The lowest Fréchet distance"; ``several`` adds the name of the row's curve.
     """
     if row is None:
         return f"{subject} is not known: it was not measured at any scale."

@@ -16,11 +16,7 @@ def test_classifier_free_guidance_costs_two_evaluations_a_step_where_it_extrapol
 
 @pytest.mark.parametrize(
     ("guidance", "method", "expected"),
-    [
-        (ClassifierFree(1.0), heun, 9),
-        (ClassifierGuidance(None, 4.0), ddim, 5),
-        (Combined(None, 4.0, 2.0), ddim, 10),
-    ],
+    [(ClassifierFree(1.0), heun, 9), (ClassifierGuidance(None, 4.0), ddim, 5), (Combined(None, 4.0, 2.0), ddim, 10)],
     ids=["Heun evaluates twice but for the last step", "a classifier is not counted", "both guidances"],
 )
 def test_evaluations_of_five_steps(guidance, method, expected):

@@ -31,8 +31,6 @@ def bootstrap(
     Args:
         statistic: A function of row numbers, some of which occur more than once.
         count: The number of rows, at least 1.
-        seed: The seed of the resampled rows.
-        resamples: The number of times that rows are drawn.
         level: The share of the resampled values within the interval.
         centred: Move the interval so that the mean of the resampled values lies at the value, for a statistic that
             repeated rows bias.

@@ -11,8 +11,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-CHUNK = 1000
-"""The number of rows of a distance matrix that are held at a time: 80 MB with 10,000 columns."""
+CHUNK = 1000  # rows of a distance matrix that are held at a time: 80 MB with 10,000 columns
 
 
 @dataclass(frozen=True)
@@ -30,16 +29,12 @@ class Gaussian:
 
 
 class ManifoldScores(NamedTuple):
-    """One number per sample; the mean of each field is the score of the same name."""
+    """One number per sample, as ``manifold_scores`` defines it; the mean of each field is the score of its name."""
 
     precision: Float[Tensor, " n_gen"]
-    """1 where the generated sample lies within the manifold of the real ones, else 0."""
     recall: Float[Tensor, " n_real"]
-    """1 where the real sample lies within the manifold of the generated ones, else 0."""
     density: Float[Tensor, " n_gen"]
-    """The number of balls around real samples that contain the generated one, divided by k."""
     coverage: Float[Tensor, " n_real"]
-    """1 where the ball around the real sample contains a generated one, else 0."""
 
 
 def fit_gaussian(features: Float[Tensor, "n d"]) -> Gaussian:
@@ -55,9 +50,7 @@ def frechet_distance(real: Gaussian, generated: Gaussian) -> float:
 
     tr (S_r S_g)^(1/2) is the sum of the roots of the eigenvalues of S_r^(1/2) S_g S_r^(1/2), which is symmetric. The
     root of S_r is computed once for each Gaussian, which makes this quick enough to bootstrap the second argument.
-
-    Returns:
-        The distance; nan if a covariance is.
+    The distance is nan if a covariance is.
 
     References:
         Heusel et al. 2017, arXiv 1706.08500, eq. 6
@@ -83,15 +76,8 @@ def kernel_distance(
 ) -> float:
     """Return the mean of the unbiased squared MMD under ``cubic_kernel`` over random subsets of both sets.
 
-    Args:
-        real: The features of real samples.
-        generated: The features of generated samples.
-        subsets: The number of subsets.
-        subset_size: The number of samples of each set in a subset; None for all of the smaller set, at most 1,000.
-        seed: The seed of the subsets.
-
-    Returns:
-        The distance; nan if a subset is a single sample.
+    A subset holds ``subset_size`` samples of each set, by default all of the smaller set, at most 1,000. The distance
+    is nan if that is a single sample.
 
     References:
         Bińkowski et al. 2018, arXiv 1801.01401, eq. 4
@@ -119,13 +105,8 @@ def squared_mmd(
         sum_{i != j} k(x_i, x_j) / (m (m - 1)) + sum_{i != j} w_i w_j k(y_i, y_j) / sum_{i != j} w_i w_j
             - 2 sum_{ij} w_j k(x_i, y_j) / (m sum_j w_j)
 
-    With w = 1 this is the unbiased estimate. It is nan where a set has no pair.
-
-    Args:
-        real: x.
-        generated: y.
-        weights: w.
-        kernel: The function k of all pairs of two sets: n x d and m x d to n x m.
+    With w = 1 this is the unbiased estimate. It is nan where a set has no pair. ``kernel`` computes k for all pairs of
+    two sets: n x d and m x d to n x m.
 
     References:
         Gretton et al. 2012, JMLR 13, eq. 3
@@ -169,7 +150,7 @@ def manifold_scores(real: Float[Tensor, "n_real d"], generated: Float[Tensor, "n
         density[rows] = within.sum(1) / k
         covered = covered.logical_or(within.any(0))
         recalled = recalled.logical_or((distances < generated_radii[rows, None]).any(0))
-    real_defined, generated_defined = _one_or_nan(real_radii), _one_or_nan(generated_radii)
+    real_defined, generated_defined = (radii[0] * 0 + 1 for radii in (real_radii, generated_radii))  # 1, or nan
     return ManifoldScores(
         precision=(density > 0) * real_defined,
         recall=recalled * generated_defined,
@@ -183,11 +164,6 @@ def _radii(features: Float[Tensor, "n d"], k: int) -> Float[Tensor, " n"]:
     if len(features) <= k:
         return torch.full((len(features),), torch.nan, dtype=features.dtype)
     return torch.cat([distances.kthvalue(k + 1).values for _, distances in _distances(features, features)])
-
-
-def _one_or_nan(radii: Float[Tensor, " n"]) -> Float[Tensor, ""]:
-    """Return 1, or nan if the radii are nan."""
-    return radii[0] * 0 + 1
 
 
 def _distances(rows: Float[Tensor, "n d"], columns: Float[Tensor, "m d"]) -> Iterator[tuple[slice, Tensor]]:
@@ -216,12 +192,8 @@ def mean_over_pairs(
     """Return sum_ij w_i w_j f(x_i, x_j) / sum_ij w_i w_j over i != j, for each row of weights.
 
     If w_i is how often x_i was drawn, this is the mean over the pairs of a resampled set, in which a sample is no pair
-    with itself. It is nan where no pair is left.
-
-    Args:
-        features: x.
-        weights: w.
-        function: The function f of all pairs of two sets, n x d and m x d to n x m; the distance by default.
+    with itself. It is nan where no pair is left. ``function`` computes f for all pairs of two sets, n x d and m x d to
+    n x m; by default it is the distance.
     """
     features, weights = features.double(), weights.double()
     total = torch.zeros(len(weights), dtype=torch.float64)
@@ -240,6 +212,5 @@ def nearest_distances(images: Float[Tensor, "n *shape"], reference: Float[Tensor
     """
     images, reference = images.float().flatten(1), reference.float().flatten(1)
     norms = reference.square().sum(1)
-    chunks = images.split(CHUNK // 4)
-    nearest = [torch.addmm(norms, chunk, reference.T, alpha=-2).argmin(1) for chunk in chunks]
+    nearest = [torch.addmm(norms, some, reference.T, alpha=-2).argmin(1) for some in images.split(CHUNK // 4)]
     return (images - reference[torch.cat(nearest)]).square().mean(1).sqrt()

@@ -42,14 +42,9 @@ from guided_diffusion.evaluation.results import Interval
 from guided_diffusion.evaluation.samples import LabelledSamples
 from guided_diffusion.utils.rng import generator_for
 
-MANIFOLD_LIMIT = 10_000
-"""The largest number of reference features on which manifold scores are measured."""
-
-NEAREST_LIMIT = 2_000
-"""The largest number of images whose nearest training image is searched."""
-
-FRECHET_RESAMPLES = 50
-"""The number of resamples for the Fréchet distance, each of which costs an eigenproblem."""
+MANIFOLD_LIMIT = 10_000  # reference features, at most, on which manifold scores are measured
+NEAREST_LIMIT = 2_000  # images, at most, whose nearest training image is searched
+FRECHET_RESAMPLES = 50  # each of them costs an eigenproblem
 
 
 @dataclass(frozen=True)
@@ -168,12 +163,8 @@ def kernel_distance_interval(real: Float[Tensor, "m d"], generated: Float[Tensor
 
 def _manifold_intervals(real: Float[Tensor, "m d"], generated: Float[Tensor, "n d"], seed: int) -> dict[str, Interval]:
     found = manifold_scores(real[_random_rows(len(real), MANIFOLD_LIMIT, seed)], generated)
-    return {
-        "improved_precision": bootstrap_mean(found.precision, seed),
-        "improved_recall": bootstrap_mean(found.recall, seed),
-        "density": bootstrap_mean(found.density, seed),
-        "coverage": bootstrap_mean(found.coverage, seed),
-    }
+    names = ("improved_precision", "improved_recall", "density", "coverage")
+    return {name: bootstrap_mean(values, seed) for name, values in zip(names, found, strict=True)}
 
 
 def _diversity_interval(
@@ -213,11 +204,8 @@ def _per_class(
     groups = [samples.labels == label for label in range(len(class_names))]
     count = torch.stack([group.sum() for group in groups])
     exists = torch.where(count > 0, 1, torch.nan)
-    columns = {
-        "accuracy": recall * exists,
-        "precision": precision * exists,
-        "recall": recall * exists,
-        "f1": f1 * exists,
+    scored = {"accuracy": recall, "precision": precision, "recall": recall, "f1": f1}
+    columns = {name: values * exists for name, values in scored.items()} | {
         "probability_mean": torch.stack([probabilities[group].mean() for group in groups]),
         "diversity": diversity,
         "pixel_variance": torch.stack([_pixel_variance(samples.samples[group]) for group in groups]),

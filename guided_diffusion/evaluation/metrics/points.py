@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from jaxtyping import Float, Int
@@ -17,44 +17,19 @@ from torch import Tensor
 from guided_diffusion.data import Pattern
 from guided_diffusion.evaluation.metrics.bootstrap import RESAMPLES, percentile_interval, row_counts
 from guided_diffusion.evaluation.metrics.features import squared_mmd
-from guided_diffusion.evaluation.results import Interval
+from guided_diffusion.evaluation.results import POINT_COLUMNS, Interval
 from guided_diffusion.evaluation.samples import LabelledSamples
 from guided_diffusion.utils.rng import generator_for
 
-TOLERANCE = 0.05
-"""The distance to its curve beyond which a point is off it."""
-
-DIRECTIONS = 64
-"""The number of directions of the sliced distance, evenly spaced over half a turn."""
-
-SET_LIMIT = 1_000
-"""The largest number of points of a class on which distances between sets are measured."""
-
-SET_RESAMPLES = 50
-"""The number of resamples for distances between sets."""
-
-CELLS = 24
-"""The number of grid cells in each direction for total variation and KL divergence."""
-
-GRID_EDGE = 1.2
-"""The grid reaches from minus to plus this in each direction."""
-
-MIN_CELL_PROBABILITY = 1e-9
-"""The least probability of a cell in the KL divergence, which keeps it finite."""
-
-CHUNK = 25
-"""The number of resamples whose histograms are made at a time."""
-
-MEASURES = (
-    "distance_mean",
-    "distance_p95",
-    "off_curve",
-    "own_pattern",
-    "sliced_wasserstein",
-    "mmd",
-    "total_variation",
-    "kl",
-)
+TOLERANCE = 0.05  # the distance to its curve beyond which a point is off it
+DIRECTIONS = 64  # of the sliced distance, evenly spaced over half a turn
+SET_LIMIT = 1_000  # points of a class, at most, on which distances between sets are measured
+SET_RESAMPLES = 50  # resamples for distances between sets
+CELLS = 24  # grid cells in each direction for total variation and KL divergence
+GRID_EDGE = 1.2  # the grid reaches from minus to plus this in each direction
+MIN_CELL_PROBABILITY = 1e-9  # the least probability of a cell in the KL divergence, which keeps it finite
+CHUNK = 25  # resamples whose histograms are made at a time
+MEASURES = tuple(name.removesuffix("_floor") for name in POINT_COLUMNS if name.endswith("_floor"))
 
 
 @dataclass(frozen=True)
@@ -86,18 +61,11 @@ def measure_points(
 ) -> PointMeasurement:
     """Measure at least one sample against the pattern of its label, as ``PointMeasurement`` describes.
 
-    Args:
-        samples: The generated points.
-        patterns: The pattern of each class.
-        class_names: The name of each class.
-        seed: The seed of true points and of resampling.
+    ``seed`` decides the true points and the resampling.
     """
     distances = torch.stack([pattern.distance(samples.samples) for pattern in patterns], dim=1)
     groups = [label for label in range(len(patterns)) if (samples.labels == label).any()]
-    found = {
-        label: _measure_class(samples, distances, label, patterns[label], generator_for("cpu", seed, label + 1))
-        for label in groups
-    }
+    found = {label: _measure_class(samples, distances, label, patterns[label], seed) for label in groups}
     measured = {name: _mean_over_classes([found[label][name] for label in groups]) for name in found[groups[0]]}
     share = torch.bincount(distances.argmin(1), minlength=len(patterns)) / len(distances)
     per_class = [
@@ -106,8 +74,7 @@ def measure_points(
         | {"share": share[label].item()}
         for label, name in enumerate(class_names)
     ]
-    intervals = {name: _interval(name, resampled) for name, resampled in measured.items()}
-    return PointMeasurement(intervals, per_class)
+    return PointMeasurement({name: _interval(name, one) for name, one in measured.items()}, per_class)
 
 
 def distances_to_own(
@@ -145,14 +112,8 @@ def sliced_wasserstein(
 ) -> Float[Tensor, ""]:
     r"""Return ``(mean over directions u of W_2(u^T X, u^T Y)^2)^(1/2)`` of two sets of as many points.
 
-    On a line the optimal plan keeps the order. For two sets that differ by a shift d it is ``|d| / sqrt(2)``.
-
-    Args:
-        first: The ``sorted_projections`` of X.
-        second: The ``sorted_projections`` of Y.
-
-    References:
-        Bonneel et al. 2015, section 3
+    The arguments are the ``sorted_projections`` of X and Y: on a line the optimal plan keeps the order. For two sets
+    that differ by a shift d it is ``|d| / sqrt(2)`` (Bonneel et al. 2015, section 3).
     """
     return (second - first).square().mean().sqrt()
 
@@ -173,12 +134,7 @@ def grid_edges() -> Float[Tensor, " edges"]:
 
 
 def total_variation(shares: Float[Tensor, "*batch cells"], mass: Float[Tensor, " cells"]) -> Float[Tensor, "*batch"]:
-    """Return ``sum |p - q| / 2`` over the cells and the rest of the plane.
-
-    Args:
-        shares: p, the share of the points in each cell.
-        mass: q, the probability of each cell.
-    """
+    """Return ``sum |p - q| / 2`` over cells and the rest of the plane, of the points' shares p and probabilities q."""
     share, mass = _with_the_rest(shares, mass)
     return (share - mass).abs().sum(-1) / 2
 
@@ -197,8 +153,7 @@ def cells_of(points: Float[Tensor, "n 2"], edges: Float[Tensor, " edges"]) -> In
     return torch.where(inside, row * size + column, size**2)
 
 
-@dataclass(frozen=True)
-class _Resampled:
+class _Resampled(NamedTuple):
     """A value, and its values for resampled points."""
 
     value: float
@@ -206,13 +161,9 @@ class _Resampled:
 
 
 def _measure_class(
-    samples: LabelledSamples,
-    distances: Float[Tensor, "n classes"],
-    label: int,
-    pattern: Pattern,
-    generator: torch.Generator,
+    samples: LabelledSamples, distances: Float[Tensor, "n classes"], label: int, pattern: Pattern, seed: int
 ) -> dict[str, _Resampled]:
-    of_class = samples.labels == label
+    of_class, generator = samples.labels == label, generator_for("cpu", seed, label + 1)
     points, to_all = samples.samples[of_class].double(), distances[of_class]
     to_own = to_all[:, label]
     few = points[:SET_LIMIT]
