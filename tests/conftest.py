@@ -268,28 +268,41 @@ def fit(compose: Callable[..., DictConfig], tmp_path: Path) -> Callable[..., tup
 
 
 @pytest.fixture(scope="session")
-def run_dir(compose: Callable[..., DictConfig], tmp_path_factory: pytest.TempPathFactory) -> Path:
+def trained_once(compose: Callable[..., DictConfig], tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
+    """Return a function that trains with some overrides and returns the folder, once for all processes of pytest."""
+    from guided_diffusion.cli.train import train
+    from guided_diffusion.utils.locks import file_lock
+
+    base = tmp_path_factory.getbasetemp()
+    shared = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
+
+    def trained(name: str, *overrides: str) -> Path:
+        folder, done = shared / name, shared / f"{name}.done"
+        with file_lock(shared / f"{name}.lock", f"another process trains {name}"):
+            if not done.exists():
+                train(compose(*overrides, output_dir=folder))
+                done.touch()
+        return folder
+
+    return trained
+
+
+@pytest.fixture(scope="session")
+def run_dir(trained_once: Callable[..., Path]) -> Path:
     """Return the folder of a tiny training. Tests must not change it."""
-    from guided_diffusion.cli.train import train
-
-    return train(compose(*TINY, output_dir=tmp_path_factory.mktemp("run")))
+    return trained_once("run", *TINY)
 
 
 @pytest.fixture(scope="session")
-def points_run(compose: Callable[..., DictConfig], tmp_path_factory: pytest.TempPathFactory) -> Path:
+def points_run(trained_once: Callable[..., Path]) -> Path:
     """Return the folder of a tiny training on points. Tests must not change it."""
-    from guided_diffusion.cli.train import train
-
-    return train(compose("+experiment=cfg_patterns", *TINY_POINTS, output_dir=tmp_path_factory.mktemp("points")))
+    return trained_once("points", "+experiment=cfg_patterns", *TINY_POINTS)
 
 
 @pytest.fixture(scope="session")
-def classifier_run(compose: Callable[..., DictConfig], run_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def classifier_run(trained_once: Callable[..., Path], run_dir: Path) -> Path:
     """Return the folder of a tiny training of a classifier that guides the model of ``run_dir``. Do not change it."""
-    from guided_diffusion.cli.train import train
-
-    guide = f"callbacks.guide={run_dir / 'checkpoints' / 'last.ckpt'}"
-    return train(compose(*CLASSIFIER, *TINY, guide, output_dir=tmp_path_factory.mktemp("classifier")))
+    return trained_once("classifier", *CLASSIFIER, *TINY, f"callbacks.guide={run_dir / 'checkpoints' / 'last.ckpt'}")
 
 
 @dataclass

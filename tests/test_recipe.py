@@ -88,12 +88,12 @@ def test_guidance_makes_samples_likelier_to_be_of_their_class(exact, mixture):
 
 
 def test_samples_of_a_class_have_its_mean(exact, mixture):
-    x = Recipe(ClassifierFree(1.0), NoThreshold(), Sampler(heun, 10)).sample(
-        exact, torch.arange(2).repeat_interleave(500), (2,)
+    x = Recipe(ClassifierFree(1.0), NoThreshold(), Sampler(heun, 30)).sample(
+        exact, torch.arange(2).repeat_interleave(1000), (2,)
     )
     for k in range(2):
-        tolerance = 5 * (mixture.covariances[k].diagonal() / 500).sqrt()
-        assert ((x[500 * k : 500 * (k + 1)].mean(0) - mixture.means[k]).abs() < tolerance).all()
+        tolerance = 5 * (mixture.covariances[k].diagonal() / 1000).sqrt()
+        assert ((x[1000 * k : 1000 * (k + 1)].mean(0) - mixture.means[k]).abs() < tolerance).all()
 
 
 def test_the_threshold_is_applied_after_guidance(exact):

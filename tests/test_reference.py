@@ -86,7 +86,7 @@ def test_ancestral_steps(steps, variance, name):
     assert_same(ours(partial(ddpm, variance=variance), steps)[:compared], expected[:compared])
 
 
-@pytest.mark.parametrize("steps", [1, 10, 50])
+@pytest.mark.parametrize("steps", [1, 10, 50, pytest.param(250, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("eta", [0.0, 0.5, 1.0])
 def test_ddim_steps(steps, eta):
     scheduler = DDIMScheduler(**table, clip_sample=False, set_alpha_to_one=True)
@@ -95,7 +95,7 @@ def test_ddim_steps(steps, eta):
 
 
 @pytest.mark.filterwarnings("ignore:__array__")
-@pytest.mark.parametrize("steps", [2, 10, 50])
+@pytest.mark.parametrize("steps", [2, 10, 50, pytest.param(200, marks=pytest.mark.slow)])
 def test_dpm_solver_steps(steps):
     scheduler = DPMSolverMultistepScheduler(
         **table, algorithm_type="dpmsolver++", solver_order=2, solver_type="midpoint", final_sigmas_type="zero"

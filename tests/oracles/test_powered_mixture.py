@@ -136,11 +136,11 @@ def test_guidance_is_not_the_ideal_but_becomes_it_as_noise_vanishes(mirrored):
 
 
 def test_a_sampler_with_the_ideal_denoiser_samples_the_powered_density_and_with_guidance_it_does_not(mirrored):
-    powered, y = PoweredMixture(mirrored, 3.0), torch.zeros(2000, dtype=torch.long)
+    powered, y = PoweredMixture(mirrored, 3.0), torch.zeros(3000, dtype=torch.long)
     expected = moments(powered, 0)
     for denoise, reached in ((powered, True), (ClassifierFree(3.0)(mirrored, mirrored.schedule), False)):
-        noise = torch.randn(2000, 2, generator=torch.Generator().manual_seed(0), dtype=F64)
-        *_, last = heun(denoise, mirrored.schedule, noise, uniform_times(mirrored.schedule, 15), y)
+        noise = torch.randn(3000, 2, generator=torch.Generator().manual_seed(0), dtype=F64)
+        *_, last = heun(denoise, mirrored.schedule, noise, uniform_times(mirrored.schedule, 30), y)
         mean, error = sample_moments(last.x)
         assert ((mean - expected).abs() < 5 * error).all() == reached
 
