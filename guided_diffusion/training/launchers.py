@@ -26,7 +26,6 @@ from torch import distributed
 from guided_diffusion.training.lightning_internals import lightning_internals
 
 ONE_PROCESS = "use one process: trainer.devices=1 strategy=auto"
-"""What works without Lightning's launchers."""
 
 with lightning_internals(ONE_PROCESS):
     from pytorch_lightning.strategies.launchers import _MultiProcessingLauncher, _SubprocessScriptLauncher
@@ -67,12 +66,9 @@ class JobLauncher(_SubprocessScriptLauncher):
         self._end(SECONDS_TO_END)
 
     def _end(self, seconds: float) -> None:
-        """Wait for the children, and kill those that take longer.
-
-        They leave ``self.procs`` first, so that Lightning's observer of it does not kill this process as well.
-        """
+        """Wait for the children, and kill those that take longer."""
         children = self.procs[:]
-        self.procs.clear()
+        self.procs.clear()  # or Lightning's observer of it would kill this process as well
         if distributed.is_initialized():
             distributed.destroy_process_group()
         for child in children:
@@ -86,16 +82,11 @@ class JobLauncher(_SubprocessScriptLauncher):
         if not HydraConfig.initialized() or HydraConfig.get().job.name not in PROGRAMS:
             return super()._call_children_scripts()
         self._check_can_spawn_children()
-        os.environ |= {
-            "MASTER_ADDR": self.cluster_environment.main_address,
-            "MASTER_PORT": str(self.cluster_environment.main_port),
-            "NODE_RANK": str(self.cluster_environment.node_rank()),
-            "LOCAL_RANK": str(self.cluster_environment.local_rank()),
-            "WORLD_SIZE": str(self.num_processes * self.num_nodes),
-        }
+        job, processes = self.cluster_environment, self.num_processes * self.num_nodes
+        values = (job.main_address, job.main_port, job.node_rank(), job.local_rank(), processes)
+        os.environ |= dict(zip(JOB_VARIABLES, map(str, values), strict=True))
         for local_rank in range(1, self.num_processes):
-            environment = os.environ | {"LOCAL_RANK": str(local_rank)}
-            folder = HydraConfig.get().runtime.cwd
+            environment, folder = os.environ | {"LOCAL_RANK": str(local_rank)}, HydraConfig.get().runtime.cwd
             self.procs.append(subprocess.Popen(command_of_job(), env=environment, cwd=folder))
 
 
@@ -107,35 +98,30 @@ class SpawnLauncher(_MultiProcessingLauncher):
             try:
                 return super().launch(function, *args, trainer=trainer, **kwargs)
             except KeyboardInterrupt:
-                self._end()
+                self.kill(signal.SIGTERM)
+                for child in self.procs:
+                    child.join(SECONDS_TO_END / 4)  # it saves its checkpoint
+                    child.kill()
                 raise
-
-    def _end(self) -> None:
-        """Let the other processes save their checkpoint, and kill those that take too long."""
-        self.kill(signal.SIGTERM)
-        for child in self.procs:
-            child.join(SECONDS_TO_END / 4)
-            child.kill()
 
 
 def replace_launcher(trainer: Trainer) -> None:
     """Give the trainer the launcher of this file that corresponds to Lightning's own, if there is one.
 
     Raises:
-        ValueError: If the strategy spawns processes inside a worker of joblib, which cannot.
+        ValueError: If the strategy spawns processes inside a worker of joblib, which can't.
         RuntimeError: If this version of Lightning has other launchers.
     """
-    launcher: Any = trainer.strategy.launcher
+    strategy: Any = trainer.strategy
+    launcher = strategy.launcher
     with lightning_internals(ONE_PROCESS):
         for method in ("_call_children_scripts", "_check_can_spawn_children", "kill"):
             getattr(_SubprocessScriptLauncher, method)  # a method that is overridden must exist
         if type(launcher) is _SubprocessScriptLauncher:
-            own = JobLauncher(launcher.cluster_environment, launcher.num_processes, launcher.num_nodes)
-            trainer.strategy._launcher = own
+            strategy._launcher = JobLauncher(launcher.cluster_environment, launcher.num_processes, launcher.num_nodes)
         elif type(launcher) is _MultiProcessingLauncher:
             if HydraConfig.initialized() and HydraConfig.get().runtime.choices.get("hydra/launcher") == "joblib":
                 raise ValueError("a process of joblib can't spawn others: add strategy=ddp")
-            strategy: Any = trainer.strategy
             strategy._launcher = SpawnLauncher(strategy, start_method=launcher._start_method)
 
 
@@ -159,11 +145,10 @@ def command_of_job() -> list[str]:
 @contextmanager
 def job_environment() -> Iterator[None]:
     """Restore, after the block, the variables that Lightning sets for a job."""
-    before = {name: os.environ.get(name) for name in JOB_VARIABLES}
+    before = {name: os.environ[name] for name in JOB_VARIABLES if name in os.environ}
     try:
         yield
     finally:
-        for name, value in before.items():
+        for name in JOB_VARIABLES:
             os.environ.pop(name, None)
-            if value is not None:
-                os.environ[name] = value
+        os.environ |= before

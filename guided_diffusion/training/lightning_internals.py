@@ -10,13 +10,9 @@ import pytorch_lightning
 
 @contextmanager
 def lightning_internals(meanwhile: str) -> Iterator[None]:
-    """Turn a private name that this version of Lightning lacks into an error that says what to do.
+    """Raise ``RuntimeError`` in place of an error in the block for a private name that this version of Lightning lacks.
 
-    Args:
-        meanwhile: What works without that name.
-
-    Raises:
-        RuntimeError: In place of an ``ImportError``, ``AttributeError`` or ``KeyError`` in the block.
+    The message ends with ``meanwhile``, which says what works without that name.
     """
     try:
         yield

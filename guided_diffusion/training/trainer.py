@@ -31,13 +31,9 @@ def fsdp() -> FSDPStrategy:
 
 
 def deepspeed(stage: int = 2) -> DeepSpeedStrategy:
-    """Return DeepSpeed's ZeRO.
+    """Return DeepSpeed's ZeRO, or raise ``ValueError`` if DeepSpeed is not installed.
 
-    Args:
-        stage: What is sharded: 1 the optimizer's state, 2 the gradients as well, 3 the weights as well.
-
-    Raises:
-        ValueError: If DeepSpeed is not installed.
+    Stage 1 shards the optimizer's state, stage 2 the gradients as well, stage 3 the weights as well.
     """
     if importlib.util.find_spec("deepspeed") is None:
         raise ValueError('DeepSpeed is not installed: pip install "guided-diffusion-lightning[deepspeed]"')

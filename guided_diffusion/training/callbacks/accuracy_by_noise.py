@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import logging
 from pathlib import Path
 from typing import Any
@@ -10,26 +9,19 @@ from typing import Any
 import torch
 from pytorch_lightning import Callback, Trainer
 
+from guided_diffusion.evaluation.results import write_csv
 from guided_diffusion.training.modules.base import band_name
 from guided_diffusion.training.modules.classifier import NUM_BANDS, ClassifierModule
-from guided_diffusion.utils.files import atomic_write
 
 log = logging.getLogger(__name__)
 
-COLUMNS = ("t_from", "t_to", "log_snr_from", "log_snr_to", "accuracy", "calibration_error")
-
 
 class AccuracyByNoise(Callback):
-    """A callback that writes ``accuracy_by_noise.csv``: accuracy and calibration error for each tenth of time.
-
-    Args:
-        output_dir: The folder of the run.
-    """
+    """A callback that writes ``accuracy_by_noise.csv``: accuracy and calibration error for each tenth of time."""
 
     def __init__(self, output_dir: str) -> None:
         self.path = Path(output_dir) / "accuracy_by_noise.csv"
-        self._measured: dict[str, float] = {}
-        """The metrics of the last validation, which may have been before an interruption."""
+        self._measured: dict[str, float] = {}  # by the last validation, maybe before an interruption
 
     def setup(self, trainer: Trainer, pl_module: Any, stage: str) -> None:
         if pl_module.kind != "classifier":
@@ -52,16 +44,14 @@ class AccuracyByNoise(Callback):
 
     def _write(self, pl_module: ClassifierModule) -> None:
         rows = [self._row(pl_module, band) for band in range(NUM_BANDS)]
-        with atomic_write(self.path) as path, path.open("w", newline="") as file:
-            table = csv.writer(file, lineterminator="\n")
-            table.writerow(COLUMNS)
-            table.writerows([f"{value:.6g}" for value in row] for row in rows)
+        write_csv(self.path, rows)
         print("\nvalidation accuracy (and calibration error) of the classifier by noise level")
-        for start, end, _, _, accuracy, calibration_error in rows:
-            print(f"  t {start:.1f} to {end:.1f} {accuracy:7.1%} ({calibration_error:.3f})")
+        for row in rows:
+            print("  t {t_from:.1f} to {t_to:.1f} {accuracy:7.1%} ({calibration_error:.3f})".format(**row))
 
-    def _row(self, module: ClassifierModule, band: int) -> list[float]:
+    def _row(self, module: ClassifierModule, band: int) -> dict[str, float]:
         times = torch.tensor([band, band + 1], dtype=torch.float64) / NUM_BANDS
+        row = dict(zip(("t_from", "t_to"), times.tolist(), strict=True))
+        row |= zip(("log_snr_from", "log_snr_to"), module.schedule.log_snr(times).tolist(), strict=True)
         name = band_name(band, NUM_BANDS)
-        logged = self._measured[f"val/accuracy_{name}"], self._measured[f"val/calibration_error_{name}"]
-        return [*times.tolist(), *module.schedule.log_snr(times).tolist(), *logged]
+        return row | {key: self._measured[f"val/{key}_{name}"] for key in ("accuracy", "calibration_error")}

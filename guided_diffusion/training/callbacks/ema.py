@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
-from pytorch_lightning import LightningModule, Trainer
+from pytorch_lightning import Callback, LightningModule, Trainer
 from pytorch_lightning.callbacks import WeightAveraging
 from torch import Tensor
 
@@ -21,7 +21,6 @@ class WarmedUpDecay:
     """
 
     decay: float
-    """The decay after the warm-up."""
 
     @torch.no_grad()
     def __call__(self, average: Sequence[Tensor], weights: Sequence[Tensor], num_averaged: Tensor | int) -> None:
@@ -37,7 +36,7 @@ class EMA(WeightAveraging):
     continues with those.
 
     Args:
-        decay: The decay of the average, in [0, 1); with 0 the average is the latest weights.
+        decay: The decay of the average; with 0 the average is the latest weights.
 
     Raises:
         ValueError: If ``decay`` is not in [0, 1).
@@ -63,19 +62,15 @@ class EMA(WeightAveraging):
             self._swap_models(pl_module)
             self._validating = False
 
-    @contextmanager
-    def averaged(self, module: LightningModule) -> Iterator[None]:
-        """Give the module the averaged weights in the block, and its own again after it."""
-        self._swap_models(module)
-        try:
-            yield
-        finally:
-            self._swap_models(module)
-
 
 @contextmanager
 def evaluation_weights(trainer: Trainer, module: LightningModule) -> Iterator[None]:
     """Give the module, in the block, the weights that are evaluated: the average if an ``EMA`` callback keeps one."""
-    averages = [callback for callback in trainer.callbacks if isinstance(callback, EMA)]  # type: ignore[attr-defined]
-    with averages[0].averaged(module) if averages else nullcontext():
+    callbacks: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]
+    average = next((callback for callback in callbacks if isinstance(callback, EMA)), None)
+    swap = average._swap_models if average else lambda _: None
+    swap(module)
+    try:
         yield
+    finally:
+        swap(module)

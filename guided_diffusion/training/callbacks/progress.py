@@ -16,13 +16,8 @@ from guided_diffusion.utils.validation import check_positive
 class StepProgress(ProgressBar):
     """One progress bar for the whole training, with the loss and the images per second.
 
-    Lightning's own bars start again with each epoch, which says little if an epoch takes a second.
-
-    Args:
-        every_n_steps: The number of steps between two refreshes.
-
-    Raises:
-        ValueError: If ``every_n_steps`` is below 1.
+    It is refreshed every ``every_n_steps``, at least 1. Lightning's own bars start again with each epoch, which says
+    little if an epoch takes a second.
     """
 
     def __init__(self, every_n_steps: int = 10) -> None:
@@ -57,13 +52,12 @@ class StepProgress(ProgressBar):
             self._bar.update(trainer.global_step - self._bar.n)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        assert self._bar is not None
-        self._bar.close()
+        if self._bar is not None:
+            self._bar.close()
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         """Close the bar, so that the error message begins on a line of its own."""
-        if self._bar is not None:
-            self._bar.close()
+        self.on_train_end(trainer, pl_module)
 
     def print(self, *args: Any, sep: str = " ", **kwargs: Any) -> None:
         tqdm.write(sep.join(map(str, args)), file=sys.stdout)

@@ -17,8 +17,7 @@ class StepRecord(NamedTuple):
     """The loss and the gradient norm of a step; both stay on the device until they are checked."""
 
     step: int
-    batch: tuple[int, int, int, int]
-    """The seed, epoch, index in the epoch and rank, from which everything random in the step follows."""
+    batch: tuple[int, int, int, int]  # seed, epoch, index, rank: everything random in the step follows from them
     loss: Tensor
     gradient_norm: Tensor
 
@@ -28,9 +27,6 @@ class TerminateOnNonFinite(Callback):
 
     The loss and the gradient norm of every step stay on the device, so that a GPU need not wait. They are checked
     every ``every_n_steps`` and before each checkpoint, which checks the weights as well. Nothing is changed.
-
-    Args:
-        every_n_steps: The number of steps between two checks.
 
     Raises:
         ValueError: If ``every_n_steps`` is below 1, and in training for the first step that is not finite.
@@ -65,10 +61,9 @@ class TerminateOnNonFinite(Callback):
 
     def _check_records(self, trainer: Trainer) -> None:
         records, self._records = self._records, []
-        if not records:
-            return
-        numbers = torch.stack([torch.stack([one.loss.float(), one.gradient_norm.float()]) for one in records]).cpu()
-        for record, (loss, norm) in zip(records, numbers.tolist(), strict=True):
+        numbers = [torch.stack([record.loss.float(), record.gradient_norm.float()]) for record in records]
+        values = torch.stack(numbers).tolist() if numbers else []  # one copy from the device
+        for record, (loss, norm) in zip(records, values, strict=True):
             if not (math.isfinite(loss) and math.isfinite(norm)):
                 raise ValueError(
                     f"loss is {loss:g}, norm of the gradients {norm:g} at step {record.step}, "

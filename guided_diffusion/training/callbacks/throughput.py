@@ -12,16 +12,10 @@ from guided_diffusion.utils.validation import check_positive
 
 
 class ImagesPerSecond(Callback):
-    """A callback that logs ``train/images_per_second`` of all devices together.
+    """A callback that logs ``train/images_per_second`` of all devices together, averaged over ``every_n_steps`` >= 1.
 
     Only the steps count, not loading or validation. Lightning's ``ThroughputMonitor`` measures loading as well, logs
     under fixed names of its own that the progress bar can't show, and warns about FLOPs that it misses.
-
-    Args:
-        every_n_steps: The number of steps to average over.
-
-    Raises:
-        ValueError: If ``every_n_steps`` is below 1.
     """
 
     def __init__(self, every_n_steps: int = 20) -> None:

@@ -36,10 +36,8 @@ class NoisyTraining(LightningModule):
     neither callbacks nor an interruption can change it. Every validation has the same noise and times.
 
     Args:
-        network: The network that is trained.
         optimizer: The function that makes the optimizer, called as ``optimizer(parameters)``.
         lr_scheduler: The function that makes the schedule, ``lr_scheduler(optimizer)``; it advances every step.
-        seed: The seed of all random numbers.
         channels_last: Whether images and weights are stored with the channels last; its speed depends on the hardware.
         compile: Whether the network runs through ``torch.compile``.
     """
@@ -61,8 +59,7 @@ class NoisyTraining(LightningModule):
         self.optimizer = optimizer
         self.lr_scheduler = lr_scheduler
         self.seed = seed
-        self.record: dict[str, Any] = {}
-        """The part of the checkpoint, beside the weights, from which the model can be rebuilt."""
+        self.record: dict[str, Any] = {}  # goes into the checkpoint; the model is rebuilt from it
         self.memory_format = torch.channels_last if channels_last else torch.contiguous_format
         network.to(memory_format=self.memory_format)
         if compile:

@@ -27,7 +27,6 @@ class DiffusionModule(NoisyTraining):
 
     Args:
         network: The backbone, ``network(x_t, log_snr, y)``.
-        schedule: The noise schedule.
         parameterization: The output of the network: ``eps``, ``x0`` or ``v``.
         weighting: The weighting of the loss over noise levels.
         label_dropout: The probability with which a training sample loses its label.
@@ -86,7 +85,6 @@ class DiffusionModule(NoisyTraining):
 
 
 def _check_takes_labels(network: nn.Module) -> None:
-    """Raise ``ValueError`` if the network has no third argument for the label."""
     try:
         inspect.signature(network.forward).bind("x_t", "log_snr", "y")
     except ValueError:  # a built-in without a signature

@@ -5,6 +5,6 @@
 - ``sweep_reuse``: training once per distinct config of a sweep.
 - ``loop_state``: the exact step in a checkpoint, and the loop that continues from it.
 - ``last_checkpoint``: the callback that saves ``last.ckpt``.
-- ``checkpoint_io``: the writing of checkpoints, of which no interruption leaves half.
+- ``checkpoint_io``: writing checkpoints so that no interruption leaves half of one.
 - ``preemption``: the stop at Ctrl-C, SIGTERM and Slurm's SIGUSR1.
 """

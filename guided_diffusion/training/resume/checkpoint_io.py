@@ -26,29 +26,16 @@ class AtomicCheckpointIO(TorchCheckpointIO):
         part = path.with_name(path.name + PART)
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            torch.save(checkpoint, part)
+            with part.open("wb") as file:  # given a path, torch.save hides the system's error
+                torch.save(checkpoint, file)
             flush_to_disk(part)
             part.replace(path)
             flush_to_disk(path.parent)
-        except (OSError, RuntimeError) as error:  # torch.save makes a RuntimeError of a full disk
+        except (OSError, RuntimeError) as error:  # torch.save ends a file that it could not write with a RuntimeError
             part.unlink(missing_ok=True) if path.parent.is_dir() else None
+            cause = error.__context__ if isinstance(error.__context__, OSError) else error
+            reason = getattr(cause, "strerror", None) or str(cause).partition("\n")[0]
             raise OSError(
-                f"the checkpoint could not be saved in {path.parent}: {_reason(error, path.parent)}; "
+                f"the checkpoint could not be saved in {path.parent}: {reason}; "
                 "the one before it is intact: continue from it with resume=auto"
             ) from error
-
-
-def _reason(error: BaseException, folder: Path) -> str:
-    """Return why a file can't be written, in the system's words, which torch's own error lacks."""
-    if isinstance(error, OSError):
-        return error.strerror or str(error)
-    probe = folder / f"probe{PART}"
-    try:
-        with probe.open("wb") as file:
-            file.write(bytes(1 << 20))
-            file.flush()
-        return str(error).splitlines()[0]
-    except OSError as reason:
-        return reason.strerror or str(reason)
-    finally:
-        probe.unlink(missing_ok=True)

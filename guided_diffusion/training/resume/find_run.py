@@ -33,18 +33,15 @@ in use. The value is JSON. Only processes of rank 1 and above read it.
 
 @dataclass(frozen=True)
 class Start:
-    """Where a training starts."""
+    """The run in which a training starts, and the checkpoint from which it continues, ``None`` to start anew."""
 
     folder: Path
-    """The folder of the run."""
     checkpoint: Path | None = None
-    """The checkpoint to continue from; ``None`` to start anew."""
     step: int = 0
     """The step of the checkpoint."""
     metrics_rows: int = 0
     """The number of rows of ``metrics.csv`` that were written before the checkpoint."""
     finished: bool = False
-    """Whether the run has finished."""
     reused: bool = False
     """Whether the checkpoint is the last one of another run, so that nothing is left to train."""
 
@@ -61,11 +58,13 @@ def find_start(config: dict[str, Any], folder: Path, search: Sequence[Path]) -> 
         search: The folders of the runs that ``auto`` may continue.
 
     Raises:
-        FileNotFoundError: If ``resume`` is a path and nothing is there.
+        FileNotFoundError: If ``resume`` is a path where nothing is.
         ValueError: If ``resume`` is a path and this training can't continue from what is there.
     """
     if rank() and INHERITED_START in os.environ:
-        return _read_inherited_start()
+        saved = json.loads(os.environ[INHERITED_START])
+        paths = {name: saved[name] and Path(saved[name]) for name in ("folder", "checkpoint")}
+        return Start(**saved | paths)
     start, resume = Start(folder), config.get("resume")
     if resume:
         start = _find_newest(config, folder, search) if resume == "auto" else _find_path(config, folder, Path(resume))
@@ -107,22 +106,30 @@ def folder_lock(folder: Path) -> Iterator[None]:
         ValueError: If another process is training there.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        if rank() == 0 and not try_lock(descriptor):
+    with _try_folder_lock(folder) as is_free:
+        if not is_free:
             raise ValueError(f"another process is training in {folder}")
         yield
+
+
+@contextmanager
+def _try_folder_lock(folder: Path) -> Iterator[bool]:
+    """Yield whether no other process trains there. Rank 1 and above don't ask: it may be the first of their own job."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        yield rank() > 0 or try_lock(descriptor)
     finally:
         os.close(descriptor)
 
 
 def _find_newest(config: dict[str, Any], folder: Path, search: Sequence[Path]) -> Start:
-    """Return the start for ``resume=auto``."""
     anew = Start(folder)
-    for run in sorted(search, key=_last_modified, reverse=True):
+    for run in sorted(search, key=_last_saved, reverse=True):
         if not same_training(config, config_of(run)):
             continue
-        if _is_running(run):
+        with _try_folder_lock(run) as is_free:
+            pass
+        if not is_free:
             rank_zero_print(f"resume=auto: skipped {run}: another process is training there")
         elif (run / FINISHED).is_file():
             rank_zero_print(f"resume=auto: {run} has finished: there is nothing left to train")
@@ -138,7 +145,7 @@ def _find_newest(config: dict[str, Any], folder: Path, search: Sequence[Path]) -
 
 
 def _find_path(config: dict[str, Any], folder: Path, path: Path) -> Start:
-    """Return the start for ``resume=path``, the path of a run or of a checkpoint."""
+    """Return the start for ``resume=path``, a run or a checkpoint."""
     if not path.exists():
         raise FileNotFoundError(f"resume: there is no run or checkpoint at {path.absolute()}")
     if path.is_dir():
@@ -149,8 +156,8 @@ def _find_path(config: dict[str, Any], folder: Path, path: Path) -> Start:
         run = path.absolute().parent.parent
         start = _start_from_checkpoint(path.absolute(), run if (run / "config.yaml").is_file() else folder)
     assert start.checkpoint
-    keys = differing_weight_keys(config, read_model_file(start.checkpoint)["guided_diffusion"]["config"])
-    if keys:
+    saved = read_model_file(start.checkpoint)["guided_diffusion"]["config"]
+    if keys := differing_weight_keys(config, saved):
         raise ValueError(f"resume: {start.checkpoint} belongs to another training, which differs in {', '.join(keys)}")
     if (start.folder / FINISHED).is_file():
         rank_zero_print(f"resume: {start.folder} has finished: there is nothing left to train")
@@ -161,8 +168,7 @@ def _find_path(config: dict[str, Any], folder: Path, path: Path) -> Start:
 
 def _start_from_run(run: Path) -> Start | None:
     """Return the start from the newest checkpoint of a run that can be read."""
-    checkpoints = sorted((run / "checkpoints").glob("*.ckpt"), key=lambda path: path.stat().st_mtime, reverse=True)
-    for path in checkpoints:
+    for path in sorted((run / "checkpoints").glob("*.ckpt"), key=_last_modified, reverse=True):
         try:
             return _start_from_checkpoint(path, run)
         except ValueError as error:
@@ -177,21 +183,9 @@ def _start_from_checkpoint(path: Path, folder: Path) -> Start:
     return Start(folder, path, saved["global_step"], saved.get("metrics_rows", 0))
 
 
-def _last_modified(run: Path) -> float:
-    return max(path.stat().st_mtime for path in [run / "config.yaml", *(run / "checkpoints").glob("*.ckpt")])
+def _last_saved(run: Path) -> float:
+    return max(map(_last_modified, [run / "config.yaml", *(run / "checkpoints").glob("*.ckpt")]))
 
 
-def _is_running(run: Path) -> bool:
-    if rank():
-        return False  # what runs there may be the first process of this very training
-    descriptor = os.open(run, os.O_RDONLY)
-    try:
-        return not try_lock(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def _read_inherited_start() -> Start:
-    start = json.loads(os.environ[INHERITED_START])
-    checkpoint = start["checkpoint"] and Path(start["checkpoint"])
-    return Start(**start | {"folder": Path(start["folder"]), "checkpoint": checkpoint})
+def _last_modified(path: Path) -> float:
+    return path.stat().st_mtime

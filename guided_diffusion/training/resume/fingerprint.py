@@ -7,29 +7,24 @@ from typing import Any
 
 from guided_diffusion.utils.files import content_hash
 
-
-def _below(parent: str, *names: str) -> tuple[str, ...]:
-    return tuple(f"{parent}.{name}" for name in names)
-
-
 WEIGHT_KEYS = (
-    *("seed", "label_dropout", "data", "network", "schedule", "weighting", "module", "trainer"),
-    "callbacks.ema",
+    *("seed", "label_dropout", "data", "network", "schedule", "weighting", "module", "trainer", "callbacks.ema"),
 )
 """The keys of a config that decide the weights, except for those in ``VALIDATION_KEYS`` and ``NEUTRAL_KEYS``."""
 
 VALIDATION_KEYS = (
-    "callbacks.noise",
-    *_below("trainer", "val_check_interval", "check_val_every_n_epoch", "limit_val_batches", "num_sanity_val_steps"),
+    *("callbacks.noise", "trainer.val_check_interval", "trainer.check_val_every_n_epoch", "trainer.limit_val_batches"),
+    "trainer.num_sanity_val_steps",
 )
 """The keys that leave the weights as they are, but change the validations that a training records."""
 
 NEUTRAL_KEYS = (
     *("name", "output_dir", "resume", "classifier", "scales", "untaught_scales", "guidance", "threshold", "sampler"),
     *("recipe", "judge", "logger", "data.root"),
-    *_below("callbacks", "last", "best", "finite", "throughput", "progress", "learning_rate"),
-    *_below("callbacks", "sample_grid", "accuracy", "distance", "guide"),
-    *_below("trainer", "default_root_dir", "log_every_n_steps", "enable_model_summary", "enable_progress_bar"),
+    *("callbacks.last", "callbacks.best", "callbacks.finite", "callbacks.throughput", "callbacks.progress"),
+    *("callbacks.learning_rate", "callbacks.sample_grid", "callbacks.accuracy", "callbacks.distance"),
+    *("callbacks.guide", "trainer.default_root_dir", "trainer.log_every_n_steps", "trainer.enable_model_summary"),
+    "trainer.enable_progress_bar",
 )
 """The keys that change nothing in the weights. A key that is in no list is one that a user added: it may."""
 
@@ -72,7 +67,7 @@ def is_below(key: str, parents: Iterable[str]) -> bool:
 
 
 def _without_folder(config: dict[str, Any]) -> dict[str, Any]:
-    """Return the flat config without the run's folder, and without ``resume``."""
+    """Return the flat config without ``resume`` and the run's folder, also where that is a part of a value."""
     folder = str(config.get("output_dir"))
     return {
         key: value.replace(folder, "") if isinstance(value, str) else value

@@ -19,10 +19,6 @@ class LastCheckpoint(Checkpoint):
     nothing of it; ``Resumable`` records which. Lightning's ``ModelCheckpoint`` with an interval leaves out a last step
     that is no multiple of it.
 
-    Args:
-        dirpath: The folder of the checkpoint.
-        every_n_steps: The number of optimizer steps between two saves.
-
     Raises:
         ValueError: If ``every_n_steps`` is below 1.
     """
@@ -56,7 +52,6 @@ class LastCheckpoint(Checkpoint):
             self._save(trainer)
 
     def _save(self, trainer: Trainer) -> None:
-        self.path.parent.mkdir(parents=True, exist_ok=True)
         trainer.save_checkpoint(self.path)
         self._saved_step = trainer.global_step
 

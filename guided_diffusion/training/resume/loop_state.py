@@ -15,7 +15,6 @@ from guided_diffusion.training.lightning_internals import lightning_internals
 from guided_diffusion.training.loggers.csv import CSVLogger
 
 MEANWHILE = "go on with the version that began the training"
-"""What works where Lightning's loops have changed."""
 
 with lightning_internals(MEANWHILE):
     from pytorch_lightning.loops import _FitLoop
@@ -26,11 +25,7 @@ class ResumableFitLoop(_FitLoop):
 
     @classmethod
     def replace(cls, trainer: Trainer) -> None:
-        """Give the trainer this loop instead of its own.
-
-        Raises:
-            RuntimeError: If this version of Lightning has another loop.
-        """
+        """Give the trainer this loop, or raise ``RuntimeError`` if this version of Lightning has another one."""
         with lightning_internals(MEANWHILE):
             loop = cls(trainer, trainer.min_epochs, trainer.max_epochs)
             loop.epoch_loop = trainer.fit_loop.epoch_loop
@@ -72,9 +67,8 @@ class Resumable(Callback):
         if trainer.is_global_zero:
             for logger in _csv_loggers(trainer):
                 logger.save()
-        rows = self._rows_before_step
+        rows, batches = self._rows_before_step, int(trainer.num_training_batches)
         checkpoint["metrics_rows"] = _logged_rows(trainer) if rows is None else rows
-        batches = int(trainer.num_training_batches)
         with lightning_internals(MEANWHILE):
             loop = checkpoint["loops"]["fit_loop"]
             rewind_to_step(loop, checkpoint["global_step"], batches, self._validation_is_due)
@@ -89,19 +83,16 @@ class Resumable(Callback):
 
 
 def rewind_to_step(loop: dict[str, Any], step: int, batches_per_epoch: int, validation_is_due: bool) -> None:
-    """Change Lightning's record of its loops in place, so that ``step`` is done and nothing of the next one.
+    """Change Lightning's record of its fit loop in place, so that ``step`` optimizer steps are done and nothing else.
 
-    Args:
-        loop: The state of the fit loop.
-        step: The number of optimizer steps done.
-        batches_per_epoch: The number of training batches of an epoch.
-        validation_is_due: Whether the validation after the step is still to do.
+    ``validation_is_due`` says whether the validation after the last of them is still to do.
     """
     epoch = loop["epoch_progress"]["current"]["ready"] - 1
     batches = loop["epoch_loop.batch_progress"]["current"]["completed"]
     if batches == batches_per_epoch and not validation_is_due:
         epoch, batches = epoch + 1, 0
-        for progress in _progress_within_epoch(loop):
+        optimizer = loop["epoch_loop.automatic_optimization.optim_progress"]["optimizer"]
+        for progress in (loop["epoch_loop.scheduler_progress"], optimizer["step"], optimizer["zero_grad"]):
             progress["current"] = dict.fromkeys(progress["current"], 0)
     for scope in ("total", "current"):
         begun = {"ready": epoch + 1, "started": epoch + 1}
@@ -118,11 +109,6 @@ def rewind_to_step(loop: dict[str, Any], step: int, batches_per_epoch: int, vali
     loop["epoch_loop.state_dict"]["_batches_that_stepped"] = step - validation_is_due
     if "combined_loader" in loop["state_dict"]:
         loop["state_dict"]["combined_loader"] = [{"batches": batches % batches_per_epoch}]
-
-
-def _progress_within_epoch(loop: dict[str, Any]) -> list[dict[str, Any]]:
-    optimizer = loop["epoch_loop.automatic_optimization.optim_progress"]["optimizer"]
-    return [loop["epoch_loop.scheduler_progress"], optimizer["step"], optimizer["zero_grad"]]
 
 
 def _replace_folder(value: Any, old: str, new: str) -> Any:

@@ -20,22 +20,15 @@ def preemptible() -> AbstractContextManager[None]:
     Slurm announces the end of a job with SIGUSR1. Lightning's own handler under Slurm would save in the middle of a
     step, in another place, and requeue the job; here ``sbatch --requeue`` requeues it and ``resume=auto`` continues.
     """
-    handlers: dict[int, Handler] = {
-        signal.SIGTERM: _leave_to_lightning,
-        signal.SIGUSR1: _terminate,
-        signal.SIGINT: _terminate_or_interrupt,
-    }
-    return signal_handlers(handlers)
+    usual: dict[int, Handler] = {signal.SIGTERM: _leave_to_lightning, signal.SIGUSR1: _terminate}
+    return signal_handlers(usual | {signal.SIGINT: _terminate_or_interrupt})
 
 
 @contextmanager
 def exit_on_sigterm(trainer: Trainer) -> Iterator[None]:
-    """Stop the block at once at SIGTERM, also at one that came before, as the last step is saved already.
+    """Raise ``SIGTERMException`` at once at SIGTERM, also at one that came before, as the last step is saved already.
 
     Lightning would only take note of it, and tell the other processes, which may be waiting for this one.
-
-    Raises:
-        SIGTERMException: At SIGTERM.
     """
     if trainer.received_sigterm:
         raise SIGTERMException

@@ -28,8 +28,6 @@ def reuse_training(config: dict[str, Any], start: Start, sweep: Path | None, sea
     no sweep, has no ``callbacks.last``, or has several Slurm tasks, which can't know what the first one finds.
 
     Args:
-        config: The resolved config of the training.
-        start: The start that ``find_start`` has found.
         sweep: The folder of the sweep, ``None`` if there is none.
         search: The folders of earlier runs that may have trained the same, for ``resume=auto``.
     """
@@ -43,7 +41,9 @@ def reuse_training(config: dict[str, Any], start: Start, sweep: Path | None, sea
     with ExitStack() as lock:
         path = sweep / f".training-{training_fingerprint(config)}.lock"
         lock.enter_context(file_lock(path, "another job of this sweep does the same training"))
-        runs = [*_finished_runs(sweep), *search] if config.get("resume") == "auto" else _runs_of_this_sweep(sweep)
+        runs = _runs_of_this_sweep(sweep)
+        if config.get("resume") == "auto":
+            runs = [path.parent for path in sweep.rglob(FINISHED)] + list(search)
         if start.checkpoint is None and (checkpoint := find_trained_checkpoint(config, runs)):
             lock.close()  # others may sample at the same time
             start = replace(start, checkpoint=checkpoint, reused=True)
@@ -56,19 +56,15 @@ def find_trained_checkpoint(config: dict[str, Any], runs: Iterable[Path]) -> Pat
     """Return the newest last checkpoint among the finished runs with the same training fingerprint.
 
     A run that reused its weights counts only if there is none that trained them.
-
-    Args:
-        config: The resolved config of the training.
-        runs: The folders of the runs to choose from.
     """
     fingerprint = training_fingerprint(config)
     same = [run for run in runs if (run / FINISHED).is_file() and training_fingerprint(config_of(run)) == fingerprint]
     found = [path for run in same if _fingerprint_of(path := run / LAST) == fingerprint]
-    return max(found, key=lambda path: (not _is_reused(path), path.stat().st_mtime), default=None)
+    return max(found, key=_trained_and_new, default=None)
 
 
-def _is_reused(checkpoint: Path) -> bool:
-    return (checkpoint.parents[1] / WEIGHTS_FROM).is_file()
+def _trained_and_new(checkpoint: Path) -> tuple[bool, float]:
+    return not (checkpoint.parents[1] / WEIGHTS_FROM).is_file(), checkpoint.stat().st_mtime
 
 
 def _fingerprint_of(checkpoint: Path) -> str | None:
@@ -79,15 +75,8 @@ def _fingerprint_of(checkpoint: Path) -> str | None:
         return None
 
 
-def _finished_runs(sweep: Path) -> list[Path]:
-    return [path.parent for path in sweep.rglob(FINISHED)]
-
-
 def _runs_of_this_sweep(sweep: Path) -> list[Path]:
-    """Return the runs that finished since the sweep began, as a sweep that is started again trains again.
-
-    Hydra writes ``multirun.yaml`` before the first job.
-    """
-    began = sweep / "multirun.yaml"
+    """Return the runs that finished since the sweep began, as a sweep that is started again trains again."""
+    began = sweep / "multirun.yaml"  # Hydra writes it before the first job
     since = began.stat().st_mtime if began.is_file() else 0
-    return [run for run in _finished_runs(sweep) if (run / FINISHED).stat().st_mtime >= since]
+    return [path.parent for path in sweep.rglob(FINISHED) if path.stat().st_mtime >= since]

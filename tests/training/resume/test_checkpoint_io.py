@@ -17,8 +17,8 @@ def test_a_checkpoint_is_written_whole_and_alone(tmp_path):
 
 
 def test_a_failed_save_keeps_the_checkpoint_before_it(tmp_path, monkeypatch):
-    def fail(checkpoint, path):
-        path.write_bytes(b"half")
+    def fail(checkpoint, file):
+        file.write(b"half")
         raise RuntimeError("PytorchStreamWriter failed\nwith a stack")
 
     path = tmp_path / "last.ckpt"

@@ -38,10 +38,10 @@ def before(owner, name, at, sign):
 def within_checkpoint(at, sign):
     save = torch.save
 
-    def half(checkpoint, path):
-        save(checkpoint, path)
+    def half(checkpoint, file):
+        save(checkpoint, file)
         if checkpoint["global_step"] == at:
-            os.truncate(path, path.stat().st_size // 2)
+            file.truncate(file.tell() // 2)
             os.kill(os.getpid(), sign)
 
     checkpoint_io.torch.save = half
@@ -50,9 +50,10 @@ def within_checkpoint(at, sign):
 def before_renaming(at, sign):
     save = torch.save
 
-    def whole(checkpoint, path):
-        save(checkpoint, path)
+    def whole(checkpoint, file):
+        save(checkpoint, file)
         if checkpoint["global_step"] == at:
+            file.flush()
             os.kill(os.getpid(), sign)
 
     checkpoint_io.torch.save = whole
