@@ -1,10 +1,10 @@
 """What differs between kinds of data, such as images and points: how samples are measured, drawn and described."""
 
-from guided_diffusion.evaluation.modalities.base import Examination, Finding, Gallery, Modality, ScaleCurve
+from guided_diffusion.evaluation.modalities.base import Examination, Finding, Gallery, JudgeSource, Modality, ScaleCurve
 from guided_diffusion.evaluation.modalities.images import Images
 from guided_diffusion.evaluation.modalities.points import Points
 
-__all__ = ["Examination", "Finding", "Gallery", "Images", "Modality", "Points", "ScaleCurve", "modality"]
+__all__ = ["Examination", "Finding", "Gallery", "Images", "JudgeSource", "Modality", "Points", "ScaleCurve", "modality"]
 
 
 def modality(kind: str) -> Modality:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
-from jaxtyping import Float, Int, UInt8
+from jaxtyping import Float, UInt8
+from matplotlib.figure import Figure
 from PIL import Image
 from torch import Tensor
 
@@ -17,8 +18,12 @@ from guided_diffusion.data import LabelledDataModule
 from guided_diffusion.evaluation.judge import Judge
 from guided_diffusion.evaluation.metrics.images import LabelledSamples
 from guided_diffusion.evaluation.plan import Plan
+from guided_diffusion.evaluation.plots.curves import save_figures
 from guided_diffusion.evaluation.results import Interval, Result, Results
 from guided_diffusion.samplers import Step
+
+JudgeSource = Callable[[Any], Judge]
+"""A function that returns the judge for a DataModule."""
 
 
 class Finding(NamedTuple):
@@ -57,9 +62,8 @@ class ScaleCurve:
     real: float
     """The plotted share for real data."""
     real_name: str
-    """The name of the real data in words."""
     quantity: str
-    """The name of the plotted share in words."""
+    """The name of the plotted share in words, like ``real_name`` of the real data."""
 
 
 @runtime_checkable
@@ -94,9 +98,8 @@ class Modality(ABC):
     uses_judge: ClassVar[bool]
     """Whether a judge, a trained classifier, measures the samples."""
     captions: ClassVar[Mapping[str, str]]
-    """The captions of the plots that show all curves, by plot."""
     captions_of_curve: ClassVar[Mapping[str, str]]
-    """The captions of the plots that show one curve, by plot."""
+    """The captions of the plots that show all curves, and of those that show one, by plot."""
     wide: ClassVar[tuple[str, ...]]
     """The plots of one curve that need the whole width of a page."""
     strip_class: ClassVar[str]
@@ -108,28 +111,27 @@ class Modality(ABC):
 
     @abstractmethod
     def examine(
-        self, data: Any, judge_source: Callable[[Any], Judge], samples: Sequence[LabelledSamples], plan: Plan
+        self, data: Any, judge_source: JudgeSource, samples: Sequence[LabelledSamples], plan: Plan
     ) -> Examination:
         """Measure the samples of each scale of the plan."""
 
     @abstractmethod
     def measure_by_scale(
-        self,
-        samples: Float[Tensor, "scales n *shape"],
-        labels: Int[Tensor, " n"],
-        data: Any,
-        judge_source: Callable[[Any], Judge] | None,
-        seed: int,
+        self, samples: Float[Tensor, "scales n *shape"], labels: Tensor, data: Any, judge: JudgeSource | None, seed: int
     ) -> ScaleCurve:
-        """Measure quickly what matters most; ``judge_source`` is given if ``uses_judge``."""
+        """Measure quickly what matters most; labels have shape (n,), and ``judge`` is given if ``uses_judge``."""
 
     @abstractmethod
     def gallery(self, load_data: Callable[[], LabelledDataModule]) -> Gallery:
         """Return a gallery; ``load_data`` is called only if the gallery needs the data of the training."""
 
     @abstractmethod
+    def figures(self, results: Results) -> Iterable[tuple[str, Figure]]:
+        """Return all plots with their names."""
+
     def save_plots(self, results: Results, folder: Path) -> dict[str, Path]:
         """Write all plots to ``folder/plots`` as PNG and PDF; return the paths of the PNGs by name."""
+        return save_figures(self.figures(results), folder / "plots")
 
     @abstractmethod
     def strip(self, row: Result, class_names: Sequence[str]) -> Image.Image:
@@ -145,4 +147,4 @@ class Modality(ABC):
 
     @abstractmethod
     def print_table(self, results: Results) -> None:
-        """Print the main measures of each row."""
+        """Print the main measures of each row, and those of real data."""

@@ -9,15 +9,14 @@ from typing import Any, ClassVar
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int, UInt8
+from jaxtyping import Float, UInt8
 from PIL import Image
 from torch import Tensor
 from torchmetrics.functional.classification import multiclass_accuracy
 
 from guided_diffusion.data import LabelledDataModule
-from guided_diffusion.evaluation.judge import Judge
 from guided_diffusion.evaluation.metrics.images import Measurement, Reference, measure
-from guided_diffusion.evaluation.modalities.base import Examination, Finding, Gallery, Modality, ScaleCurve
+from guided_diffusion.evaluation.modalities.base import Examination, Finding, Gallery, JudgeSource, Modality, ScaleCurve
 from guided_diffusion.evaluation.plan import Plan
 from guided_diffusion.evaluation.plots import image_evaluation
 from guided_diffusion.evaluation.plots.curves import curves
@@ -29,7 +28,6 @@ from guided_diffusion.samplers import Step
 
 SHOWN = 20
 """The number of images in a strip, and of uncertain images."""
-
 
 STRIP_COLUMNS = 10
 
@@ -56,11 +54,11 @@ class Images(Modality):
     strip_class = "strip"
     strip_measures: ClassVar = {"accuracy": "accuracy", "fld": "Fréchet distance", "saturation": "saturated pixels"}
     floors: ClassVar = {"fld": "Fréchet floor"}
+    figures = staticmethod(image_evaluation.figures)
 
     def examine(
-        self, data: Any, judge_source: Callable[[Any], Judge], samples: Sequence[LabelledSamples], plan: Plan
+        self, data: Any, judge_source: JudgeSource, samples: Sequence[LabelledSamples], plan: Plan
     ) -> Examination:
-        """Measure samples with the judge and against the test images."""
         judge = judge_source(data)
         reference = Reference.of(data, judge, plan.per_scale, plan.seed)
         findings = []
@@ -73,18 +71,13 @@ class Images(Modality):
         return Examination(findings, {"fld": reference.floor}, about)
 
     def measure_by_scale(
-        self,
-        samples: Float[Tensor, "scales n *shape"],
-        labels: Int[Tensor, " n"],
-        data: Any,
-        judge_source: Callable[[Any], Judge] | None,
-        seed: int,
+        self, samples: Float[Tensor, "scales n *shape"], labels: Tensor, data: Any, judge: JudgeSource | None, seed: int
     ) -> ScaleCurve:
         """Measure the share of samples in which the judge sees their label."""
-        assert judge_source is not None
-        judge = judge_source(data)
+        assert judge is not None
+        known = judge(data)
         accuracies = [
-            multiclass_accuracy(judge.classify(of_scale), labels, data.num_classes, average="micro").item()
+            multiclass_accuracy(known.classify(of_scale), labels, data.num_classes, average="micro").item()
             for of_scale in samples
         ]
         return ScaleCurve(
@@ -93,18 +86,13 @@ class Images(Modality):
             plotted="accuracy",
             logged=("accuracy",),
             real_column="judge_ceiling",
-            real=judge.ceiling,
+            real=known.ceiling,
             real_name="real test images",
             quantity="judge accuracy",
         )
 
     def gallery(self, load_data: Callable[[], LabelledDataModule]) -> Gallery:
-        """Return a gallery of images; the data are not needed."""
         return ImageGallery()
-
-    def save_plots(self, results: Results, folder: Path) -> dict[str, Path]:
-        """Write the plots of ``plots/image_evaluation.py``."""
-        return image_evaluation.save_plots(results, folder)
 
     def strip(self, row: Result, class_names: Sequence[str]) -> Image.Image:
         """Return the first images of a row, grey if they have one channel."""
@@ -113,11 +101,9 @@ class Images(Modality):
         return pixels.convert("L") if images.shape[1] == 1 else pixels
 
     def drawings(self, row: Result) -> dict[str, UInt8[np.ndarray, "height width 3"]]:
-        """Return the first images of a row and the mean image of each class."""
         return {"strip": side_by_side(row.pictures.strip), "means": side_by_side(row.pictures.means)}
 
     def summary(self, results: Results) -> str:
-        """Return the best accuracy and distance, with the ceiling and the floor."""
         several, ceiling = len(curves(results)) > 1, float(results.about["judge_ceiling"])
         best = best_row(results.rows, "accuracy", lowest=False)
         closest = best_row(results.rows, "fld", lowest=True)
@@ -135,7 +121,6 @@ class Images(Modality):
         return " ".join(filter(None, sentences))
 
     def print_table(self, results: Results) -> None:
-        """Print accuracy, Fréchet distance and a few other measures of each row."""
         about, floor = results.about, results.rows[0].floors["fld"]
         print(f"\njudge {about['judge']}: {about['judge_ceiling']:.1%} on real test images; Fréchet floor {floor:.2f}")
         heads = f"{'w':>6} {'accuracy':>20} {'fld':>22} {'density':>8} {'coverage':>9} {'saturated':>10}"
@@ -180,7 +165,6 @@ class ImageGallery:
         return max(1, self.columns // num_classes)
 
     def save(self, samples: Float[Tensor, "classes n c h w"], names: Sequence[str], path: Path) -> None:
-        """Write a PNG with a row for each class."""
         save_labelled_grid(samples, path, rows=names, columns=[""] * samples.shape[1])
 
     def save_by_scale(
@@ -191,6 +175,5 @@ class ImageGallery:
         save_labelled_grid(samples.flatten(1, 2), path, rows=rows, columns=columns)
 
     def frames(self, steps: Sequence[Step], names: Sequence[str]) -> Iterator[UInt8[Tensor, "height width 3"]]:
-        """Yield a frame for each step: a row of x_t above a row of estimates of x_0."""
         for step in steps:
             yield grid(torch.cat([step.x, step.x0]).cpu(), columns=len(step.x), min_size=56)

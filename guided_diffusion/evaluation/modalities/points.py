@@ -9,27 +9,26 @@ from typing import Any, ClassVar
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int, UInt8
+from jaxtyping import Float, UInt8
 from PIL import Image
 from torch import Tensor
 
 from guided_diffusion.data import LabelledDataModule, Pattern, Patterns
-from guided_diffusion.evaluation.judge import Judge
 from guided_diffusion.evaluation.metrics.images import LabelledSamples
 from guided_diffusion.evaluation.metrics.points import TOLERANCE, distances_to_own, floors_of, measure_points
-from guided_diffusion.evaluation.modalities.base import Examination, Finding, Gallery, Modality, ScaleCurve
+from guided_diffusion.evaluation.modalities.base import Examination, Finding, Gallery, JudgeSource, Modality, ScaleCurve
 from guided_diffusion.evaluation.plan import Plan
+from guided_diffusion.evaluation.plots import point_evaluation
 from guided_diffusion.evaluation.plots.curves import curves
-from guided_diffusion.evaluation.plots.point_evaluation import save_point_plots, scatter_of
-from guided_diffusion.evaluation.plots.scatter import LIMIT, NOISE_LIMIT, densities_of, point_frames, save_scatter_grid
+from guided_diffusion.evaluation.plots.scatter import LIMIT, NOISE_LIMIT, densities_of, point_frames, scatter_grid
 from guided_diffusion.evaluation.results import POINT_COLUMNS, PointPictures, Result, Results
 from guided_diffusion.evaluation.summary import best_row, best_sentence, floor_of, number, percent
 from guided_diffusion.samplers import Step
+from guided_diffusion.utils.files import atomic_write
 from guided_diffusion.utils.rng import generator_for
 
 SHOWN = 500
 """The number of points of each class that are kept for pictures."""
-
 
 FLOOR_POINTS = 5000
 """The number of true points of each class that a training compares its samples with."""
@@ -65,11 +64,11 @@ class Points(Modality):
         "sliced_wasserstein": "sliced Wasserstein of true points",
         "total_variation": "total variation of true points",
     }
+    figures = staticmethod(point_evaluation.figures)
 
     def examine(
-        self, data: Any, judge_source: Callable[[Any], Judge], samples: Sequence[LabelledSamples], plan: Plan
+        self, data: Any, judge_source: JudgeSource, samples: Sequence[LabelledSamples], plan: Plan
     ) -> Examination:
-        """Measure samples against the patterns; the judge is not used."""
         densities = densities_of(data.patterns, LIMIT)
         findings = []
         for of_scale in samples:
@@ -80,18 +79,12 @@ class Points(Modality):
         return Examination(findings, floors_of(data.patterns, data.class_names, plan.per_scale, plan.seed), {})
 
     def measure_by_scale(
-        self,
-        samples: Float[Tensor, "scales n *shape"],
-        labels: Int[Tensor, " n"],
-        data: Any,
-        judge_source: Callable[[Any], Judge] | None,
-        seed: int,
+        self, samples: Float[Tensor, "scales n *shape"], labels: Tensor, data: Any, judge: JudgeSource | None, seed: int
     ) -> ScaleCurve:
         """Measure the distance of samples to the curve of their label."""
         distances = [distances_to_own(points, labels, data.patterns) for points in samples]
-        true = [
-            pattern.distance(pattern.generate(FLOOR_POINTS, generator_for("cpu", seed, 1))) for pattern in data.patterns
-        ]
+        points = ((one, one.generate(FLOOR_POINTS, generator_for("cpu", seed, 1))) for one in data.patterns)
+        true = torch.cat([pattern.distance(cloud) for pattern, cloud in points])
         return ScaleCurve(
             name="distance",
             values={
@@ -102,7 +95,7 @@ class Points(Modality):
             plotted="off_curve",
             logged=("distance_mean", "off_curve"),
             real_column="off_curve_floor",
-            real=share_off_curve(torch.cat(true)),
+            real=share_off_curve(true),
             real_name="true points",
             quantity=f"further than {TOLERANCE} from the curve",
         )
@@ -113,31 +106,21 @@ class Points(Modality):
         assert isinstance(data, Patterns)
         return PointGallery(data.patterns, data.class_names)
 
-    def save_plots(self, results: Results, folder: Path) -> dict[str, Path]:
-        """Write the plots of ``plots/point_evaluation.py``."""
-        return save_point_plots(results, folder)
-
     def strip(self, row: Result, class_names: Sequence[str]) -> Image.Image:
-        """Return a scatter of each class."""
-        return scatter_of(row, class_names)
+        return point_evaluation.scatter_of(row, class_names)
 
     def drawings(self, row: Result) -> dict[str, UInt8[np.ndarray, "height width 3"]]:
-        """Return a scatter of each class."""
-        return {"scatter": np.asarray(scatter_of(row, [str(one["class_name"]) for one in row.per_class]))}
+        names = [str(one["class_name"]) for one in row.per_class]
+        return {"scatter": np.asarray(point_evaluation.scatter_of(row, names))}
 
     def summary(self, results: Results) -> str:
-        """Return the smallest share off the curve and the smallest distance, with those of true points."""
         several = len(curves(results)) > 1
         on_curve = best_row(results.rows, "off_curve", lowest=True)
         closest = best_row(results.rows, "sliced_wasserstein", lowest=True)
         distance = number(floor_of(closest, results, "sliced_wasserstein"))
+        share = f"The smallest share of points further than {TOLERANCE} from their curve"
         sentences = [
-            best_sentence(
-                f"The smallest share of points further than {TOLERANCE} from their curve",
-                on_curve,
-                "off_curve",
-                several,
-            ),
+            best_sentence(share, on_curve, "off_curve", several),
             f"For true points it is {percent(floor_of(on_curve, results, 'off_curve'))}.",
             best_sentence("The lowest sliced Wasserstein distance", closest, "sliced_wasserstein", several),
             f"Between two sets of true points it is {distance}.",
@@ -147,7 +130,6 @@ class Points(Modality):
         return " ".join(sentences)
 
     def print_table(self, results: Results) -> None:
-        """Print the main measures of each row, below those of true points."""
         names = ("distance_mean", "distance_p95", "sliced_wasserstein", "mmd", "total_variation", "kl")
         print(f"\n{'w':>6} {'off the curve':>21} {' '.join(f'{name:>18}' for name in names)} {'nfe':>5} {'s':>7}")
         floors = results.rows[0].floors
@@ -166,30 +148,24 @@ def share_off_curve(distances: Float[Tensor, " n"]) -> float:
 
 @dataclass(frozen=True)
 class PointGallery:
-    """A scatter for each class, over the density of the data.
-
-    Args:
-        patterns: All patterns of the data.
-        class_names: The names of the patterns.
-    """
+    """A scatter for each class, over the density of the data, which has all these patterns."""
 
     patterns: Sequence[Pattern]
     class_names: Sequence[str]
     num_samples: ClassVar[int] = 1000
 
     def animated(self, num_classes: int) -> int:
-        """Return 400 points."""
         return 400
 
     def save(self, samples: Float[Tensor, "classes n 2"], names: Sequence[str], path: Path) -> None:
-        """Write a PNG with a column for each class."""
         self.save_by_scale(samples[None], [""], names, path)
 
     def save_by_scale(
         self, samples: Float[Tensor, "scales classes n 2"], rows: Sequence[str], names: Sequence[str], path: Path
     ) -> None:
-        """Write a PNG with a row for each scale and a column for each class."""
-        save_scatter_grid(samples, densities_of(self.patterns, LIMIT), path, rows, names, self._own(names))
+        figure = scatter_grid(samples, densities_of(self.patterns, LIMIT), rows, names, self._own(names))
+        with atomic_write(path) as temporary:
+            figure.savefig(temporary)
 
     def frames(self, steps: Sequence[Step], names: Sequence[str]) -> Iterator[UInt8[Tensor, "height width 3"]]:
         """Yield a frame for each step, with the paths of some points."""

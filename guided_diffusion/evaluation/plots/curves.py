@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,6 +11,7 @@ import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import PercentFormatter
 from numpy.typing import NDArray
 
 from guided_diffusion.evaluation.plots.image_grid import write_figure
@@ -20,28 +21,21 @@ from guided_diffusion.evaluation.results import Result, Results
 def save_share_plot(
     lines: Mapping[str, Sequence[tuple[float, float]]], level: float, path: str | Path, quantity: str, real: str
 ) -> None:
-    """Write a PNG of a share against guidance scale, with the share of real data as a dashed line.
+    """Write a PNG of a share against guidance scale, with the share ``level`` of real data as a dashed line.
 
-    Args:
-        lines: The pairs of scale and share of each line, by its name.
-        level: The share of real data.
-        path: The path of the PNG.
-        quantity: The name of the share in words.
-        real: The name of the real data in words.
+    ``lines`` holds the pairs of scale and share of each line; ``quantity`` and ``real`` are the names of the share and
+    of the real data in words.
     """
     figure = Figure(figsize=(7, 4.2), dpi=120, layout="constrained")
     axes = figure.add_subplot()
     for name, points in lines.items():
         axes.plot(*zip(*points, strict=True), marker="o", markersize=4, label=name)
     axes.axhline(level, linestyle="--", color="grey", label=f"{real}: {level:.1%}")
-    axes.set(xlabel="guidance scale w", ylabel=quantity, ylim=(0, 1.02))
-    axes.yaxis.set_major_formatter(lambda value, _: f"{value:.0%}")
+    axes.set(xlabel="guidance scale w", ylabel=quantity)
+    percent_axis(axes)
     axes.grid(alpha=0.3)
     axes.legend()
     write_figure(figure, path)
-
-
-SUFFIXES = (".png", ".pdf")
 
 
 HEIGHT = 3.8
@@ -71,11 +65,8 @@ def curves(results: Results) -> list[Curve]:
     groups: dict[str, list[Result]] = {}
     for row in results.rows:
         groups.setdefault(curve_name(row), []).append(row)
-    slugs = _distinct([_slug(name) for name in groups])
-    return [
-        Curve(name, slug, sorted(rows, key=lambda row: row.scale))
-        for slug, (name, rows) in zip(slugs, groups.items(), strict=True)
-    ]
+    named = zip(groups.items(), _distinct([_slug(name) for name in groups]), strict=True)
+    return [Curve(name, slug, sorted(rows, key=lambda row: row.scale)) for (name, rows), slug in named]
 
 
 def curve_name(row: Result) -> str:
@@ -84,16 +75,19 @@ def curve_name(row: Result) -> str:
     return ", ".join([row.method, row.sampler, f"{row.steps} steps", *options])
 
 
-def plot_names(lines: Sequence[Curve], shared: Sequence[str], of_curve: Sequence[str]) -> list[str]:
-    """Return the file names of all plots, without their suffix."""
-    return [*shared, *(f"{plot}-{curve.slug}" for curve in lines for plot in of_curve)]
+def save_figures(figures: Iterable[tuple[str, Figure]], folder: Path) -> dict[str, Path]:
+    """Write named figures to a folder, each as PNG and PDF; return the paths of the PNGs by name."""
+    return {name: save_figure(figure, folder / name) for name, figure in figures}
 
 
-def against_scale(lines: Sequence[Curve], measure: str) -> tuple[Figure, Axes]:
-    """Return a figure with a measure against scale."""
+def against_scale(lines: Sequence[Curve], measure: str, quantity: str, real: str) -> Figure:
+    """Plot a measure against scale, with that of real data as a dashed line; the last two are their names in words."""
     figure, axes = empty()
     draw_against_scale(axes, lines, measure)
-    return figure, axes
+    draw_floors(axes, lines, measure, real)
+    axes.set(ylabel=quantity)
+    axes.set_ylim(bottom=0)
+    return add_legend(figure)
 
 
 def draw_against_scale(axes: Axes, lines: Sequence[Curve], measure: str) -> None:
@@ -132,17 +126,17 @@ def empty() -> tuple[Figure, Axes]:
 
 def colours(count: int) -> list[tuple[float, float, float, float]]:
     """Return a different colour for each curve."""
-    few = matplotlib.colormaps["tab10"]
-    many = matplotlib.colormaps["viridis"]
+    few, many = matplotlib.colormaps["tab10"], matplotlib.colormaps["viridis"]
     return [few(index) if count <= 10 else many(index / count) for index in range(count)]
 
 
-def add_legend(figure: Figure) -> None:
-    """Add a legend below the plot and enlarge the figure for it."""
+def add_legend(figure: Figure) -> Figure:
+    """Add a legend below the plot, enlarge the figure for it, and return the figure."""
     handles, labels = figure.axes[0].get_legend_handles_labels()
     columns = max(1, min(len(labels), 80 // (max(map(len, labels), default=0) + 7)))
     figure.set_figheight(HEIGHT + 0.17 * -(-len(labels) // columns))
     figure.legend(handles, labels, loc="outside lower center", ncols=columns, fontsize=8, frameon=False)
+    return figure
 
 
 def _slug(name: str) -> str:
@@ -158,12 +152,15 @@ def _distinct(names: Sequence[str]) -> list[str]:
     return distinct
 
 
-def output_paths(path: Path) -> list[Path]:
-    """Return the paths of a plot, one for each format."""
-    return [path.with_name(path.name + suffix) for suffix in SUFFIXES]  # a name may hold a dot, as in p=0.1
+def save_figure(figure: Figure, path: Path) -> Path:
+    """Write a figure as PNG and PDF; return the path of the PNG."""
+    png, pdf = (path.with_name(path.name + suffix) for suffix in (".png", ".pdf"))  # a name may hold a dot: p=0.1
+    write_figure(figure, png)
+    write_figure(figure, pdf)
+    return png
 
 
-def save_figure(figure: Figure, path: Path) -> None:
-    """Write a figure as PNG and PDF."""
-    for one in output_paths(path):
-        write_figure(figure, one)
+def percent_axis(axes: Axes) -> None:
+    """Write the values of the vertical axis, which are shares, in per cent."""
+    axes.set_ylim(0, 1.02)
+    axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))

@@ -6,8 +6,7 @@ per_class-*, confusion-*, strip-*, means-*, uncertain-*      one plot for each c
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from pathlib import Path
+from collections.abc import Iterator, Sequence
 
 import matplotlib
 import numpy as np
@@ -22,31 +21,20 @@ from guided_diffusion.evaluation.plots.curves import (
     against_scale,
     colours,
     curves,
-    draw_floors,
+    draw_against_scale,
     empty,
-    output_paths,
-    plot_names,
-    save_figure,
+    percent_axis,
 )
-from guided_diffusion.evaluation.plots.image_grid import save_labelled_grid
+from guided_diffusion.evaluation.plots.image_grid import labelled_grid
 from guided_diffusion.evaluation.results import Result, Results
 
 MAX_COLUMNS = 20
 """The largest number of images in a row, and of classes that have a name or a colour of their own."""
 
-
 MAX_UNCERTAIN = 8
-
-
-SHARED_PLOTS = ("accuracy", "frechet_distance", "precision_recall")
-
-
-PLOTS_OF_CURVE = ("per_class", "confusion", "strip", "means", "uncertain")
-
 
 TEXT_SIZE = (32, 8)
 """The largest width and height of the name of a scale beside its point, in points."""
-
 
 CORNERS = ((4, 4), (4, -10), (-30, 4), (-30, -10))
 """The offsets of such a name from its point, in points, the best one first."""
@@ -57,42 +45,37 @@ def class_accuracies(row: Result) -> NDArray[np.float64]:
     return np.diag(_shares(row.pictures.confusion))
 
 
-def save_plots(results: Results, folder: Path) -> dict[str, Path]:
-    """Write all plots to ``folder/plots``; return the paths of the PNGs by name."""
-    names, lines, plots = list(results.about["class_names"]), curves(results), folder / "plots"
-    save_accuracy(lines, float(results.about["judge_ceiling"]), plots / "accuracy")
-    save_frechet_distance(lines, plots / "frechet_distance")
-    save_precision_recall(lines, plots / "precision_recall")
+def figures(results: Results) -> Iterator[tuple[str, Figure]]:
+    """Yield all plots with their names."""
+    names, lines = list(results.about["class_names"]), curves(results)
+    yield "accuracy", plot_accuracy(lines, float(results.about["judge_ceiling"]))
+    yield "frechet_distance", plot_frechet_distance(lines)
+    yield "precision_recall", plot_precision_recall(lines)
     for curve in lines:
-        save_per_class(curve, names, plots / f"per_class-{curve.slug}")
-        save_confusion(curve, names, plots / f"confusion-{curve.slug}")
-        save_strip(curve, plots / f"strip-{curve.slug}")
-        save_means(curve, names, plots / f"means-{curve.slug}")
-        save_uncertain(curve, names, plots / f"uncertain-{curve.slug}")
-    return {name: plots / f"{name}.png" for name in plot_names(lines, SHARED_PLOTS, PLOTS_OF_CURVE)}
+        yield f"per_class-{curve.slug}", plot_per_class(curve, names)
+        yield f"confusion-{curve.slug}", plot_confusion(curve, names)
+        yield f"strip-{curve.slug}", plot_strip(curve)
+        yield f"means-{curve.slug}", plot_means(curve, names)
+        yield f"uncertain-{curve.slug}", plot_uncertain(curve, names)
 
 
-def save_accuracy(lines: Sequence[Curve], ceiling: float, path: Path) -> None:
+def plot_accuracy(lines: Sequence[Curve], ceiling: float) -> Figure:
     """Plot judge accuracy against scale, with the accuracy on real images as a dashed line."""
-    figure, axes = against_scale(lines, "accuracy")
+    figure, axes = empty()
+    draw_against_scale(axes, lines, "accuracy")
     axes.axhline(ceiling, linestyle="--", color="grey", label=f"ceiling: real test images, {ceiling:.1%}")
-    axes.set(ylabel="judge accuracy", ylim=(0, 1.02))
-    axes.yaxis.set_major_formatter(lambda value, _: f"{value:.0%}")
-    add_legend(figure)
-    save_figure(figure, path)
+    axes.set(ylabel="judge accuracy")
+    percent_axis(axes)
+    return add_legend(figure)
 
 
-def save_frechet_distance(lines: Sequence[Curve], path: Path) -> None:
+def plot_frechet_distance(lines: Sequence[Curve]) -> Figure:
     """Plot Fréchet distance against scale, with the distance of two sets of real images as a dashed line."""
-    figure, axes = against_scale(lines, "fld")
-    draw_floors(axes, lines, "fld", "floor: real images against real images")
-    axes.set(ylabel="Fréchet distance in the judge's features")
-    axes.set_ylim(bottom=0)
-    add_legend(figure)
-    save_figure(figure, path)
+    floor = "floor: real images against real images"
+    return against_scale(lines, "fld", "Fréchet distance in the judge's features", floor)
 
 
-def save_precision_recall(lines: Sequence[Curve], path: Path) -> None:
+def plot_precision_recall(lines: Sequence[Curve]) -> Figure:
     """Plot improved precision against improved recall, with the scales beside the points."""
     figure, axes = empty()
     for curve, colour in zip(lines, colours(len(lines)), strict=True):
@@ -105,11 +88,10 @@ def save_precision_recall(lines: Sequence[Curve], path: Path) -> None:
         _annotate_scales(axes, curve, len(lines) > 3, texts)
     axes.set(xlabel="improved recall (share of real images near samples)")
     axes.set(ylabel="improved precision (share of samples near real images)")
-    add_legend(figure)
-    save_figure(figure, path)
+    return add_legend(figure)
 
 
-def save_per_class(curve: Curve, class_names: Sequence[str], path: Path) -> None:
+def plot_per_class(curve: Curve, class_names: Sequence[str]) -> Figure:
     """Plot the accuracy of each class against scale; of many classes all are grey, and their mean is blue."""
     figure, axes = empty()
     accuracies = np.array([class_accuracies(row) for row in curve.rows])
@@ -119,16 +101,14 @@ def save_per_class(curve: Curve, class_names: Sequence[str], path: Path) -> None
         axes.plot(curve.scales, accuracies[:, index], ".-", color=colour, alpha=0.3 if many else 1, label=label)
     if many:
         mean = np.ma.masked_invalid(accuracies).mean(axis=1)
-        axes.plot(
-            curve.scales, mean.filled(np.nan), "o-", color="tab:blue", label=f"mean of {len(class_names)} classes"
-        )
-    axes.set(title=curve.name, xlabel="guidance scale w", ylabel="judge accuracy", ylim=(0, 1.02))
-    axes.yaxis.set_major_formatter(lambda value, _: f"{value:.0%}")
-    add_legend(figure)
-    save_figure(figure, path)
+        words = f"mean of {len(class_names)} classes"
+        axes.plot(curve.scales, mean.filled(np.nan), "o-", color="tab:blue", label=words)
+    axes.set(title=curve.name, xlabel="guidance scale w", ylabel="judge accuracy")
+    percent_axis(axes)
+    return add_legend(figure)
 
 
-def save_confusion(curve: Curve, class_names: Sequence[str], path: Path) -> None:
+def plot_confusion(curve: Curve, class_names: Sequence[str]) -> Figure:
     """Plot a panel for each scale: the share of a label's samples (row) by predicted class (column)."""
     columns = min(len(curve.rows), 6)
     height = -(-len(curve.rows) // columns)
@@ -142,23 +122,23 @@ def save_confusion(curve: Curve, class_names: Sequence[str], path: Path) -> None
         panel.set_visible(False)
     figure.colorbar(image, ax=list(panels), label="share of the label's samples", shrink=0.8)
     figure.suptitle(f"{curve.name}\nrow: label, column: predicted class", fontsize=9)
-    save_figure(figure, path)
+    return figure
 
 
-def save_strip(curve: Curve, path: Path) -> None:
+def plot_strip(curve: Curve) -> Figure:
     """Draw a row of images for each scale; a column has the same noise and label."""
     images = np.stack([row.pictures.strip[:MAX_COLUMNS] for row in curve.rows])
-    _save_rows(curve, images, [""] * images.shape[1], path)
+    return _rows(curve, images, [""] * images.shape[1])
 
 
-def save_means(curve: Curve, class_names: Sequence[str], path: Path) -> None:
+def plot_means(curve: Curve, class_names: Sequence[str]) -> Figure:
     """Draw the mean image of each class, a row for each scale; a class without samples is grey."""
     images = np.stack([row.pictures.means[:MAX_COLUMNS] for row in curve.rows])
     names = [""] * images.shape[1] if len(class_names) > MAX_COLUMNS else [_short(name) for name in class_names]
-    _save_rows(curve, np.nan_to_num(images, nan=0.0), names, path)
+    return _rows(curve, np.nan_to_num(images, nan=0.0), names)
 
 
-def save_uncertain(curve: Curve, class_names: Sequence[str], path: Path) -> None:
+def plot_uncertain(curve: Curve, class_names: Sequence[str]) -> Figure:
     """Draw the uncertain samples of each scale, with label, predicted class and the probability of the label."""
     figure = Figure(figsize=(MAX_UNCERTAIN + 0.6, 1.5 * len(curve.rows)), dpi=100)
     axes = figure.add_axes((0, 0, 1, 1), xlim=(-0.6, MAX_UNCERTAIN), ylim=(1.5 * len(curve.rows), 0))
@@ -166,7 +146,7 @@ def save_uncertain(curve: Curve, class_names: Sequence[str], path: Path) -> None
     for index, row in enumerate(curve.rows):
         axes.text(-0.08, 1.5 * index + 0.45, f"w = {row.scale:g}", ha="right", va="center", fontsize=9)
         _draw_uncertain(axes, row, 1.5 * index, class_names)
-    save_figure(figure, path)
+    return figure
 
 
 def _draw_uncertain(axes: Axes, row: Result, top: float, class_names: Sequence[str]) -> None:
@@ -177,15 +157,13 @@ def _draw_uncertain(axes: Axes, row: Result, top: float, class_names: Sequence[s
         label = _short(class_names[pictures.uncertain_labels[column]])
         prediction = _short(class_names[pictures.uncertain_predictions[column]])
         between = " " if len(label + prediction) < 8 else "\n"
-        classes = f"{label}{between}\N{RIGHTWARDS ARROW} {prediction}"
-        caption = f"{classes}\n{pictures.uncertain_probabilities[column]:.1%}"
+        probability = f"{pictures.uncertain_probabilities[column]:.1%}"
+        caption = f"{label}{between}\N{RIGHTWARDS ARROW} {prediction}\n{probability}"
         axes.text(column + 0.5, top + 0.94, caption, ha="center", va="top", fontsize=8, linespacing=1.1)
 
 
-def _save_rows(curve: Curve, images: NDArray[np.float32], columns: Sequence[str], path: Path) -> None:
-    rows = [f"w = {scale:g}" for scale in curve.scales]
-    for one in output_paths(path):
-        save_labelled_grid(torch.from_numpy(images), one, rows=rows, columns=columns)
+def _rows(curve: Curve, images: NDArray[np.float32], columns: Sequence[str]) -> Figure:
+    return labelled_grid(torch.from_numpy(images), [f"w = {scale:g}" for scale in curve.scales], columns)
 
 
 def _annotate_scales(axes: Axes, curve: Curve, ends_only: bool, texts: list[NDArray[np.float64]]) -> None:
@@ -197,21 +175,16 @@ def _annotate_scales(axes: Axes, curve: Curve, ends_only: bool, texts: list[NDAr
     for index in ends if ends_only else dict.fromkeys([*ends, *known]):
         place = axes.transAxes.inverted().transform(axes.transData.transform(points[index]))
         corners = {corner: place + np.array(corner) / 72 * inch for corner in CORNERS}
-        free = [corner for corner, text in corners.items() if not _overlaps(text, texts, inch)]
+        size = np.array(TEXT_SIZE) / 72 * inch
+        free = [at for at, text in corners.items() if not any((abs(text - other) < size).all() for other in texts)]
         if free:
             name = f"w = {curve.scales[index]:g}"
             axes.annotate(name, points[index], xytext=free[0], textcoords="offset points", fontsize=7)
             texts.append(corners[free[0]])
 
 
-def _overlaps(text: NDArray[np.float64], texts: Sequence[NDArray[np.float64]], inch: NDArray[np.float64]) -> bool:
-    """Return whether a text at this place would cover one of the others."""
-    return any((np.abs(text - other) < np.array(TEXT_SIZE) / 72 * inch).all() for other in texts)
-
-
 def _name_classes(panel: Axes, class_names: Sequence[str]) -> None:
-    panel.set_xticks([])
-    panel.set_yticks([])
+    panel.set(xticks=[], yticks=[])
     if len(class_names) <= 10 and max(map(len, class_names)) <= 2:
         panel.set_xticks(range(len(class_names)), class_names, fontsize=6)
         panel.set_yticks(range(len(class_names)), class_names, fontsize=6)

@@ -21,12 +21,9 @@ from guided_diffusion.utils.files import atomic_write
 
 
 def grid(images: Float[Tensor, "n c h w"], columns: int, min_size: int = 28) -> UInt8[Tensor, "height width 3"]:
-    """Return images side by side with white lines between them.
+    """Return images side by side with white lines between them; values outside [-1, 1] are clamped.
 
-    Args:
-        images: The images, on [-1, 1]; values outside are clamped.
-        columns: The number of images in a row.
-        min_size: The least width of an image in pixels; smaller ones are enlarged by a whole number.
+    Images narrower than ``min_size`` pixels are enlarged by a whole number.
     """
     zoom = max(1, -(-min_size // images.shape[-1]))
     pixels = F.interpolate(images.float().clamp(-1, 1), scale_factor=zoom, mode="nearest")
@@ -48,7 +45,12 @@ def save_grid(images: Float[Tensor, "n c h w"], path: str | Path, columns: int |
 def save_labelled_grid(
     images: Float[Tensor, "rows columns c h w"], path: str | Path, rows: Sequence[str], columns: Sequence[str]
 ) -> None:
-    """Write a picture of images in named rows and columns, in the format of the path's suffix."""
+    """Write a picture of ``labelled_grid``, in the format of the path's suffix."""
+    write_figure(labelled_grid(images, rows, columns), path)
+
+
+def labelled_grid(images: Float[Tensor, "rows columns c h w"], rows: Sequence[str], columns: Sequence[str]) -> Figure:
+    """Return a figure of images in named rows and columns."""
     pixels = grid(images.flatten(0, 1), columns=images.shape[1]).numpy()
     height, width = pixels.shape[:2]
     left, top, dpi = 60, 40, 100
@@ -61,7 +63,7 @@ def save_labelled_grid(
         axes.tick_params(axis="x", labelrotation=25)
     axes.tick_params(length=0, labelsize=11, labeltop=True, labelbottom=False)
     axes.spines[:].set_visible(False)
-    write_figure(figure, path)
+    return figure
 
 
 def save_animation(frames: Sequence[UInt8[Tensor, "height width 3"]], path: str | Path, fps: int = 10) -> None:

@@ -6,24 +6,15 @@ scatter-*, per_class-*                                       one plot for each c
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from pathlib import Path
+from collections.abc import Iterator, Sequence
 
 import matplotlib
 import numpy as np
 import torch
+from matplotlib.figure import Figure
 from PIL import Image
 
-from guided_diffusion.evaluation.plots.curves import (
-    Curve,
-    add_legend,
-    against_scale,
-    curves,
-    draw_floors,
-    empty,
-    plot_names,
-    save_figure,
-)
+from guided_diffusion.evaluation.plots.curves import Curve, add_legend, against_scale, curves, empty
 from guided_diffusion.evaluation.plots.scatter import pixels_of, scatter_grid
 from guided_diffusion.evaluation.results import Result, Results
 
@@ -35,44 +26,29 @@ SHARED_PLOTS = {
 }
 """The measure of each plot, with its name in words."""
 
-
-PLOTS_OF_CURVE = ("scatter", "per_class")
-
-
 MAX_SHOWN = 300
 """The largest number of points in a panel of ``scatter_of``."""
 
 
-def save_point_plots(results: Results, folder: Path) -> dict[str, Path]:
-    """Write all plots to ``folder/plots``; return the paths of the PNGs by name."""
-    names, lines, plots = list(results.about["class_names"]), curves(results), folder / "plots"
+def figures(results: Results) -> Iterator[tuple[str, Figure]]:
+    """Yield all plots with their names."""
+    names, lines = list(results.about["class_names"]), curves(results)
     for plot, (measure, words) in SHARED_PLOTS.items():
-        save_against_scale(lines, measure, words, plots / plot)
+        yield plot, against_scale(lines, measure, words, "true points")
     for curve in lines:
-        save_scatter(curve, names, plots / f"scatter-{curve.slug}")
-        save_off_curve_by_class(curve, names, plots / f"per_class-{curve.slug}")
-    return {name: plots / f"{name}.png" for name in plot_names(lines, tuple(SHARED_PLOTS), PLOTS_OF_CURVE)}
+        yield f"scatter-{curve.slug}", plot_scatter(curve, names)
+        yield f"per_class-{curve.slug}", plot_off_curve_by_class(curve, names)
 
 
-def save_against_scale(lines: Sequence[Curve], measure: str, words: str, path: Path) -> None:
-    """Plot a measure against scale, with that of true points as a dashed line."""
-    figure, axes = against_scale(lines, measure)
-    draw_floors(axes, lines, measure, "true points")
-    axes.set(ylabel=words)
-    axes.set_ylim(bottom=0)
-    add_legend(figure)
-    save_figure(figure, path)
-
-
-def save_scatter(curve: Curve, class_names: Sequence[str], path: Path) -> None:
+def plot_scatter(curve: Curve, class_names: Sequence[str]) -> Figure:
     """Draw the samples of each class (column) at each scale (row), over the density of the data."""
     points = torch.from_numpy(np.stack([row.pictures.points for row in curve.rows]))
     rows = [f"w = {scale:g}" for scale in curve.scales]
     densities = curve.rows[0].pictures.densities
-    save_figure(scatter_grid(points, densities, rows, class_names, range(len(class_names))), path)
+    return scatter_grid(points, densities, rows, class_names, range(len(class_names)))
 
 
-def save_off_curve_by_class(curve: Curve, class_names: Sequence[str], path: Path) -> None:
+def plot_off_curve_by_class(curve: Curve, class_names: Sequence[str]) -> Figure:
     """Plot the share of points off their curve against scale, for each class."""
     figure, axes = empty()
     for label, name in enumerate(class_names):
@@ -80,8 +56,7 @@ def save_off_curve_by_class(curve: Curve, class_names: Sequence[str], path: Path
         axes.plot(curve.scales, shares, "o-", markersize=4, color=matplotlib.colormaps["tab10"](label % 10), label=name)
     axes.set(title=curve.name, xlabel="guidance scale w", ylabel=SHARED_PLOTS["off_curve"][1])
     axes.set_ylim(bottom=0)
-    add_legend(figure)
-    save_figure(figure, path)
+    return add_legend(figure)
 
 
 def scatter_of(row: Result, class_names: Sequence[str]) -> Image.Image:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 
 import matplotlib
 import numpy as np
@@ -19,31 +18,24 @@ from torch import Tensor
 
 from guided_diffusion.data import Pattern
 from guided_diffusion.samplers import Step
-from guided_diffusion.utils.files import atomic_write
 
 LIMIT = 1.35
 """The limit of the axes in both directions; the data lie within 1."""
 
-
 NOISE_LIMIT = 1.6
 """The limit of the axes in animations, which begin with noise."""
-
 
 CELLS = 150
 """The number of cells of the density in each direction."""
 
-
 OWN, OTHER = 0.45, 0.16
 """The darkness of a class's own pattern and of the others, at their largest density."""
-
 
 MAX_SHOWN = 1000
 """The largest number of points in a panel."""
 
-
 MAX_PATHS = 40
 """The number of points of each class whose path an animation shows."""
-
 
 DOT = 5.0
 
@@ -62,13 +54,10 @@ def scatter_grid(
     columns: Sequence[str],
     own: Sequence[int],
 ) -> Figure:
-    """Return a figure with a panel for each row and column: points over the density of the data.
+    """Return a figure with a panel for each named row and column: the first ``MAX_SHOWN`` points, over the density.
 
     Args:
-        points: The points of each panel; the first ``MAX_SHOWN`` are drawn.
         densities: The result of ``densities_of(patterns, LIMIT)`` for all patterns of the data.
-        rows: The names of the rows.
-        columns: The names of the columns.
         own: The number of the pattern of each column, which is drawn darker.
     """
     figure, panels = _panels(len(rows), len(columns), LIMIT)
@@ -80,20 +69,6 @@ def scatter_grid(
     for panel, name in zip(panels[0], columns, strict=True):
         panel.set_title(name, fontsize=10)
     return figure
-
-
-def save_scatter_grid(
-    points: Float[Tensor, "rows columns n 2"],
-    densities: NDArray[np.float32],
-    path: str | Path,
-    rows: Sequence[str],
-    columns: Sequence[str],
-    own: Sequence[int],
-) -> None:
-    """Write a PNG of ``scatter_grid``."""
-    figure = scatter_grid(points, densities, rows, columns, own)
-    with atomic_write(path) as temporary:
-        figure.savefig(temporary)
 
 
 def draw_density(axes: Axes, densities: NDArray[np.float32], own: int, limit: float) -> None:
@@ -111,9 +86,8 @@ def point_frames(
 
     Args:
         steps: The steps of a sampler, with as many points of each class, ordered by class.
-        densities: The result of ``densities_of(patterns, NOISE_LIMIT)`` for all patterns of the data.
-        own: The number of the pattern of each column.
-        names: The names of the columns.
+        densities: As for ``scatter_grid``, with the limit ``NOISE_LIMIT``.
+        own: As for ``scatter_grid``.
     """
     figure, panels = _panels(2, len(names), NOISE_LIMIT)
     for of_row, quantity in zip(panels, ("$x_t$", "estimate of $x_0$"), strict=True):

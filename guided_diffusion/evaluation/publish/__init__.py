@@ -19,12 +19,8 @@ def publish_results(logger: Logger, results: Results, folder: Path) -> None:
     """Show an evaluation in a logger.
 
     W&B and TensorBoard get curves and pictures, any other logger gets the numbers. To show more in a logger of
-    your own, register a function for its class: ``@publish_results.register(MyLogger)``.
-
-    Args:
-        logger: The logger.
-        results: The results of the evaluation.
-        folder: The folder that holds the files of the evaluation.
+    your own, register a function for its class: ``@publish_results.register(MyLogger)``. ``folder`` holds the files of
+    the evaluation.
     """
     publish_numbers(logger, results)
 

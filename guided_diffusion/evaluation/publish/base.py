@@ -18,9 +18,8 @@ class CurveRow:
 
     result: Result
     suffix: str
-    """The name of the curve as the end of a key; empty if there is only one curve."""
+    """The end of its keys: the name of the curve, or nothing if there is only one curve."""
     title: str
-    """The name of the curve."""
 
     def key(self, quantity: str) -> str:
         """Return ``guidance/accuracy``, or with several curves ``guidance/accuracy/cfg-ddim-50``."""

@@ -21,13 +21,7 @@ ARTIFACT_FILES = ("report.html", "results.csv")
 
 
 def publish_to_wandb(logger: WandbLogger, results: Results, folder: Path) -> None:
-    """Show the panels that ``docs/dashboards.md`` lists.
-
-    Args:
-        logger: The logger of the run.
-        results: The results of the evaluation.
-        folder: The folder that holds the files of the evaluation.
-    """
+    """Show the panels that ``docs/dashboards.md`` lists."""
     run, about, rows = logger.experiment, results.about, rows_by_scale(results)
     class_names = about["class_names"]
     for scale, of_scale in groupby(rows, key=lambda row: row.result.scale):
@@ -71,12 +65,8 @@ def _results_table(rows: Sequence[Result]) -> wandb.Table:
 
 def _judgements(rows: Sequence[CurveRow], class_names: Sequence[str]) -> dict[str, Any]:
     """Return the confusion matrix of every row, and the samples whose label the judge thinks least likely."""
-    matrices = {
-        "/".join(filter(None, ("confusion", row.suffix, dotless(f"w{row.result.scale:g}")))): _confusion(
-            row, class_names
-        )
-        for row in rows
-    }
+    keys = ["/".join(filter(None, ("confusion", row.suffix, dotless(f"w{row.result.scale:g}")))) for row in rows]
+    matrices = {key: _confusion(row, class_names) for key, row in zip(keys, rows, strict=True)}
     columns: list[str | int] = ["method", "scale", "image", "label", "prediction", "probability"]
     uncertain = [sample for row in rows for sample in _uncertain(row.result, class_names)]
     return matrices | {"evaluation/uncertain": wandb.Table(columns, uncertain)}
@@ -95,25 +85,12 @@ def _confusion(row: CurveRow, class_names: Sequence[str]) -> Any:
 
 def _uncertain(row: Result, class_names: Sequence[str]) -> list[list[Any]]:
     """Return the rows of the table of uncertain samples."""
-    pictures = row.pictures
-    samples = zip(
-        pictures.uncertain,
-        pictures.uncertain_labels,
-        pictures.uncertain_predictions,
-        pictures.uncertain_probabilities.tolist(),
-        strict=True,
-    )
-    return [
-        [
-            row.method,
-            row.scale,
-            wandb.Image(side_by_side(image[None])),
-            class_names[label],
-            class_names[prediction],
-            probability,
-        ]
-        for image, label, prediction, probability in samples
-    ]
+    shown = row.pictures
+    images = [wandb.Image(side_by_side(image[None])) for image in shown.uncertain]
+    labels = [class_names[label] for label in shown.uncertain_labels]
+    predictions = [class_names[label] for label in shown.uncertain_predictions]
+    columns = (images, labels, predictions, shown.uncertain_probabilities.tolist())
+    return [[row.method, row.scale, *cells] for cells in zip(*columns, strict=True)]
 
 
 def _artifact(run_id: str, folder: Path) -> wandb.Artifact:

@@ -83,9 +83,6 @@ def write_report(results: Results, folder: Path, config_yaml: str, command: str)
         config_yaml: The resolved config.
         command: The command that made the evaluation.
 
-    Returns:
-        The path of the page.
-
     Raises:
         ValueError: If there are no rows.
     """
@@ -96,39 +93,15 @@ def write_report(results: Results, folder: Path, config_yaml: str, command: str)
 
 
 def write_training_report(trainings: Trainings, folder: Path, config_yaml: str, command: str) -> Path:
-    """Write ``folder/report.html`` of a sweep of trainings.
-
-    Args:
-        trainings: The results of the sweep.
-        folder: The folder of the sweep.
-        config_yaml: The resolved config of the first job.
-        command: The command that made the sweep.
-
-    Returns:
-        The path of the page.
-    """
+    """Write ``folder/report.html`` of a sweep of trainings; ``config_yaml`` is the resolved config of the first job."""
     heads = [HEADINGS.get(name, name.replace("_", " ")) for name in trainings.rows[0]]
-    values = {
-        "failed": trainings.failed,
-        "plot": trainings.plot,
-        "caption": trainings.caption,
-        "measured": Table(heads, [[Cell(value) for value in row.values()] for row in trainings.rows]),
-        "grids": trainings.grids,
-        "config": config_yaml,
-        "command": command,
-    }
+    measured = Table(heads, [[Cell(value) for value in row.values()] for row in trainings.rows])
+    values = vars(trainings) | {"measured": measured, "config": config_yaml, "command": command}
     return _write(folder, _render("trainings.html.j2", values))
 
 
 def evaluation_page(results: Results, plots: Mapping[str, Path], config_yaml: str, command: str) -> str:
-    """Return the HTML of an evaluation.
-
-    Args:
-        results: The results of one evaluation, or of a sweep.
-        plots: The PNGs of its plots, by their name.
-        config_yaml: The resolved config.
-        command: The command that made the evaluation.
-    """
+    """Return the HTML of an evaluation; ``plots`` holds the PNGs of its plots by name, the rest is as above."""
     shown_as, lines = modality(results.kind), curves(results)
     first = lines[0].scales
     values = {
@@ -156,19 +129,11 @@ def _write(folder: Path, page: str) -> Path:
 
 
 def _render(template: str, values: Mapping[str, Any]) -> str:
+    files = FileSystemLoader(Path(__file__).parent)
     environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
+        loader=files, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
-    environment.filters |= {
-        "data_uri": _data_uri,
-        "plot_uri": _plot_uri,
-        "strip_values": _strip_values,
-        "unbroken": _unbroken,
-    }
+    environment.filters |= {one.__name__.removeprefix("_"): one for one in FILTERS}
     return environment.get_template(template).render(values)
 
 
@@ -211,17 +176,14 @@ def _interval(name: str, interval: Interval) -> Cell:
 
 def _classes(curve: Curve) -> Table:
     """Return the table with a row for every scale and class."""
-    names = list(dict.fromkeys(name for row in curve.rows for of_class in row.per_class for name in of_class))
-    rows = [
-        [Cell(f"{row.scale:g}"), *(Cell(_class_value(name, of_class[name])) for name in names)]
-        for row in curve.rows
-        for of_class in row.per_class
-    ]
+
+    def text(name: str, value: Any) -> str:
+        return str(value) if name in ("class", "class_name", "count") else number(float(value))
+
+    classes = [(row.scale, of_class) for row in curve.rows for of_class in row.per_class]
+    names = list(dict.fromkeys(name for _, of_class in classes for name in of_class))
+    rows = [[Cell(f"{w:g}"), *(Cell(text(name, one[name])) for name in names)] for w, one in classes]
     return Table(["w", *(name.replace("_", " ") for name in names)], rows)
-
-
-def _class_value(name: str, value: Any) -> str:
-    return str(value) if name in ("class", "class_name", "count") else number(float(value))
 
 
 def _unbroken(text: str) -> str:
@@ -238,3 +200,7 @@ def _data_uri(image: Image.Image, encoding: str = "PNG") -> str:
     buffer = BytesIO()
     image.save(buffer, encoding, optimize=True, quality=75)
     return f"data:image/{encoding.lower()};base64,{base64.b64encode(buffer.getvalue()).decode()}"
+
+
+FILTERS = (_data_uri, _plot_uri, _strip_values, _unbroken)
+"""The filters of the templates, which have these names without the underscore."""

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from dataclasses import replace
-from pathlib import Path
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -27,38 +26,24 @@ Sweep = Callable[[Tensor], Tensor]
 """A function ``sweep(labels)`` that returns samples under every scale, shape (scales, labels, *shape)."""
 
 
-Subject = tuple[Denoiser, Recipe]
-"""The model to sample from, and how."""
-
-
-def denoiser_in_training(module: Any, guide: Denoiser | None, recipe: Recipe) -> Subject:
-    """Return the model in training."""
-    return module.denoiser, recipe
-
-
-def guide_with_classifier_in_training(module: Any, guide: Denoiser | None, recipe: Recipe) -> Subject | None:
-    """Return the guide, guided by the classifier in training; None without a guide."""
+def model_to_sample(module: Any, guide: Denoiser | None, recipe: Recipe) -> tuple[Denoiser, Recipe] | None:
+    """Return the model in training, or the guide, guided by the classifier in training; None without a guide."""
+    if module.kind == "diffusion":
+        return module.denoiser, recipe
     if guide is None:
         return None
-    guidance = recipe.guidance.with_classifier(module.classifier)
-    return guide.to(module.device), replace(recipe, guidance=guidance)
+    return guide.to(module.device), replace(recipe, guidance=recipe.guidance.with_classifier(module.classifier))
 
 
-SUBJECTS: dict[str, Callable[[Any, Denoiser | None, Recipe], Subject | None]] = {
-    "diffusion": denoiser_in_training,
-    "classifier": guide_with_classifier_in_training,
-}
-"""The function that returns the model to sample from, by the kind of the training."""
-
-
+@dataclass(eq=False)
 class SamplingCallback(Callback, ABC):
     """Samples every ``every_n_steps`` and at the end of the training, on one process, with the averaged weights.
 
     Sampling has random generators of its own, so it does not change the training.
 
     Args:
-        recipe: The guidance, threshold and sampler; ``scales`` replace the scale of its guidance.
-        scales: The guidance scales.
+        recipe: The guidance, threshold and sampler.
+        scales: The guidance scales, which replace that of the recipe.
         output_dir: The folder of the run.
         every_n_steps: The number of optimizer steps between samplings; 0 samples at the end only.
         seed: The seed of the noise.
@@ -72,29 +57,22 @@ class SamplingCallback(Callback, ABC):
             below 1; in ``setup``, if there is a guide and the guidance of the recipe takes no classifier.
     """
 
-    def __init__(
-        self,
-        recipe: Recipe,
-        scales: Sequence[float],
-        output_dir: str,
-        every_n_steps: int = 0,
-        seed: int = 0,
-        guide: str | None = None,
-        num_samples: int = 1,
-    ) -> None:
-        if every_n_steps < 0:
-            raise ValueError(f"every_n_steps must be at least 0, got {every_n_steps}")
-        if not scales:
+    recipe: Recipe
+    scales: Sequence[float]
+    output_dir: str
+    every_n_steps: int = 0
+    seed: int = 0
+    guide: str | None = None
+    num_samples: int = 1
+
+    def __post_init__(self) -> None:
+        if self.every_n_steps < 0:
+            raise ValueError(f"every_n_steps must be at least 0, got {self.every_n_steps}")
+        if not self.scales:
             raise ValueError("scales must hold at least one number")
-        check_scale(torch.tensor(scales))
-        check_positive(num_samples=num_samples)
-        self.recipe = recipe
-        self.scales = list(scales)
-        self.output_dir = Path(output_dir)
-        self.every_n_steps = every_n_steps
-        self.seed = seed
-        self.guide = load(guide).denoiser if guide else None
-        self.num_samples = num_samples
+        check_scale(torch.tensor(self.scales))
+        check_positive(num_samples=self.num_samples)
+        self._guide = load(self.guide).denoiser if self.guide else None
         self._sampled_step = 0
 
     @abstractmethod
@@ -103,7 +81,7 @@ class SamplingCallback(Callback, ABC):
 
     def setup(self, trainer: Trainer, pl_module: Any, stage: str) -> None:
         """Check that the guidance takes a classifier if there is a guide."""
-        if self.guide is not None and not needs_classifier(self.recipe.guidance):
+        if self._guide is not None and not needs_classifier(self.recipe.guidance):
             raise ValueError("the guide is guided by the classifier in training: add guidance=classifier")
 
     def on_train_batch_end(
@@ -127,7 +105,7 @@ class SamplingCallback(Callback, ABC):
         trainer.strategy.barrier()
 
     def _sample(self, trainer: Trainer, module: NoisyTraining) -> None:
-        subject = SUBJECTS[module.kind](module, self.guide, self.recipe)
+        subject = model_to_sample(module, self._guide, self.recipe)
         if subject is None:
             return
         (denoiser, recipe), data = subject, trainer.datamodule  # type: ignore[attr-defined]

@@ -3,22 +3,22 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
 from pytorch_lightning import Trainer
 
-from guided_diffusion.evaluation.judge import Judge
-from guided_diffusion.evaluation.modalities import ScaleCurve, modality
+from guided_diffusion.evaluation.modalities import JudgeSource, ScaleCurve, modality
 from guided_diffusion.evaluation.plots.curves import save_share_plot
 from guided_diffusion.evaluation.summary import percent, shown
-from guided_diffusion.recipe import Recipe
 from guided_diffusion.training.callbacks.base import SamplingCallback, Sweep
 from guided_diffusion.training.loggers.log import log_curve, log_image
 from guided_diffusion.utils.files import atomic_write
 
 
+@dataclass(eq=False)
 class MeasureByScale(SamplingCallback):
     """Writes ``accuracy_by_scale.csv`` for images or ``distance_by_scale.csv`` for points, with a plot.
 
@@ -28,27 +28,17 @@ class MeasureByScale(SamplingCallback):
     classes.
 
     Args:
-        recipe, scales, output_dir, every_n_steps, seed, guide: The arguments of ``SamplingCallback``.
         num_samples: The number of samples at each scale.
         judge: A function that returns the judge for a DataModule; images need it, points must not have it.
+
+    Other arguments are those of ``SamplingCallback``.
 
     Raises:
         ValueError: As ``SamplingCallback``; in ``setup`` also if ``judge`` does not suit the data.
     """
 
-    def __init__(
-        self,
-        recipe: Recipe,
-        scales: Sequence[float],
-        output_dir: str,
-        every_n_steps: int = 0,
-        seed: int = 0,
-        guide: str | None = None,
-        num_samples: int = 500,
-        judge: Callable[[Any], Judge] | None = None,
-    ) -> None:
-        super().__init__(recipe, scales, output_dir, every_n_steps, seed, guide, num_samples)
-        self.judge = judge
+    num_samples: int = 500
+    judge: JudgeSource | None = None
 
     def setup(self, trainer: Trainer, pl_module: Any, stage: str) -> None:
         """Check that there is a judge if, and only if, the data need one."""
@@ -64,22 +54,23 @@ class MeasureByScale(SamplingCallback):
         """Measure, write, print and log the samples of every scale."""
         labels = torch.arange(self.num_samples) % data.num_classes
         curve = modality(data.kind).measure_by_scale(sweep(labels), labels, data, self.judge, self.seed)
-        self._write(curve)
+        table = Path(self.output_dir, f"{curve.name}_by_scale.csv")
+        self._write(curve, table)
+        points = list(zip(self.scales, curve.values[curve.plotted], strict=True))
+        plot = table.with_suffix(".png")
+        save_share_plot({"samples": points}, curve.real, plot, curve.quantity, curve.real_name)
         self._print(curve)
         for name in curve.logged:
             log_curve(trainer, f"guidance/{name}", self.scales, curve.values[name])
-        log_image(trainer, f"guidance/{curve.name}_by_scale", self.output_dir / f"{curve.name}_by_scale.png")
+        log_image(trainer, f"guidance/{plot.stem}", plot)
 
-    def _write(self, curve: ScaleCurve) -> None:
-        table = self.output_dir / f"{curve.name}_by_scale.csv"
+    def _write(self, curve: ScaleCurve, table: Path) -> None:
         with atomic_write(table) as path, path.open("w", newline="") as file:
             rows = csv.writer(file, lineterminator="\n")
             rows.writerow(["scale", *curve.values, "num_samples", curve.real_column])
             for scale, *values in zip(self.scales, *curve.values.values(), strict=True):
                 texts = [f"{value:.6f}" for value in values]
                 rows.writerow([f"{scale:g}", *texts, self.num_samples, f"{curve.real:.6f}"])
-        points = list(zip(self.scales, curve.values[curve.plotted], strict=True))
-        save_share_plot({"samples": points}, curve.real, table.with_suffix(".png"), curve.quantity, curve.real_name)
 
     def _print(self, curve: ScaleCurve) -> None:
         print(f"\n{curve.quantity}, {self.num_samples} samples ({curve.real_name}: {percent(curve.real)})")

@@ -15,11 +15,7 @@ from guided_diffusion.utils.files import atomic_write, flush_to_disk
 
 
 class CSVLogger(LightningCSVLogger):
-    """A logger that writes ``metrics.csv``; unlike Lightning's, it keeps the rows of the run that it continues.
-
-    Args:
-        save_dir: The folder of ``metrics.csv``.
-    """
+    """A logger that writes ``save_dir/metrics.csv``; unlike Lightning's, it keeps the rows of the run it continues."""
 
     def __init__(self, save_dir: str) -> None:
         super().__init__(save_dir, name="", version="")
@@ -75,11 +71,7 @@ class MetricsTable(ExperimentWriter):
             self.written = len(kept)
 
     def save(self) -> None:
-        """Write the waiting rows, and flush them to the disk.
-
-        Raises:
-            OSError: If the file cannot be written.
-        """
+        """Write the waiting rows, and flush them to the disk; ``OSError`` if that fails."""
         pending = len(self.metrics)
         try:
             super().save()

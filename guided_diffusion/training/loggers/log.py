@@ -24,9 +24,6 @@ def log_curve(trainer: Trainer, key: str, scales: Sequence[float], values: Seque
     """Show a quantity against the guidance scale in every logger.
 
     W&B gets points on the axis ``guidance/scale``; other loggers get one metric for each scale.
-
-    Raises:
-        ValueError: If there are not as many values as scales.
     """
     points = dict(zip(scales, values, strict=True))
     for logger in trainer.loggers:

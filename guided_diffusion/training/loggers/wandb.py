@@ -15,15 +15,12 @@ class Job(NamedTuple):
     """The labels by which W&B groups and filters a run."""
 
     group: str | None = None
-    """The name of the sweep's folder; None outside a sweep."""
     job_type: str | None = None
-    """The program, ``train`` or ``evaluate``."""
     tags: tuple[str, ...] = ()
-    """The options of guidance and data."""
 
 
 def current_job() -> Job:
-    """Return the labels of the running Hydra program; none outside a Hydra program."""
+    """Return the labels of the running Hydra program that ``wandb_logger`` describes; none outside a Hydra program."""
     if not HydraConfig.initialized():
         return Job()
     hydra = HydraConfig.get()
@@ -44,9 +41,7 @@ def wandb_logger(
     """Return a ``WandbLogger`` that works without an account: its run is then offline, to be sent by ``wandb sync``.
 
     Args:
-        save_dir: The folder of the run.
-        name: The name of the run.
-        project: The W&B project.
+        save_dir, name, project: The folder and the name of the run, and the W&B project.
         mode: ``online``, ``offline`` or ``disabled``; by default ``WANDB_MODE``, else online if there is an account.
         group: The group of the runs of a sweep, by default the name of the sweep's folder.
         job_type: The kind of run, by default the program, ``train`` or ``evaluate``.

@@ -5,36 +5,28 @@ import pytest
 from matplotlib.collections import PolyCollection
 from PIL import Image
 
-from guided_diffusion.evaluation.plots import image_evaluation
-from guided_diffusion.evaluation.plots.curves import curves
+from guided_diffusion.evaluation.plots.curves import curves, save_figure, save_figures
 from guided_diffusion.evaluation.plots.image_evaluation import (
     class_accuracies,
-    save_accuracy,
-    save_confusion,
-    save_frechet_distance,
-    save_means,
-    save_per_class,
-    save_plots,
-    save_precision_recall,
-    save_strip,
-    save_uncertain,
+    figures,
+    plot_accuracy,
+    plot_confusion,
+    plot_frechet_distance,
+    plot_means,
+    plot_per_class,
+    plot_precision_recall,
+    plot_strip,
+    plot_uncertain,
 )
 
+PLOTS_OF_CURVE = ("per_class", "confusion", "strip", "means", "uncertain")
 EIGHTEEN = [0, 0.5, 1, 1.25, 1.5, 1.75, 2, 2.5, 3, 3.5, 4, 5, 6, 7, 8, 10, 12, 15.0]
 
 
-@pytest.fixture
-def drawn(monkeypatch, tmp_path):
-    """Call a function that saves a plot; return the figure instead."""
-    figures = []
-    monkeypatch.setattr(image_evaluation, "save_figure", lambda figure, path: figures.append(figure))
-
-    def draw(save, *arguments):
-        save(*arguments, tmp_path / "plot")
-        figures[-1].draw_without_rendering()
-        return figures[-1]
-
-    return draw
+def drawn(figure):
+    """Draw a figure, which places its texts, and return it."""
+    figure.draw_without_rendering()
+    return figure
 
 
 def centres(path, rows, columns):
@@ -61,8 +53,8 @@ def centres(path, rows, columns):
 )
 def test_every_plot_is_written_as_png_and_pdf(case, fabricate, tmp_path):
     results = fabricate(**case)
-    plots = save_plots(results, tmp_path)
-    each = [f"{name}-{curve.slug}" for curve in curves(results) for name in image_evaluation.PLOTS_OF_CURVE]
+    plots = save_figures(figures(results), tmp_path / "plots")
+    each = [f"{name}-{curve.slug}" for curve in curves(results) for name in PLOTS_OF_CURVE]
     assert sorted(plots) == sorted(["accuracy", "frechet_distance", "precision_recall", *each])
     written = {path.name for path in (tmp_path / "plots").iterdir()}
     assert written == {f"{name}{suffix}" for name in plots for suffix in (".png", ".pdf")}
@@ -73,8 +65,8 @@ def test_every_plot_is_written_as_png_and_pdf(case, fabricate, tmp_path):
         assert path.with_name(f"{name}.pdf").read_bytes().startswith(b"%PDF")
 
 
-def test_accuracy_is_plotted_against_scale_with_intervals_and_ceiling(fabricate, drawn):
-    axes = drawn(save_accuracy, curves(fabricate(jobs=[{"p": "1"}, {"p": "2"}])), 0.9875).axes[0]
+def test_accuracy_is_plotted_against_scale_with_intervals_and_ceiling(fabricate):
+    axes = drawn(plot_accuracy(curves(fabricate(jobs=[{"p": "1"}, {"p": "2"}])), 0.9875)).axes[0]
     first, second, ceiling = axes.lines
     assert first.get_xdata().tolist() == second.get_xdata().tolist() == [0, 1, 3]
     assert first.get_ydata().tolist() == pytest.approx([1 / 2, 2 / 3, 4 / 5])
@@ -88,9 +80,9 @@ def test_accuracy_is_plotted_against_scale_with_intervals_and_ceiling(fabricate,
 
 @pytest.mark.filterwarnings("error")
 @pytest.mark.parametrize("jobs", [2, 10, 40])
-def test_every_curve_has_its_own_colour_and_name(jobs, fabricate, drawn):
+def test_every_curve_has_its_own_colour_and_name(jobs, fabricate):
     lines = curves(fabricate(classes=1, jobs=[{"label_dropout": str(index)} for index in range(jobs)]))
-    for figure in (drawn(save_accuracy, lines, 0.9875), drawn(save_precision_recall, lines)):
+    for figure in (drawn(plot_accuracy(lines, 0.9875)), drawn(plot_precision_recall(lines))):
         assert len({line.get_color() for line in figure.axes[0].lines[:jobs]}) == jobs
         names = [text.get_text() for text in figure.legends[0].get_texts()]
         assert names[:jobs] == [curve.name for curve in lines]
@@ -98,26 +90,26 @@ def test_every_curve_has_its_own_colour_and_name(jobs, fabricate, drawn):
 
 
 @pytest.mark.parametrize(("floors", "lines"), [([1, 1, 1], [1]), ([1, 2, 2], [1, 2]), ([np.nan] * 3, [])])
-def test_each_floor_of_the_distance_is_a_dashed_line(floors, lines, fabricate, drawn):
+def test_each_floor_of_the_distance_is_a_dashed_line(floors, lines, fabricate):
     results = fabricate()
     rows = [replace(row, floors={"fld": float(floor)}) for row, floor in zip(results.rows, floors, strict=True)]
-    axes = drawn(save_frechet_distance, curves(replace(results, rows=rows))).axes[0]
+    axes = drawn(plot_frechet_distance(curves(replace(results, rows=rows)))).axes[0]
     assert [set(line.get_ydata()) for line in axes.lines[1:]] == [{line} for line in lines]
 
 
-def test_precision_and_recall_are_labelled_with_their_scales(fabricate, drawn):
-    axes = drawn(save_precision_recall, curves(fabricate())).axes[0]
+def test_precision_and_recall_are_labelled_with_their_scales(fabricate):
+    axes = drawn(plot_precision_recall(curves(fabricate()))).axes[0]
     assert axes.lines[0].get_xydata()[1] == pytest.approx([2 / 3, 2 / 3])
     assert [text.get_text() for text in axes.texts] == ["w = 0", "w = 3", "w = 1"]  # the ends first
-    crowded = drawn(save_precision_recall, curves(fabricate(EIGHTEEN))).axes[0]
+    crowded = drawn(plot_precision_recall(curves(fabricate(EIGHTEEN)))).axes[0]
     assert 3 < len(crowded.texts) < 18
     assert [text.get_text() for text in crowded.texts[:2]] == [
         f"w = {scale:g}" for scale in (EIGHTEEN[0], EIGHTEEN[-1])
     ]
 
 
-def test_labels_of_coinciding_points_do_not_overlap(fabricate, drawn):
-    axes = drawn(save_precision_recall, curves(fabricate(jobs=[{"seed": "0"}, {"seed": "1"}]))).axes[0]
+def test_labels_of_coinciding_points_do_not_overlap(fabricate):
+    axes = drawn(plot_precision_recall(curves(fabricate(jobs=[{"seed": "0"}, {"seed": "1"}])))).axes[0]
     places = {(text.xy[0], text.xy[1], text.xyann) for text in axes.texts}
     assert len(places) == len(axes.texts) == 6
 
@@ -130,9 +122,9 @@ def test_class_accuracies_are_shares_of_the_confusion_matrix(fabricate):
 
 
 @pytest.mark.parametrize(("classes", "labels"), [(3, ["class <0>", "class <1>", "class <2>"]), (40, ["mean of 40"])])
-def test_few_classes_are_named_and_many_are_averaged(classes, labels, fabricate, drawn):
+def test_few_classes_are_named_and_many_are_averaged(classes, labels, fabricate):
     results = fabricate(classes=classes)
-    figure = drawn(save_per_class, curves(results)[0], results.about["class_names"])
+    figure = drawn(plot_per_class(curves(results)[0], results.about["class_names"]))
     shown = [text.get_text() for text in figure.legends[0].get_texts()]
     assert len(shown) == len(labels)
     assert all(text.startswith(label) for text, label in zip(shown, labels, strict=True))
@@ -140,9 +132,9 @@ def test_few_classes_are_named_and_many_are_averaged(classes, labels, fabricate,
     assert all(line.get_ydata() == pytest.approx([share] * 3) for line in figure.axes[0].lines)
 
 
-def test_confusion_has_a_panel_for_each_scale_with_the_same_colour_range(fabricate, drawn):
+def test_confusion_has_a_panel_for_each_scale_with_the_same_colour_range(fabricate):
     results = fabricate(EIGHTEEN)
-    figure = drawn(save_confusion, curves(results)[0], results.about["class_names"])
+    figure = drawn(plot_confusion(curves(results)[0], results.about["class_names"]))
     panels = [axes for axes in figure.axes if axes.images]
     assert [axes.get_title() for axes in panels] == [f"w = {scale:g}" for scale in EIGHTEEN]
     assert {axes.images[0].get_clim() for axes in panels} == {(0, 1)}
@@ -152,20 +144,20 @@ def test_confusion_has_a_panel_for_each_scale_with_the_same_colour_range(fabrica
 @pytest.mark.parametrize("channels", [1, 3])
 def test_the_strip_has_a_row_for_each_scale_on_the_fixed_range(channels, fabricate, tmp_path):
     results = fabricate(channels=channels)
-    save_strip(curves(results)[0], tmp_path / "strip")
+    save_figure(plot_strip(curves(results)[0]), tmp_path / "strip")
     greys = np.array([row.pictures.strip[:, 0, 0, 0] for row in results.rows])
     assert np.abs(centres(tmp_path / "strip.png", 3, 12) - (greys + 1) * 127.5).max() <= 2
 
 
 def test_means_are_grey_for_a_class_without_samples(fabricate, tmp_path):
     results = fabricate(nan=True)
-    save_means(curves(results)[0], results.about["class_names"], tmp_path / "means")
+    save_figure(plot_means(curves(results)[0], results.about["class_names"]), tmp_path / "means")
     assert centres(tmp_path / "means.png", 3, 3) == pytest.approx(np.array([[191] * 3, [191] * 3, [128] * 3]), abs=2)
 
 
-def test_uncertain_samples_are_captioned(fabricate, drawn):
+def test_uncertain_samples_are_captioned(fabricate):
     results = fabricate()
-    axes = drawn(save_uncertain, curves(results)[0], ["3", "5", "an uncommonly long name"]).axes[0]
+    axes = drawn(plot_uncertain(curves(results)[0], ["3", "5", "an uncommonly long name"])).axes[0]
     texts = [text.get_text() for text in axes.texts]
     assert texts[:4] == ["w = 0", "3 → 5\n1.0%", "5\n→ an uncommon…\n2.0%", "an uncommon…\n→ 3\n30.0%"]
     assert len(axes.images) == 9
