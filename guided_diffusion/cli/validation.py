@@ -86,8 +86,7 @@ def _target(name: str, path: str) -> Callable[..., Any]:
 
 def _hints(target: Callable[..., Any]) -> Mapping[str, Any]:
     try:
-        plain = inspect.isclass(target) and not dataclasses.is_dataclass(target)
-        return typing.get_type_hints(target.__init__ if plain else target)
+        return typing.get_type_hints(target.__init__ if inspect.isclass(target) else target)
     except (NameError, TypeError):  # names that are imported for a type checker alone
         return {}
 

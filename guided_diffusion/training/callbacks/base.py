@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -35,7 +36,6 @@ def model_to_sample(module: Any, guide: Denoiser | None, recipe: Recipe) -> tupl
     return guide.to(module.device), replace(recipe, guidance=recipe.guidance.with_classifier(module.classifier))
 
 
-@dataclass(eq=False)
 class SamplingCallback(Callback, ABC):
     """Samples every ``every_n_steps`` and at the end of the training, on one process, with the averaged weights.
 
@@ -57,22 +57,29 @@ class SamplingCallback(Callback, ABC):
             below 1; in ``setup``, if there is a guide and the guidance of the recipe takes no classifier.
     """
 
-    recipe: Recipe
-    scales: Sequence[float]
-    output_dir: str
-    every_n_steps: int = 0
-    seed: int = 0
-    guide: str | None = None
-    num_samples: int = 1
-
-    def __post_init__(self) -> None:
-        if self.every_n_steps < 0:
-            raise ValueError(f"every_n_steps must be at least 0, got {self.every_n_steps}")
-        if not self.scales:
+    def __init__(
+        self,
+        recipe: Recipe,
+        scales: Sequence[float],
+        output_dir: str,
+        every_n_steps: int = 0,
+        seed: int = 0,
+        guide: str | None = None,
+        num_samples: int = 1,
+    ) -> None:
+        if every_n_steps < 0:
+            raise ValueError(f"every_n_steps must be at least 0, got {every_n_steps}")
+        if not scales:
             raise ValueError("scales must hold at least one number")
-        check_scale(torch.tensor(self.scales))
-        check_positive(num_samples=self.num_samples)
-        self._guide = load(self.guide).denoiser if self.guide else None
+        check_scale(torch.tensor(scales))
+        check_positive(num_samples=num_samples)
+        self.recipe = recipe
+        self.scales = list(scales)
+        self.output_dir = Path(output_dir)
+        self.every_n_steps = every_n_steps
+        self.seed = seed
+        self.guide = load(guide).denoiser if guide else None
+        self.num_samples = num_samples
         self._sampled_step = 0
 
     @abstractmethod
@@ -81,7 +88,7 @@ class SamplingCallback(Callback, ABC):
 
     def setup(self, trainer: Trainer, pl_module: Any, stage: str) -> None:
         """Check that the guidance takes a classifier if there is a guide."""
-        if self._guide is not None and not needs_classifier(self.recipe.guidance):
+        if self.guide is not None and not needs_classifier(self.recipe.guidance):
             raise ValueError("the guide is guided by the classifier in training: add guidance=classifier")
 
     def on_train_batch_end(
@@ -105,7 +112,7 @@ class SamplingCallback(Callback, ABC):
         trainer.strategy.barrier()
 
     def _sample(self, trainer: Trainer, module: NoisyTraining) -> None:
-        subject = model_to_sample(module, self._guide, self.recipe)
+        subject = model_to_sample(module, self.guide, self.recipe)
         if subject is None:
             return
         (denoiser, recipe), data = subject, trainer.datamodule  # type: ignore[attr-defined]

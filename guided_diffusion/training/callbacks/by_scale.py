@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import csv
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +13,12 @@ from pytorch_lightning import Trainer
 from guided_diffusion.evaluation.modalities import JudgeSource, ScaleCurve, modality
 from guided_diffusion.evaluation.plots.curves import save_share_plot
 from guided_diffusion.evaluation.summary import percent, shown
+from guided_diffusion.recipe import Recipe
 from guided_diffusion.training.callbacks.base import SamplingCallback, Sweep
 from guided_diffusion.training.loggers.log import log_curve, log_image
 from guided_diffusion.utils.files import atomic_write
 
 
-@dataclass(eq=False)
 class MeasureByScale(SamplingCallback):
     """Writes ``accuracy_by_scale.csv`` for images or ``distance_by_scale.csv`` for points, with a plot.
 
@@ -37,8 +37,19 @@ class MeasureByScale(SamplingCallback):
         ValueError: As ``SamplingCallback``; in ``setup`` also if ``judge`` does not suit the data.
     """
 
-    num_samples: int = 500
-    judge: JudgeSource | None = None
+    def __init__(
+        self,
+        recipe: Recipe,
+        scales: Sequence[float],
+        output_dir: str,
+        every_n_steps: int = 0,
+        seed: int = 0,
+        guide: str | None = None,
+        num_samples: int = 500,
+        judge: JudgeSource | None = None,
+    ) -> None:
+        super().__init__(recipe, scales, output_dir, every_n_steps, seed, guide, num_samples)
+        self.judge = judge
 
     def setup(self, trainer: Trainer, pl_module: Any, stage: str) -> None:
         """Check that there is a judge if, and only if, the data need one."""
@@ -54,7 +65,7 @@ class MeasureByScale(SamplingCallback):
         """Measure, write, print and log the samples of every scale."""
         labels = torch.arange(self.num_samples) % data.num_classes
         curve = modality(data.kind).measure_by_scale(sweep(labels), labels, data, self.judge, self.seed)
-        table = Path(self.output_dir, f"{curve.name}_by_scale.csv")
+        table = self.output_dir / f"{curve.name}_by_scale.csv"
         self._write(curve, table)
         points = list(zip(self.scales, curve.values[curve.plotted], strict=True))
         plot = table.with_suffix(".png")
