@@ -37,14 +37,8 @@ def check_label_dropout(
 ) -> None:
     """Raise ``ValueError`` for scales that need predictions which the training does not teach.
 
-    A label dropout of 0 teaches no predictions without a label, and one of 1 teaches none with a label.
-
-    Args:
-        label_dropout: The probability with which the training dropped a label.
-        recipe: The recipe of the samples.
-        scales: The guidance scales.
-        schedule: The noise schedule.
-        key: The config key that sets the scales, for the message.
+    A label dropout of 0 teaches no predictions without a label, and one of 1 teaches none with a label. ``key`` is the
+    config key that sets the scales, for the message.
     """
     missing = {0.0: False, 1.0: True}.get(label_dropout)
     if missing is None:

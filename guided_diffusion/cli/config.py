@@ -6,8 +6,10 @@ import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
+from hydra import compose as hydra_compose
+from hydra import initialize_config_dir
 from hydra.core.config_store import ConfigStore
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import MISSING, DictConfig, OmegaConf
@@ -15,7 +17,6 @@ from omegaconf import MISSING, DictConfig, OmegaConf
 from guided_diffusion.utils.precision import fast_precision
 
 _PACKAGE = Path(__file__).parents[1]
-
 
 CONFIG_PATH = str(next(path for path in (_PACKAGE / "conf", _PACKAGE.parent / "conf") if path.is_dir()))
 """The folder ``conf/``: inside the package in an installed wheel, beside it in a checkout."""
@@ -90,18 +91,31 @@ class ExportConfig:
 
 def register() -> None:
     """Register the schemas and the resolvers with Hydra; calling it again changes nothing."""
-    store = ConfigStore.instance()
-    store.store("train_schema", TrainConfig)
-    store.store("sample_schema", SampleConfig)
-    store.store("evaluate_schema", EvaluateConfig)
-    store.store("export_schema", ExportConfig)
+    for schema in (TrainConfig, SampleConfig, EvaluateConfig, ExportConfig):
+        ConfigStore.instance().store(f"{schema.__name__.removesuffix('Config').lower()}_schema", schema)
     OmegaConf.register_new_resolver("short_id", lambda: secrets.token_hex(2), use_cache=True, replace=True)
     OmegaConf.register_new_resolver("fast_precision", fast_precision, replace=True)
 
 
+def compose(*overrides: str, program: str = "train") -> DictConfig:
+    """Return the config that ``python -m guided_diffusion.<program>`` has with these overrides."""
+    register()
+    with initialize_config_dir(CONFIG_PATH, version_base="1.3"):
+        return hydra_compose(program, list(overrides))
+
+
+def plain(config: DictConfig) -> dict[str, Any]:
+    """Return a config as plain dictionaries, with its interpolations resolved."""
+    return cast(dict[str, Any], OmegaConf.to_container(config, resolve=True, throw_on_missing=True))
+
+
+def _keys_and_groups(overrides: Sequence[str]) -> list[str]:
+    return [override.key_or_group for override in OverridesParser.create().parse_overrides(list(overrides))]
+
+
 def is_overridden(overrides: Sequence[str], key: str) -> bool:
     """Return whether the command line sets this key or chooses an option of this group."""
-    return any(override.key_or_group == key for override in OverridesParser.create().parse_overrides(list(overrides)))
+    return key in _keys_and_groups(overrides)
 
 
 def use_recipe_of_training(config: DictConfig, trained: dict[str, Any], overrides: Sequence[str]) -> None:
@@ -109,13 +123,10 @@ def use_recipe_of_training(config: DictConfig, trained: dict[str, Any], override
 
     A group whose option the command line chooses (``sampler=heun``) is kept as it is in ``config``.
     """
-    parsed = OverridesParser.create().parse_overrides(list(overrides))
-    for group in ("guidance", "threshold", "sampler"):
-        if any(override.key_or_group == group for override in parsed):
-            continue
+    overridden = _keys_and_groups(overrides)
+    for group in {"guidance", "threshold", "sampler"}.difference(overridden):
         node = OmegaConf.create(trained[group])
-        for override in parsed:
-            if override.key_or_group.startswith(f"{group}."):
-                key = override.key_or_group.removeprefix(f"{group}.")
-                OmegaConf.update(node, key, OmegaConf.select(config, override.key_or_group))
+        for key in overridden:
+            if key.startswith(f"{group}."):
+                OmegaConf.update(node, key.removeprefix(f"{group}."), OmegaConf.select(config, key))
         config[group] = node

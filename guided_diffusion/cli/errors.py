@@ -6,18 +6,18 @@ import argparse
 import functools
 import re
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from difflib import get_close_matches
 from pathlib import Path
+from typing import Any
 
-from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException, MissingConfigException, OverrideParseException
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from guided_diffusion.cli.config import CONFIG_PATH
+from guided_diffusion.cli.config import CONFIG_PATH, compose
 
 
 def did_you_mean(word: str, options: Iterable[str]) -> str:
@@ -46,45 +46,40 @@ def explain(error: BaseException, program: str) -> str:
 
 def _missing_option(missing: str, options: Sequence[str]) -> str:
     group, _, option = missing.removesuffix(".yaml").rpartition("/")
+    near = did_you_mean(option, options) or "."
     there_is = f" There is {', '.join(sorted(options))}" if options else ""
-    return (
-        f"{group or '--config-name'}={option}: there is no such option{did_you_mean(option, options) or '.'}{there_is}"
-    )
+    return f"{group or '--config-name'}={option}: there is no such option{near}{there_is}"
 
 
 def _refused(error: HydraException, program: str) -> str:
     key = re.search(r"Could not override '([^'@]+)", str(error))
     if key:
-        options = _chosen_options(sys.argv[1:])
-        near = {*(_keys(program, options) or _keys(program, ())), *_groups(program)} - {key[1]}
-        return f"there is no {key[1]} to set{_where_it_is(key[1], program, options) or did_you_mean(key[1], near)}"
+        return f"there is no {key[1]} to set{_options_with(key[1]) or did_you_mean(key[1], _near(key[1], program))}"
     override = re.search(r"Error merging override (\S+?)=", str(error))
-    cause = error.__cause__
-    if override and cause:
-        return f"{override[1].lstrip('+~')}: {_reason(cause)}"
-    return " ".join([_one_line(str(error)), *([_reason(cause)] if cause else [])])
+    cause = _reason(error.__cause__) if error.__cause__ else ""
+    return f"{override[1].lstrip('+~')}: {cause}" if override and cause else f"{_one_line(str(error))} {cause}".strip()
 
 
-def _where_it_is(key: str, program: str, options: Sequence[str]) -> str:
+def _options_with(key: str) -> str:
     """Return ``; it goes with guidance=interval``, with the options of the group that have this key, or nothing."""
     group = key.partition(".")[0]
-    if group == "trainer":  # each program has its own option, and no other may be chosen
+    if group in (key, "experiment", "trainer"):  # each program has its own trainer, and no other may be chosen
         return ""
-    others = tuple(one for one in options if one.partition("=")[0] != group)
-    choices = sorted(f"{group}={path.stem}" for path in (Path(CONFIG_PATH) / group).glob("*.yaml"))
-    having = [choice for choice in choices if key in _keys(program, (*others, choice))]
+    options = sorted(path.stem for path in (Path(CONFIG_PATH) / group).glob("*.yaml"))
+    having = [f"{group}={option}" for option in options if key in _keys(f"{group}/{option}")]
     return f"; it goes with {' or '.join(having)}" if having else ""
+
+
+def _near(key: str, program: str) -> set[str]:
+    """Return the keys and groups that can be set instead of this one, with the options that are chosen."""
+    return {*(_keys(program, *_chosen_options(sys.argv[1:])) or _keys(program)), *_groups(program)} - {key}
 
 
 def _reason(error: BaseException) -> str:
     """Return the message of an error without the lines about OmegaConf's own objects."""
-    lines = [
-        line for line in str(error).splitlines() if not re.match(r"\s*(full_key|object_type|reference_type)", line)
-    ]
-    text = _one_line(" ".join(lines))
-    return re.sub(
-        r"Invalid value assigned: \w+ is not a ListConfig.*", "must be a list, in brackets: [1] or [1,2]", text
-    )
+    text = re.sub(r"(?m)^\s*(full_key|object_type|reference_type).*$", "", str(error))
+    no_list = r"Invalid value assigned: \w+ is not a ListConfig.*"
+    return re.sub(no_list, "must be a list, in brackets: [1] or [1,2]", _one_line(text))
 
 
 def _one_line(text: str) -> str:
@@ -92,20 +87,20 @@ def _one_line(text: str) -> str:
 
 
 @functools.cache
-def _keys(program: str, options: tuple[str, ...]) -> frozenset[str]:
-    """Return all keys that can be set where these options are chosen; none if the options don't fit together."""
+def _keys(name: str, *options: str) -> frozenset[str]:
+    """Return all keys that can be set in a config with these options; none if the options don't fit together."""
     GlobalHydra.instance().clear()
-    with initialize_config_dir(CONFIG_PATH, version_base="1.3"):
-        try:
-            return frozenset(_paths(compose(program, list(options))))
-        except HydraException:  # something else is wrong as well
-            return frozenset()
+    try:
+        config = compose(*options, program=name)
+    except HydraException:  # something else is wrong as well
+        return frozenset()
+    return frozenset(_paths(OmegaConf.to_container(config, resolve=False)))
 
 
 def _groups(program: str) -> Iterator[str]:
     """Yield the groups from which a program takes an option."""
     for default in OmegaConf.load(Path(CONFIG_PATH) / f"{program}.yaml").defaults:
-        if isinstance(default, DictConfig):
+        if OmegaConf.is_dict(default):
             yield from (str(group).removeprefix("override ") for group in default)
     if program == "train":
         yield "+experiment"
@@ -115,20 +110,16 @@ def _chosen_options(arguments: Sequence[str]) -> tuple[str, ...]:
     """Return the overrides that choose one option of a group, for instance ``network=unet_28``."""
     overrides = [one for one in arguments if "=" in one and not one.startswith("-")]
     parsed = OverridesParser.create().parse_overrides(overrides)
-    return tuple(
-        one.input_line or ""
-        for one in parsed
-        if (Path(CONFIG_PATH) / one.key_or_group).is_dir() and not one.is_sweep_override()
-    )
+    chosen = (one for one in parsed if (Path(CONFIG_PATH) / one.key_or_group).is_dir() and not one.is_sweep_override())
+    return tuple(one.input_line or "" for one in chosen)
 
 
-def _paths(config: DictConfig, prefix: str = "") -> Iterator[str]:
+def _paths(node: Any, prefix: str = "") -> Iterator[str]:
     """Yield the dotted keys of a config, without those below an interpolation, which are copies."""
-    for name in map(str, config):
-        key = f"{prefix}{name}"
-        yield key
-        if not OmegaConf.is_interpolation(config, name) and isinstance(config._get_node(name), DictConfig):
-            yield from _paths(config[name], f"{key}.")
+    if isinstance(node, Mapping):
+        for name, child in node.items():
+            yield f"{prefix}{name}"
+            yield from _paths(child, f"{prefix}{name}.")
 
 
 def check_flags(arguments: Sequence[str]) -> None:

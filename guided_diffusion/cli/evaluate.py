@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
@@ -13,7 +13,7 @@ from pytorch_lightning.loggers import Logger
 
 from guided_diffusion.checkpoints.loading import TrainedDiffusion
 from guided_diffusion.cli.checks import check_label_dropout, check_scales
-from guided_diffusion.cli.config import EvaluateConfig, is_overridden
+from guided_diffusion.cli.config import EvaluateConfig, is_overridden, plain
 from guided_diffusion.cli.provenance import command, write_record
 from guided_diffusion.cli.restore import prepare
 from guided_diffusion.data import LabelledDataModule
@@ -24,7 +24,6 @@ from guided_diffusion.evaluation.plan import Plan, sampling_fingerprint
 from guided_diffusion.evaluation.publish import publish_results
 from guided_diffusion.evaluation.report.page import write_report
 from guided_diffusion.evaluation.results import Result, Results, describe_setting, save
-from guided_diffusion.recipe import Recipe
 from guided_diffusion.training.loggers.csv import CSVLogger
 from guided_diffusion.training.loggers.finish import closing_loggers
 from guided_diffusion.training.trainer import build_trainer, check_not_sharded
@@ -44,15 +43,13 @@ def run(config: DictConfig) -> None:
 def evaluate(config: DictConfig, overrides: Sequence[str] = ()) -> Path:
     """Sample at every scale, measure, and return the folder with the tables, ``plots/`` and ``report.html``.
 
-    Args:
-        config: The config of ``evaluate``.
-        overrides: The overrides of the command line. What they leave open of the recipe is that of the training.
+    What ``overrides``, those of the command line, leave open of the recipe is that of the training.
 
     Raises:
         ValueError, FileNotFoundError: for a wrong config, checkpoint or data, before anything is sampled.
     """
     model, recipe = prepare(config, overrides, EvaluateConfig)
-    scales = chosen_scales(config, overrides, model.config)
+    scales = _scales(config, overrides, model.config)
     check_scales(scales)
     if not config.untaught_scales:
         check_label_dropout(model.label_dropout, recipe, scales, model.schedule, "scales")
@@ -66,37 +63,30 @@ def evaluate(config: DictConfig, overrides: Sequence[str] = ()) -> Path:
 
     folder = cache_dir() / "samples" / sampling_fingerprint(config, plan)
     chunks = Chunks(model.denoiser, recipe, plan, folder)
-    costs = [evaluations_per_sample(recipe.at(scale), model.schedule) for scale in plan.scales]
-    chunks.costs = costs
+    chunks.costs = [evaluations_per_sample(recipe.at(scale), model.schedule) for scale in plan.scales]
     output_dir = Path(config.output_dir)
     with sampling_lock(folder):
         with explain_out_of_memory("recipe.batch_size"):
             draw(trainer, chunks)
         if trainer.is_global_zero:
-            samples, seconds = chunks.collect(costs)
+            samples, seconds = chunks.collect(chunks.costs)
             examination = modality(data.kind).examine(data, judge_source, samples, plan)
-            rows = _rows(examination, seconds, costs, recipe, plan, data.kind)
+            rows = _rows(examination, seconds, chunks, data.kind)
             results = Results(rows, {**_about(config, model, data), **examination.about})
             _write(config, results, output_dir, trainer.strategy.root_device.type, loggers)
             shutil.rmtree(folder)
     return output_dir
 
 
-def chosen_scales(config: DictConfig, overrides: Sequence[str], trained: dict[str, Any]) -> list[float]:
+def _scales(config: DictConfig, overrides: Sequence[str], trained: dict[str, Any]) -> list[float]:
     """Return ``scales``, or ``guidance.scale`` if the command line sets only that, or the scales of the training."""
     if config.scales is not None:
         return list(config.scales)
     return [config.guidance.scale] if is_overridden(overrides, "guidance.scale") else list(trained["scales"])
 
 
-def _rows(
-    examination: Examination,
-    seconds: Sequence[float],
-    costs: Sequence[float],
-    recipe: Recipe,
-    plan: Plan,
-    kind: str,
-) -> list[Result]:
+def _rows(examination: Examination, seconds: Sequence[float], chunks: Chunks, kind: str) -> list[Result]:
+    recipe, plan = chunks.recipe, chunks.plan
     return [
         Result(
             method=describe_setting(recipe.guidance),
@@ -113,7 +103,7 @@ def _rows(
             kind=kind,
             columns=modality(kind).columns,
         )
-        for scale, found, taken, cost in zip(plan.scales, examination.findings, seconds, costs, strict=True)
+        for scale, found, taken, cost in zip(plan.scales, examination.findings, seconds, chunks.costs, strict=True)
     ]
 
 
@@ -131,16 +121,16 @@ def _about(config: DictConfig, model: TrainedDiffusion, data: LabelledDataModule
 
 def _write(config: DictConfig, results: Results, output_dir: Path, device: str, loggers: Sequence[Logger]) -> None:
     output_dir.mkdir(parents=True, exist_ok=True)
-    plain = OmegaConf.to_yaml(config, resolve=True)
-    (output_dir / "config.yaml").write_text(plain)
+    text = OmegaConf.to_yaml(config, resolve=True)
+    (output_dir / "config.yaml").write_text(text)
     (output_dir / "command.txt").write_text(command() + "\n")
     write_record(output_dir, config.seed, device)
     save(results, output_dir)
-    write_report(results, output_dir, plain, command())
+    write_report(results, output_dir, text, command())
     modality(results.kind).print_table(results)
     with closing_loggers(loggers):
         for logger in loggers:
             if isinstance(logger, CSVLogger):
                 logger.keep(0)  # drop the table of an earlier evaluation in this folder: its columns may differ
-            logger.log_hyperparams(cast(dict[str, Any], OmegaConf.to_container(config, resolve=True)))
+            logger.log_hyperparams(plain(config))
             publish_results(logger, results, output_dir)

@@ -8,23 +8,14 @@ from contextlib import redirect_stdout
 from io import StringIO
 from tempfile import TemporaryDirectory
 
-from hydra import compose as hydra_compose
-from hydra import initialize_config_dir
-from omegaconf import DictConfig
-
 from guided_diffusion.checkpoints.files import LAST
 from guided_diffusion.checkpoints.loading import TrainedDiffusion, load
-from guided_diffusion.cli.config import CONFIG_PATH, register
+from guided_diffusion.cli.config import compose
 from guided_diffusion.cli.train import train as run_training
 
+__all__ = ["compose", "train"]
+
 QUIET = ("callbacks=minimal", "logger=csv", "~callbacks.progress", "+trainer.enable_progress_bar=false")
-
-
-def compose(*overrides: str, program: str = "train") -> DictConfig:
-    """Return the config that ``python -m guided_diffusion.<program>`` has with these overrides."""
-    register()
-    with initialize_config_dir(CONFIG_PATH, version_base="1.3"):
-        return hydra_compose(program, list(overrides))
 
 
 def train(*overrides: str) -> TrainedDiffusion:

@@ -18,36 +18,41 @@ from omegaconf import DictConfig, OmegaConf
 
 FAILED = "failed.txt"
 """The file of a sweep with one line for each job that failed."""
-
 JOBS = ".jobs"
 """The folder in which each job of a sweep notes its overrides, for as long as the sweep runs."""
 
 
 @dataclass
 class OutputFolders:
-    """The folders that one call of a program writes to."""
+    """The folder of a run or sweep, followed by its parents; those that are new; what an earlier sweep left there."""
 
     folders: list[Path] = field(default_factory=list)
-    """The folder of the run or sweep, followed by its parents."""
     new: list[Path] = field(default_factory=list)
-    """Those of ``folders`` that did not exist before."""
     failures_before: int = 0
-    """The size of ``failed.txt`` that an earlier sweep has left in the same folder."""
 
-    def note(self, folder: str) -> None:
-        path = Path(folder).absolute()
-        self.folders = [path, *path.parents]
-        self.new = [one for one in self.folders if not one.exists()]
-        self.failures_before = _size(path / FAILED)
-        remove_job_records(path)
+    def note(self, node: DictConfig) -> None:
+        folder = OmegaConf.select(node, "dir", throw_on_resolution_failure=False)
+        if folder:
+            path = Path(folder).absolute()
+            self.folders = [path, *path.parents]
+            self.new = [one for one in self.folders if not one.exists()]
+            self.failures_before = self._failures()
+            self._remove_job_records()
 
     def any_job_failed(self) -> bool:
-        return bool(self.folders) and _size(self.folders[0] / FAILED) > self.failures_before
+        return self._failures() > self.failures_before
+
+    def _failures(self) -> int:
+        """Return the size of ``failed.txt``."""
+        return sum((folder / FAILED).stat().st_size for folder in self.folders[:1] if (folder / FAILED).is_file())
+
+    def _remove_job_records(self) -> None:
+        for folder in self.folders[:1]:
+            shutil.rmtree(folder / JOBS, ignore_errors=True)
 
     def remove_if_unused(self) -> None:
         """Remove the new folders that are empty, or hold only what Hydra and failed jobs write into a sweep's."""
-        if self.folders:
-            remove_job_records(self.folders[0])
+        self._remove_job_records()
         for folder in self.new:
             if folder.is_dir() and {path.name for path in folder.iterdir()} <= {"multirun.yaml", FAILED}:
                 for path in folder.iterdir():
@@ -62,11 +67,10 @@ _current: ContextVar[OutputFolders] = ContextVar("output_folders")
 def output_folders() -> Iterator[OutputFolders]:
     """Yield the folders of one call of a program, which ``NoteOutputFolders`` fills in; tidy up at the end."""
     folders = OutputFolders()
-    token = _current.set(folders)
+    _current.set(folders)
     try:
         yield folders
     finally:
-        _current.reset(token)
         folders.remove_if_unused()
 
 
@@ -74,10 +78,10 @@ class NoteOutputFolders(Callback):
     """A Hydra callback that notes the folder of a run or sweep before it is made, and the jobs of a sweep."""
 
     def on_run_start(self, config: DictConfig, **kwargs: Any) -> None:
-        _note(config.hydra.run)
+        _current.get().note(config.hydra.run)
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
-        _note(config.hydra.sweep)
+        _current.get().note(config.hydra.sweep)
 
     def on_job_start(self, config: DictConfig, **kwargs: Any) -> None:
         """Write the record of a job; this may be in a process of the launcher."""
@@ -89,20 +93,10 @@ class NoteOutputFolders(Callback):
             (records / f"{hydra.job.num}.json").write_text(json.dumps(record))
 
 
-def _note(node: DictConfig) -> None:
-    folder = OmegaConf.select(node, "dir", throw_on_resolution_failure=False)
-    if folder:
-        _current.get().note(folder)
-
-
 def job_records(sweep: Path) -> dict[int, dict[str, Any]]:
     """Return the folder and the overrides of each job that this sweep has started, by its number."""
     records = {int(path.stem): json.loads(path.read_text()) for path in (sweep / JOBS).glob("*.json")}
     return dict(sorted(records.items()))
-
-
-def remove_job_records(sweep: Path) -> None:
-    shutil.rmtree(sweep / JOBS, ignore_errors=True)
 
 
 def remove_if_empty(folder: Path) -> None:
@@ -116,7 +110,3 @@ def check_output_dir(chosen: str | None, folder: Path) -> None:
         raise ValueError("output_dir is empty: name a folder, or . for this one")
     if not os.access(folder, os.W_OK | os.X_OK):
         raise PermissionError(f"output_dir {folder} can't be written")
-
-
-def _size(path: Path) -> int:
-    return path.stat().st_size if path.is_file() else 0

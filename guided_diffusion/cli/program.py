@@ -9,7 +9,7 @@ import signal
 import sys
 import traceback
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
@@ -24,22 +24,14 @@ from omegaconf.errors import OmegaConfBaseException
 
 from guided_diffusion.cli.config import CONFIG_PATH, register
 from guided_diffusion.cli.errors import check_flags, explain
-from guided_diffusion.cli.output_folders import (
-    FAILED,
-    OutputFolders,
-    check_output_dir,
-    output_folders,
-    remove_if_empty,
-)
+from guided_diffusion.cli.output_folders import FAILED, check_output_dir, output_folders, remove_if_empty
 from guided_diffusion.utils.memory import keep_freed_memory
 from guided_diffusion.utils.signals import INTERRUPTED, TERMINATED, Terminated, signal_handlers
 
 log = logging.getLogger(__name__)
 
 Run = Callable[[DictConfig], object]
-
 USER_ERRORS = (ValueError, OSError, OmegaConfBaseException, HydraException)
-
 FULL_ERROR = "HYDRA_FULL_ERROR"
 """The environment variable that asks for the traceback; with it Hydra lets errors through instead of printing them."""
 
@@ -80,10 +72,10 @@ def program(config_name: str, run: Run | None = None) -> Callable[[], None]:
 
         with output_folders() as folders, _exit_when_stopped(config_name):
             error = _launch(job, config_name)
+            if error and full_error:
+                raise error
             if error:
-                if full_error:
-                    raise error
-                _print(error, config_name, folders)
+                _print(error, config_name, folders.folders)
             if error or folders.any_job_failed():
                 sys.exit(1)
 
@@ -128,21 +120,18 @@ def _run_job(config: DictConfig, config_name: str, run: Run | None) -> None:
 
 def _note_failure(error: Exception, config_name: str) -> None:
     """Write why a job failed to the log and to a file of the sweep, which goes on."""
-    hydra_config = HydraConfig.get()
-    message = explain(error, config_name) if _is_users(error) else str(error)
-    log.error("job %s: error: %s", hydra_config.job.num, message)
-    if not _is_users(error):
-        log.error("job %s failed", hydra_config.job.num, exc_info=error)
+    hydra_config, is_bug = HydraConfig.get(), not _is_users(error)
+    message = str(error) if is_bug else explain(error, config_name)
+    log.error("job %s: error: %s", hydra_config.job.num, message, exc_info=error if is_bug else None)
     with (Path(hydra_config.sweep.dir) / FAILED).open("a") as file:
         file.write(f"{hydra_config.job.num}: {' '.join(hydra_config.overrides.task)}: {message}\n")
 
 
-def _print(error: BaseException, config_name: str, folders: OutputFolders) -> None:
+def _print(error: BaseException, config_name: str, folders: Sequence[Path]) -> None:
     """Print one line for what the user can mend, and the traceback of anything else."""
     if not _is_users(error):
-        traceback.print_exception(error)
-        return
-    about_folder = isinstance(error, OSError) and error.filename and Path(error.filename).absolute() in folders.folders
+        return traceback.print_exception(error)
+    about_folder = isinstance(error, OSError) and error.filename and Path(error.filename).absolute() in folders
     print(f"error: {'output_dir: ' if about_folder else ''}{explain(error, config_name)}", file=sys.stderr)
 
 
@@ -175,11 +164,5 @@ def quiet() -> None:
     """Silence what Lightning and torch say about things that are as they should be."""
     for name in ("pytorch_lightning", "lightning_fabric"):
         logging.getLogger(name).setLevel(logging.WARNING)
-    for about in (
-        ".*does not have many workers.*",
-        ".*Checkpoint directory .* exists.*",
-        ".*Experiment logs directory .* exists.*",
-        ".*smaller than the logging interval.*",
-        ".*LeafSpec.*",
-    ):
-        warnings.filterwarnings("ignore", about)
+    about = "not have many workers|(Checkpoint|Experiment logs) directory .* exists|smaller than the logging interval"
+    warnings.filterwarnings("ignore", f".*({about}|LeafSpec)")

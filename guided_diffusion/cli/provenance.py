@@ -30,13 +30,7 @@ def command() -> str:
 
 
 def write_record(output_dir: Path, seed: int, device: str) -> None:
-    """Write ``environment.json`` and ``reproduce.sh``, with the command that started this program.
-
-    Args:
-        output_dir: The folder of the run, which exists.
-        seed: The seed of the run.
-        device: The kind of device that it runs on, for instance ``cpu`` or ``cuda``.
-    """
+    """Write ``environment.json`` and ``reproduce.sh`` into a folder, for a run on a ``device`` such as ``cuda``."""
     found = environment(seed, device)
     (output_dir / "environment.json").write_text(json.dumps(found, indent=2) + "\n")
     script = output_dir / "reproduce.sh"
@@ -87,16 +81,16 @@ def _git(folder: Path, *arguments: str) -> str | None:
 
 
 def reproduce(started_with: str, found: dict[str, Any]) -> str:
-    """Return a shell script that runs the command again, in a new folder unless the script is given one.
+    """Return a shell script that runs the command, which is quoted for a shell, again in the same environment.
 
-    Args:
-        started_with: The command, quoted for a shell.
-        found: The result of ``environment``.
+    It leaves out the folder of the run, which must not be overwritten.
     """
     git = found["git"]
     versions = ", ".join(f"{name} {number}" for name, number in found["packages"].items())
     commit = f"git checkout {git['commit']}" if git else f"guided_diffusion {found['guided_diffusion']}, no checkout"
     dirty = ["# Files differed from that commit: the same result is not certain."] if git and git["dirty"] else []
+    folders = ("output_dir=", "hydra.run.dir=", "hydra.sweep.dir=", "hydra.sweep.subdir=")
+    again = shlex.join(part for part in shlex.split(started_with) if not part.startswith(folders))
     lines = [
         "#!/bin/sh",
         f"# {commit}",
@@ -105,12 +99,6 @@ def reproduce(started_with: str, found: dict[str, Any]) -> str:
         f"# {found['platform']}, {found['device']}, {found['threads']} threads",
         f"# cd {shlex.quote(found['folder'])}",
         "# More overrides may follow: ./reproduce.sh hydra.run.dir=again",
-        f'exec {_without_folder(started_with)} "$@"',
+        f'exec {again} "$@"',
     ]
     return "\n".join(lines) + "\n"
-
-
-def _without_folder(started_with: str) -> str:
-    """Return the command without the folder of the run, which must not be overwritten."""
-    folders = ("output_dir=", "hydra.run.dir=", "hydra.sweep.dir=", "hydra.sweep.subdir=")
-    return shlex.join(part for part in shlex.split(started_with) if not part.startswith(folders))

@@ -4,16 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, cast
 
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
 from guided_diffusion.checkpoints.compatibility import check_guidance
 from guided_diffusion.checkpoints.files import LAST
 from guided_diffusion.checkpoints.guidance_config import expand_classifier
 from guided_diffusion.checkpoints.loading import TrainedDiffusion, load
 from guided_diffusion.cli.checks import check_recipe, check_seed
-from guided_diffusion.cli.config import use_recipe_of_training
+from guided_diffusion.cli.config import plain, use_recipe_of_training
 from guided_diffusion.cli.validation import check_config
 from guided_diffusion.recipe import Recipe
 from guided_diffusion.utils.instantiate import build
@@ -22,10 +21,8 @@ from guided_diffusion.utils.instantiate import build
 def prepare(config: DictConfig, overrides: Sequence[str], schema: type) -> tuple[TrainedDiffusion, Recipe]:
     """Return the model of ``checkpoint`` and a recipe for it; put the recipe of its training into ``config``.
 
-    Args:
-        config: The config of the program.
-        overrides: The overrides of the command line. What they leave open of the recipe is that of the training.
-        schema: The dataclass with the keys of the program.
+    What ``overrides``, those of the command line, leave open of the recipe is that of the training. ``schema`` is the
+    dataclass with the keys of the program.
 
     Raises:
         ValueError, FileNotFoundError: for a wrong config or checkpoint.
@@ -38,7 +35,7 @@ def prepare(config: DictConfig, overrides: Sequence[str], schema: type) -> tuple
     model = load(config.checkpoint, weights=config.weights)
     use_recipe_of_training(config, model.config, overrides)
     expand_classifier(config.guidance)
-    check_config(cast(dict[str, Any], OmegaConf.to_container(config, resolve=True)), schema)
+    check_config(plain(config), schema)
     check_guidance(config.guidance, model.spec)
     recipe: Recipe = build(config.recipe)
     check_recipe(recipe, model.schedule)

@@ -33,7 +33,6 @@ from guided_diffusion.utils.memory import explain_out_of_memory
 from guided_diffusion.utils.progress import progress_bar
 
 T = TypeVar("T")
-
 QUIET_SECONDS = 2
 """The seconds before a progress bar appears."""
 
@@ -51,9 +50,7 @@ def sample(config: DictConfig, overrides: Sequence[str] = ()) -> Path:
     ``compare`` adds ``unguided.png`` and ``unguided.npz``, from the same labels and the same noise, and ``labels.txt``;
     ``animate`` adds an animation from noise to samples.
 
-    Args:
-        config: The config of ``sample``.
-        overrides: The overrides of the command line. What they leave open of the recipe is that of the training.
+    What ``overrides``, those of the command line, leave open of the recipe is that of the training.
 
     Raises:
         ValueError, FileNotFoundError: for a wrong config or checkpoint, before anything is written.

@@ -5,7 +5,8 @@ from __future__ import annotations
 import csv
 import logging
 import shlex
-from collections.abc import Sequence
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf
 
 from guided_diffusion.cli.output_folders import job_records
+from guided_diffusion.utils.files import atomic_write
 
 log = logging.getLogger(__name__)
 
@@ -21,7 +23,6 @@ EVALUATION_COLUMNS = frozenset(
     ("guidance", "guidance.scale", "guidance.base", "scales", "sampler", "sampler.steps", "num_samples", "classifier")
 )
 """The keys whose values the table of evaluations shows in columns of its own."""
-
 TRAINING_COLUMNS = frozenset(("guidance.scale", "scales"))
 """The keys whose values the table of trainings shows in columns of its own."""
 
@@ -45,8 +46,7 @@ class TrainingCurve:
 
     file: str
     column: str
-    level: str
-    """The column with the value of real data."""
+    level: str  # the column with the value of real data
     quantity: str
     real: str
 
@@ -116,18 +116,28 @@ def _gather_trainings(
 ) -> None:
     from guided_diffusion.evaluation.report.page import Trainings, write_training_report
 
-    keys = varied(jobs, TRAINING_COLUMNS)
+    keys, table = varied(jobs, TRAINING_COLUMNS), folder / curve.file
     rows = [row | {key: job.option(key) for key in keys} for job in jobs for row in _rows(job.folder / curve.file)]
-    _write_rows(rows, folder / curve.file)
-    picture = (folder / curve.file).with_suffix(".png")
+    with atomic_write(table) as path, path.open("w", newline="") as file:
+        writer = csv.DictWriter(file, list(rows[0]), lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
+    picture = table.with_suffix(".png")
     _plot(rows, keys, curve, picture)
     names = varied(jobs, frozenset())
-    last_grids = {", ".join(f"{key} = {job.option(key)}" for key in names): _last_grid(job.folder) for job in jobs}
-    grids = {name: grid for name, grid in last_grids.items() if grid}
+    last_grids = {
+        _setting({key: job.option(key) for key in names}): max(job.folder.glob("samples/step_*.png"), default=None)
+        for job in jobs
+    }
+    grids = {setting: grid for setting, grid in last_grids.items() if grid}
     caption = f"{curve.quantity.capitalize()} against guidance scale. Dashed: {curve.real}."
     trainings = Trainings(rows, picture, caption, grids, failed)
     page = write_training_report(trainings, folder, _config_text(jobs[0]), command)
-    print(f"\n{len(rows)} rows of {len(jobs)} jobs are in {folder / curve.file}: open {page}")
+    print(f"\n{len(rows)} rows of {len(jobs)} jobs are in {table}: open {page}")
+
+
+def _setting(options: Mapping[str, str]) -> str:
+    return ", ".join(f"{key} = {value}" for key, value in options.items())
 
 
 def _config_text(job: Job) -> str:
@@ -139,27 +149,13 @@ def _rows(table: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
-def _write_rows(rows: Sequence[dict[str, str]], table: Path) -> None:
-    from guided_diffusion.utils.files import atomic_write
-
-    with atomic_write(table) as path, path.open("w", newline="") as file:
-        writer = csv.DictWriter(file, list(rows[0]), lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(rows)
-
-
 def _plot(rows: Sequence[dict[str, str]], keys: Sequence[str], curve: TrainingCurve, picture: Path) -> None:
     """Plot one line for each combination of the values that the sweep varied."""
     from guided_diffusion.evaluation.plots.curves import save_share_plot
 
-    lines: dict[str, set[tuple[float, float]]] = {}
+    lines: dict[str, set[tuple[float, float]]] = defaultdict(set)
     for row in rows:
-        name = ", ".join(f"{key} = {row[key]}" for key in keys) or "samples"
-        lines.setdefault(name, set()).add((float(row["scale"]), float(row[curve.column])))
-    ordered = {name: sorted(points) for name, points in lines.items()}
+        line = _setting({key: row[key] for key in keys}) or "samples"
+        lines[line].add((float(row["scale"]), float(row[curve.column])))
+    ordered = {line: sorted(points) for line, points in lines.items()}
     save_share_plot(ordered, float(rows[0][curve.level]), picture, curve.quantity, curve.real)
-
-
-def _last_grid(run: Path) -> Path | None:
-    """Return the last picture of samples that a training has left."""
-    return max(run.glob("samples/step_*.png"), default=None)

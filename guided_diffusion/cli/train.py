@@ -7,7 +7,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
@@ -21,7 +21,7 @@ from guided_diffusion.checkpoints.files import LAST
 from guided_diffusion.checkpoints.guidance_config import expand_classifier, guidance_needs_classifier
 from guided_diffusion.checkpoints.record import ModelSpec, build_network, make_record
 from guided_diffusion.cli.checks import check_label_dropout, check_recipe, check_scales, check_seed
-from guided_diffusion.cli.config import TrainConfig, is_overridden
+from guided_diffusion.cli.config import TrainConfig, is_overridden, plain
 from guided_diffusion.cli.provenance import command, write_record
 from guided_diffusion.cli.validation import check_config
 from guided_diffusion.data import LabelledDataModule
@@ -31,15 +31,9 @@ from guided_diffusion.training.checks import check_optimization, check_trainer
 from guided_diffusion.training.loggers.csv import CSVLogger
 from guided_diffusion.training.loggers.finish import closing_loggers
 from guided_diffusion.training.modules import NoisyTraining
+from guided_diffusion.training.resume import find_run
 from guided_diffusion.training.resume.checkpoint_io import AtomicCheckpointIO
-from guided_diffusion.training.resume.find_run import (
-    FINISHED,
-    Start,
-    clear_inherited_start,
-    find_start,
-    folder_lock,
-    mark_finished,
-)
+from guided_diffusion.training.resume.find_run import FINISHED, Start, folder_lock
 from guided_diffusion.training.resume.loop_state import ResumableFitLoop
 from guided_diffusion.training.resume.preemption import preemptible
 from guided_diffusion.training.resume.sweep_reuse import WEIGHTS_FROM, reuse_training
@@ -75,33 +69,30 @@ def _earlier_runs(output_dir: Path) -> list[Path]:
 def train(config: DictConfig, search: Sequence[Path] = (), sweep: Path | None = None) -> Path:
     """Train as the config says and return the run's folder, which ``resume`` may make another than ``output_dir``.
 
-    Args:
-        config: The config of the training.
-        search: The folders of runs that ``resume=auto`` may go on with, besides ``output_dir``.
-        sweep: The folder of the sweep that this is a job of. Its jobs share a training where they can.
+    ``resume=auto`` may also go on with the runs in ``search``. The jobs of a ``sweep`` share a training if they can.
 
     Raises:
         ValueError, FileNotFoundError: for a wrong config or missing data, before anything is written.
         SystemExit: with status 143 after Ctrl-C, SIGTERM or SIGUSR1; a checkpoint is saved.
     """
     expand_classifier(config.guidance)
-    _check_values(_plain(config))
+    _check_values(plain(config))
     with _starting_point(config, search, sweep) as start:
         if start.finished:
             return start.folder
         config.output_dir, config.resume = str(start.folder), None
-        plain = _plain(config)
+        settings = plain(config)
         seed_everything(config.seed, workers=True, verbose=False)
         data: LabelledDataModule = build(config.data)
         data.prepare_data()
         data.setup("fit")
         network = build_network(config.network, data.shape, data.num_classes)
         module: NoisyTraining = build(config.module, network=network)
-        module.record = make_record(module.kind, plain, data)
+        module.record = make_record(module.kind, settings, data)
         _check_partners(config, module, ModelSpec("this training", module.schedule, data.shape, data.class_names))
         callbacks = [build(node) for node in config.callbacks.values() if isinstance(node, DictConfig)]
         check_optimization(module)
-        _check_samples(plain, build(config.recipe), module)
+        _check_samples(settings, build(config.recipe), module)
 
         trainer = build_trainer(config.trainer, [Resumable(), *callbacks])
         trainer.strategy.checkpoint_io = AtomicCheckpointIO()
@@ -109,8 +100,8 @@ def train(config: DictConfig, search: Sequence[Path] = (), sweep: Path | None = 
         trainer.loggers = [build(node) for node in config.logger.values()]
 
         with folder_lock(start.folder):
-            _write_records(trainer, plain, start)
-            _fit(trainer, module, data, plain, start)
+            _write_records(trainer, settings, start)
+            _fit(trainer, module, data, start)
         _announce(start.folder, module.kind)
         return start.folder
 
@@ -118,9 +109,9 @@ def train(config: DictConfig, search: Sequence[Path] = (), sweep: Path | None = 
 @contextmanager
 def _starting_point(config: DictConfig, search: Sequence[Path], sweep: Path | None) -> Iterator[Start]:
     """Yield where the training starts: anew, from a checkpoint, or with the weights of another job of the sweep."""
-    wanted, output_dir = _plain(config), Path(config.output_dir)
+    wanted, output_dir = plain(config), Path(config.output_dir)
     runs = [run for run in (output_dir, *search) if (run / "config.yaml").is_file()]
-    start = find_start(wanted, output_dir, runs)
+    start = find_run.find_start(wanted, output_dir, runs)
     if start.folder != output_dir:
         with suppress(OSError):
             output_dir.rmdir()  # Hydra has made it, and it is empty
@@ -128,37 +119,33 @@ def _starting_point(config: DictConfig, search: Sequence[Path], sweep: Path | No
         with nullcontext(start) if start.finished else reuse_training(wanted, start, sweep, runs) as start:
             yield start
     finally:
-        clear_inherited_start()
+        find_run.clear_inherited_start()
 
 
-def _plain(config: DictConfig) -> dict[str, Any]:
-    return cast(dict[str, Any], OmegaConf.to_container(config, resolve=True, throw_on_missing=True))
+def _check_values(settings: dict[str, Any]) -> None:
+    check_config(settings, TrainConfig)
+    check_seed(settings["seed"])
+    check_scales(settings["scales"])
+    check_trainer(settings["trainer"])
 
 
-def _check_values(plain: dict[str, Any]) -> None:
-    check_config(plain, TrainConfig)
-    check_seed(plain["seed"])
-    check_scales(plain["scales"])
-    check_trainer(plain["trainer"])
-
-
-def _check_samples(plain: dict[str, Any], recipe: Recipe, module: NoisyTraining) -> None:
+def _check_samples(settings: dict[str, Any], recipe: Recipe, module: NoisyTraining) -> None:
     """Raise ``ValueError`` if this training can't be sampled as the config says, even if no callback samples."""
     check_recipe(recipe, module.schedule)
-    if module.kind == "diffusion" and not plain["untaught_scales"]:
-        check_label_dropout(plain["label_dropout"], recipe, plain["scales"], module.schedule, "scales")
+    if module.kind == "diffusion" and not settings["untaught_scales"]:
+        check_label_dropout(settings["label_dropout"], recipe, settings["scales"], module.schedule, "scales")
 
 
-def _write_records(trainer: Trainer, plain: dict[str, Any], start: Start) -> None:
+def _write_records(trainer: Trainer, settings: dict[str, Any], start: Start) -> None:
     """Write config, command and environment of a new run; keep what an earlier one logged up to the checkpoint."""
     folder = start.folder
     if trainer.is_global_zero:
         if start.reused or not start.checkpoint:
             for of_earlier_run in (FINISHED, WEIGHTS_FROM):
                 (folder / of_earlier_run).unlink(missing_ok=True)
-            OmegaConf.save(OmegaConf.create(plain), folder / "config.yaml")
+            OmegaConf.save(OmegaConf.create(settings), folder / "config.yaml")
             (folder / "command.txt").write_text(command() + "\n")
-            write_record(folder, plain["seed"], trainer.strategy.root_device.type)
+            write_record(folder, settings["seed"], trainer.strategy.root_device.type)
         if start.reused:
             (folder / WEIGHTS_FROM).write_text(f"{start.checkpoint}\n")
     for logger in trainer.loggers:
@@ -166,13 +153,11 @@ def _write_records(trainer: Trainer, plain: dict[str, Any], start: Start) -> Non
             logger.keep(start.metrics_rows)
 
 
-def _fit(
-    trainer: Trainer, module: NoisyTraining, data: LabelledDataModule, plain: dict[str, Any], start: Start
-) -> None:
+def _fit(trainer: Trainer, module: NoisyTraining, data: LabelledDataModule, start: Start) -> None:
     """Train until the end, or until a signal ends the program, which then prints the command that goes on."""
     with closing_loggers(trainer.loggers):
         for logger in trainer.loggers:
-            logger.log_hyperparams(plain)
+            logger.log_hyperparams(module.record["config"])
         try:
             with preemptible(), explain_out_of_memory("data.batch_size"):
                 trainer.fit(module, datamodule=data, ckpt_path=start.checkpoint, weights_only=True)
@@ -182,7 +167,7 @@ def _fit(
                 print(f"\nstopped by a signal after step {trainer.global_step}; to go on: {again}", file=sys.stderr)
             sys.exit(TERMINATED)
     if trainer.is_global_zero:
-        mark_finished(start.folder)
+        find_run.mark_finished(start.folder)
 
 
 def _command_to_resume(folder: Path) -> str:
@@ -203,15 +188,10 @@ def _check_partners(config: DictConfig, module: NoisyTraining, spec: ModelSpec) 
         check_match(spec, read_spec(config.callbacks.guide, "diffusion"))
 
 
-NEXT = {
-    "diffusion": "checkpoint={path} guidance.scale=3",
-    "classifier": "checkpoint=DIFFUSION guidance=classifier guidance.classifier={path} compare=true",
-}
-"""The arguments that sample with a trained model, by its kind."""
-
-
 @rank_zero_only
 def _announce(output_dir: Path, kind: str) -> None:
-    path = output_dir / LAST
+    """Print where the run is, and the command that samples with its model."""
+    path, guided = shlex.quote(str(output_dir / LAST)), "guidance=classifier guidance.classifier"
+    next_step = f"={path} guidance.scale=3" if kind == "diffusion" else f"=DIFFUSION {guided}={path} compare=true"
     print(f"\nEverything of this run is in {output_dir}")
-    print(f"Next: python -m guided_diffusion.sample {NEXT[kind].format(path=shlex.quote(str(path)))}")
+    print(f"Next: python -m guided_diffusion.sample checkpoint{next_step}")

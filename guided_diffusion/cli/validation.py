@@ -17,15 +17,8 @@ from hydra.utils import get_object
 
 from guided_diffusion.cli.errors import did_you_mean
 
-WORDS: dict[Any, str] = {
-    int: "a whole number",
-    float: "a number",
-    bool: "true or false",
-    str: "text",
-    NoneType: "null",
-}
+WORDS: dict[Any, str] = {int: "a whole number", float: "a number", bool: "true or false", str: "text", NoneType: "null"}
 """The names of types in messages."""
-
 INTEGERS_ARE_FLOATS = BeartypeConf(is_pep484_tower=True)
 
 
@@ -45,12 +38,11 @@ def check_node(node: Any, path: str) -> None:
     if isinstance(node, list):
         for index, child in enumerate(node):
             check_node(child, f"{path}[{index}]")
-    if not isinstance(node, dict):
-        return
-    if "_target_" in node:
-        _check_arguments(node, path)
-    for name, child in node.items():
-        check_node(child, f"{path}.{name}".lstrip("."))
+    elif isinstance(node, dict):
+        if "_target_" in node:
+            _check_arguments(node, path)
+        for name, child in node.items():
+            check_node(child, f"{path}.{name}")
 
 
 def _check_arguments(node: Mapping[str, Any], path: str) -> None:

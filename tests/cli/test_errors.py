@@ -6,11 +6,17 @@ from time import perf_counter
 
 import pytest
 from hydra._internal.utils import get_args_parser
+from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import ConfigCompositionException
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
+from omegaconf import OmegaConf
 
-from guided_diffusion.cli.errors import check_flags, did_you_mean
+from guided_diffusion.cli.errors import check_flags, did_you_mean, explain
+from guided_diffusion.cli.evaluate import evaluate
+from guided_diffusion.cli.program import USER_ERRORS
+from guided_diffusion.cli.sample import sample
+from guided_diffusion.cli.train import train
 
 SECONDS = 5
 """The time within which a wrong config must be refused on an idle machine."""
@@ -46,33 +52,15 @@ OPTIONS = {
     "evaluate": ["guidance=cfg", "sampler=heun", "threshold=dynamic", "judge=lenet", "logger=csv"],
 }
 REFUSED = [
-    ("train", "scales=[]", "scales must hold at least one number"),
-    ("train", "scales=[1,nan]", "scales"),
-    ("train", "scales=[inf]", "scales"),
+    ("evaluate", "smapler=ddim", "did you mean sampler?"),
+    ("train", "callbacks.guide=x", "guide"),
     ("train", "seed=-1", "seed"),
-    ("train", "seed=4294967296", "seed"),
     ("train", "trainer.precision=8", "precision"),
-    ("train", "trainer.accelerator=tpus", "tpus"),
-    ("train", "trainer.devices=0", "devices"),
-    ("train", "network.multipliers=[]", "multipliers"),
     ("train", "+foo=1", "foo"),
-    ("train", "network.multipliers=[1,0]", "multipliers"),
-    ("train", "network.multipliers=[1,2,2,2,2]", "multipliers"),
-    ("train", "network.attention_levels=[2]", "attention_levels"),
-    ("train", "network.combine=mean", "combine"),
     ("train", "network.width=28", "width"),
-    ("train", "judge.width=28", "width"),
-    ("train", "data.validation_size=250", "validation_size"),
-    ("train", "schedule.log_snr_min=3", "log_snr_min"),
-    ("train", "guidance.scale=nan", "scale must be finite, got nan"),
-    ("train", "module.parameterization=w", "parameterization must be one of eps, x0, v, got 'w'"),
-    ("train", "label_dropout=0", "label_dropout"),
-    ("train", "label_dropout=1", "label_dropout"),
     ("train", "output_dir=/proc/x", "output_dir"),
-    ("train", "judge.architecture=vit", "architecture"),
     ("train", "name=${nope}", "nope"),
     ("train", "trainer.max_steps=1,2", "max_steps"),
-    ("train", "callbacks.guide=x", "guide"),
     ("train", "guidance=classifier", "classifier"),
     ("train", "--multirn", "--multirn"),
     ("train", "seed", "seed"),
@@ -84,12 +72,8 @@ REFUSED = [
     ("train", "threshold=dynamic threshold.quantile=2", "quantile"),
     ("train", "schedule=linear_beta schedule.num_timesteps=0", "num_timesteps"),
     ("train", "weighting=min_snr weighting.gamma=0", "gamma"),
-    ("train", "network.width=40 network.head_channels=13", "head_channels"),
     ("train", "-m seed=0,x", "seed"),
     ("train", "-m lable_dropout=0.1,0.2", "lable_dropout"),
-    ("train", "trainer.strategy=fast", "strategy"),
-    ("train", "data.image_size=28 network.multipliers=[1,2,2,2]", "multipliers"),
-    ("train", "module.optimizer.betas=[2,3]", "beta"),
     ("train", "network=classifier_8", "module: its network takes (x_t, log_snr, y), and NoisyClassifier no label"),
     ("train", "module=classifier", "module: its network is a classifier with num_classes logits, and UNet is none"),
     ("train", "resume=", "resume is empty"),
@@ -97,33 +81,15 @@ REFUSED = [
     ("train", "experiment=cfg_digits", "there is no experiment to set; did you mean +experiment?"),
     ("train", "trainer.enable_checkpointing=false", "to set; did you mean trainer."),
     ("train", "guidance.sigma_lo=1", "there is no guidance.sigma_lo to set; it goes with guidance=interval"),
-    (
-        "train",
-        "guidance=interval guidance.classifier=x",
-        "it goes with guidance=cfg_classifier or guidance=",
-    ),
-    ("train", "label_dropout=1.5", "label_dropout must be in [0, 1], got 1.5"),
+    ("train", "guidance=interval guidance.classifier=x", "it goes with guidance=cfg_classifier or guidance="),
     ("train", "data.batch_size=500", "lower data.batch_size or data.validation_size"),
-    ("train", "sampler.steps=0", "steps must be at least 1, got 0"),
-    ("train", "recipe.batch_size=0", "batch_size must be at least 1, got 0"),
-    ("train", "callbacks.ema.decay=1", "decay must be in [0, 1), got 1"),
     ("train", "+trainer.max_step=3", "max_step"),
     ("train", "data=mnist data.root=/proc/nowhere", "GUIDED_DIFFUSION_DATA"),
-    ("train", "network.blocks=1.5", "network.blocks must be a whole number, got 1.5"),
-    ("train", "guidance.scale=abc", "guidance.scale must be a number"),
-    ("train", "guidance.scale=null", "guidance"),
     ("sample", "labels=[10]", "labels"),
-    ("sample", "labels=[-1]", "got [-1]"),
-    ("sample", "labels=[]", "got none"),
     ("sample", "labels=[x]", "labels"),
-    ("sample", "trainer.devices=0", "devices"),
-    ("sample", "trainer.accelerator=abacus", "abacus"),
-    ("sample", "seed=-1", "seed"),
-    ("sample", "checkpoint=nowhere", "there is no checkpoint at "),
     ("sample", "guidance=classifier", "classifier"),
     ("sample", "animate=2.5", "animate"),
     ("sample", "output_dir=/proc/x", "output_dir"),
-    ("sample", "guidance.scale=inf", "scale must be finite, got inf"),
     ("sample", "+foo=1", "foo"),
     ("sample", "+sampler.times.rho=1", "rho"),
     ("sample", "guidance=classifier guidance.base=both", "classifier"),
@@ -131,36 +97,76 @@ REFUSED = [
     ("sample", "data=mnist", "there is no data to set"),
     ("sample", "output_dir=", "output_dir is empty"),
     ("sample", "output_dir=RUN", "is the folder of a training, to be kept: choose another"),
+    ("sample", "+sampler.method.etaa=1", "unexpected keyword argument 'etaa'"),
+    ("sample", "guidance.scael=3", "did you mean guidance.scale?"),
+    ("evaluate", "scales=2", "scales: must be a list, in brackets"),
+    ("evaluate", "scales=[x]", "scales"),
+    ("evaluate", "guidance=classifier", "guidance.classifier is missing"),
+    ("evaluate", "trainer.devices=0", "devices"),
+    ("evaluate", "output_dir=/proc/x", "output_dir"),
+    ("evaluate", "+foo=1", "foo"),
+    ("evaluate", "experiment=cfg_digits", "there is no experiment to set"),
+    ("evaluate", "dta=mnist", "there is no dta to set"),
+    ("evaluate", "num_samples=0", "num_samples must be at least 1, got 0"),
+]
+"""Program, arguments, and what the line must say, where Hydra composes the config or the program prints the line."""
+REFUSED_VALUES = [
+    ("train", "scales=[]", "scales must hold at least one number"),
+    ("train", "scales=[1,nan]", "scales"),
+    ("train", "scales=[inf]", "scales"),
+    ("train", "seed=4294967296", "seed"),
+    ("train", "trainer.accelerator=tpus", "tpus"),
+    ("train", "trainer.devices=0", "devices"),
+    ("train", "network.multipliers=[]", "multipliers"),
+    ("train", "network.multipliers=[1,0]", "multipliers"),
+    ("train", "network.multipliers=[1,2,2,2,2]", "multipliers"),
+    ("train", "network.attention_levels=[2]", "attention_levels"),
+    ("train", "network.combine=mean", "combine"),
+    ("train", "judge.width=28", "width"),
+    ("train", "data.validation_size=250", "validation_size"),
+    ("train", "schedule.log_snr_min=3", "log_snr_min"),
+    ("train", "guidance.scale=nan", "scale must be finite, got nan"),
+    ("train", "module.parameterization=w", "parameterization must be one of eps, x0, v, got 'w'"),
+    ("train", "label_dropout=0", "label_dropout"),
+    ("train", "label_dropout=1", "label_dropout"),
+    ("train", "judge.architecture=vit", "architecture"),
+    ("train", "network.width=40 network.head_channels=13", "head_channels"),
+    ("train", "trainer.strategy=fast", "strategy"),
+    ("train", "data.image_size=28 network.multipliers=[1,2,2,2]", "multipliers"),
+    ("train", "module.optimizer.betas=[2,3]", "beta"),
+    ("train", "label_dropout=1.5", "label_dropout must be in [0, 1], got 1.5"),
+    ("train", "sampler.steps=0", "steps must be at least 1, got 0"),
+    ("train", "recipe.batch_size=0", "batch_size must be at least 1, got 0"),
+    ("train", "callbacks.ema.decay=1", "decay must be in [0, 1), got 1"),
+    ("train", "network.blocks=1.5", "network.blocks must be a whole number, got 1.5"),
+    ("train", "guidance.scale=abc", "guidance.scale must be a number"),
+    ("train", "guidance.scale=null", "guidance"),
+    ("sample", "labels=[-1]", "got [-1]"),
+    ("sample", "labels=[]", "got none"),
+    ("sample", "trainer.devices=0", "devices"),
+    ("sample", "trainer.accelerator=abacus", "abacus"),
+    ("sample", "seed=-1", "seed"),
+    ("sample", "checkpoint=nowhere", "there is no checkpoint at "),
+    ("sample", "guidance.scale=inf", "scale must be finite, got inf"),
     ("sample", "checkpoint=", "checkpoint is missing"),
     ("sample", "labels=[12]", "labels must be among 0 (class 0), 1 (class 1)"),
     ("sample", "num_samples=0", "num_samples must be at least 1, got 0"),
     ("sample", "sampler.steps=0", "steps must be at least 1, got 0"),
     ("sample", "recipe.batch_size=0", "batch_size must be at least 1, got 0"),
     ("sample", "threshold.bound=-1", "bound must be positive, got -1"),
-    ("sample", "+sampler.method.etaa=1", "unexpected keyword argument 'etaa'"),
     ("sample", "checkpoint=null", "checkpoint is missing: add checkpoint=PATH"),
-    ("sample", "guidance.scael=3", "did you mean guidance.scale?"),
-    ("evaluate", "scales=2", "scales: must be a list, in brackets"),
     ("evaluate", "scales=[]", "scales must hold at least one number"),
     ("evaluate", "scales=[1,1]", "scales must differ"),
     ("evaluate", "scales=[nan]", "scales must be finite"),
-    ("evaluate", "scales=[x]", "scales"),
     ("evaluate", "checkpoint=nowhere", "there is no checkpoint at "),
-    ("evaluate", "guidance=classifier", "guidance.classifier is missing"),
-    ("evaluate", "trainer.devices=0", "devices"),
-    ("evaluate", "output_dir=/proc/x", "output_dir"),
     ("evaluate", "trainer.precision=7", "precision"),
-    ("evaluate", "+foo=1", "foo"),
     ("evaluate", "seed=-1", "seed"),
     ("evaluate", "judge.checkpoint=nowhere", "judge"),
     ("evaluate", "judge.checkpoint=", "judge.checkpoint is empty"),
-    ("evaluate", "experiment=cfg_digits", "there is no experiment to set"),
-    ("evaluate", "dta=mnist", "there is no dta to set"),
-    ("evaluate", "smapler=ddim", "did you mean sampler?"),
-    ("evaluate", "num_samples=0", "num_samples must be at least 1, got 0"),
     ("evaluate", "checkpoint=null", "checkpoint is missing: add checkpoint=PATH"),
     ("evaluate", "judge.architecture=forest", "architecture must be one of"),
 ]
+"""The same for values that the program's function refuses, each key=value."""
 
 
 def typo(word, number):
@@ -247,6 +253,25 @@ def test_random_wrong_overrides_are_refused_quickly_and_by_name(program, example
 def test_a_wrong_override_is_refused_on_one_line(program, overrides, message, refused, tiny, checkpoint, run_dir):
     arguments = overrides.replace("RUN", str(run_dir)).split()
     assert message.lower() in refused(program, *common(program, tiny, checkpoint), *arguments).lower()
+
+
+@pytest.mark.parametrize(("program", "overrides", "message"), REFUSED_VALUES)
+def test_a_wrong_value_is_refused_and_leaves_no_file(
+    program, overrides, message, compose, tiny, checkpoint, tmp_path, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    config = compose(*common(program, tiny, checkpoint), program=program, output_dir=tmp_path / "output")
+    for override in OverridesParser.create().parse_overrides(overrides.split()):
+        OmegaConf.update(config, override.key_or_group, override.value())
+    run = {
+        "train": lambda: train(config),
+        "sample": lambda: sample(config, overrides.split()),
+        "evaluate": lambda: evaluate(config, overrides.split()),
+    }
+    with pytest.raises(USER_ERRORS) as error:
+        run[program]()
+    assert message.lower() in explain(error.value, program).lower()
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.slow

@@ -48,11 +48,15 @@ def names(folder):
     return {path.name for path in folder.iterdir() if path.is_file()}
 
 
-def test_an_evaluation_leaves_a_table_plots_and_a_page_and_no_samples(evaluated, tmp_path, monkeypatch):
+def test_the_program_leaves_a_table_plots_and_a_page_and_no_samples(call, checkpoint, tmp_path, monkeypatch):
     monkeypatch.setenv("GUIDED_DIFFUSION_CACHE", str(tmp_path / "cache"))
-    folder = evaluated()
+    called, folder = call("evaluate", f"checkpoint={checkpoint}", *SMALL, "hydra.run.dir=here"), tmp_path / "here"
+    assert called.status == 0
+    assert "judge JudgeNet: " in called.out
+    assert called.out.splitlines()[-1] == f"The evaluation is in {folder}: open report.html"
     assert list((tmp_path / "cache" / "samples").iterdir()) == []
     assert names(folder) - {"hparams.yaml"} == FILES
+    assert OmegaConf.load(folder / "config.yaml").sampler.steps == 2  # as in the training
     assert list(table(folder)[0]) == list(COLUMNS)
     assert [row["scale"] for row in table(folder)] == ["0", "1", "3"]  # those of the training
     assert {row["num_samples"] for row in table(folder)} == {"20"}
@@ -178,15 +182,6 @@ def test_a_killed_evaluation_started_again_gives_the_same_table(checkpoint, tmp_
     whole.communicate(timeout=120)
     assert whole.returncode == 0
     assert without_seconds(tmp_path / "again") == without_seconds(tmp_path / "whole")
-
-
-def test_the_program_prints_the_table_and_where_the_page_is(call, checkpoint, tmp_path):
-    called = call("evaluate", f"checkpoint={checkpoint}", *SMALL, "hydra.run.dir=here")
-    assert called.status == 0
-    assert "judge JudgeNet: " in called.out
-    assert called.out.splitlines()[-1] == f"The evaluation is in {tmp_path / 'here'}: open report.html"
-    config = OmegaConf.load(tmp_path / "here" / "config.yaml")
-    assert config.sampler.steps == 2  # as in the training
 
 
 # Sweeps
