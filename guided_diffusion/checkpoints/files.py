@@ -1,4 +1,4 @@
-"""Reading checkpoints and exported models from disk, and exporting one set of weights as a safetensors file.
+"""Reading checkpoints and exported models, refusing damaged ones, and exporting a set of weights as safetensors.
 
 No code in a file is run: checkpoints are unpickled with torch's list of safe types, and safetensors files hold none.
 """

@@ -40,7 +40,7 @@ def explain(error: BaseException, program: str) -> str:
         case OmegaConfBaseException():
             return f"{error.full_key}: {_reason(error)}" if error.full_key else _reason(error)
         case OSError() if error.strerror:
-            return f"{error.filename}: {error.strerror}"
+            return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
     return _one_line(str(error))
 
 

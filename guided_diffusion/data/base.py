@@ -1,4 +1,4 @@
-"""The base classes of the datasets: labelled samples of any shape, and images; their batches and loaders."""
+"""The base classes of the datasets, their batches and loaders; ``kind_of`` tells images from points by the shape."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence

@@ -1,0 +1,1 @@
+"""Evaluation: samples of every scale are drawn, measured, plotted and reported."""

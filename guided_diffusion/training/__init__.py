@@ -1,0 +1,1 @@
+"""Training: modules, callbacks, loggers, the trainer, and exact resume."""

@@ -1,4 +1,4 @@
-"""The cache folder, atomic and durable writing of files, files of tensors that may be damaged, and a hash."""
+"""The cache folder, atomic and durable writing of any file, reading tensors of samples and judges, and a hash."""
 
 import hashlib
 import json

@@ -1,0 +1,1 @@
+"""The measures of samples, and their confidence intervals."""

@@ -1,4 +1,4 @@
-"""Confidence intervals by resampling: how far a figure would move if the samples were drawn again.
+"""The resampling behind every confidence interval; each interval is computed beside its measure.
 
 The percentile bootstrap (Efron & Tibshirani 1993, section 13.3) draws n of the n rows with repetition, many times, and
 takes quantiles of the statistic over these draws.

@@ -1,4 +1,4 @@
-"""The measures of generated images at one guidance scale, by a judge and against real images.
+"""The measures of images at one scale with their confidence intervals: accuracy, Fréchet distance, and others.
 
 Fréchet and kernel distance, manifold scores and diversity are measured on the judge's features, so they compare only
 between rows of the same judge. Intervals describe the samples at hand, for one model and one judge.

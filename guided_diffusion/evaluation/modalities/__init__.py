@@ -1,4 +1,4 @@
-"""What differs between kinds of data, such as images and points: how samples are measured, drawn and described."""
+"""Images or points: the one place for how samples of each kind are measured, drawn and described."""
 
 from guided_diffusion.evaluation.modalities.base import Examination, Finding, Gallery, JudgeSource, Modality, ScaleCurve
 from guided_diffusion.evaluation.modalities.images import Images

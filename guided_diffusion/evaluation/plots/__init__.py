@@ -1,0 +1,1 @@
+"""Plots and grids of samples, as figures and files."""

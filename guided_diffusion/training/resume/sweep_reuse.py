@@ -1,4 +1,4 @@
-"""Training once per distinct config of a sweep: the other jobs reuse the checkpoint."""
+"""Training once per distinct config of a sweep: other jobs reuse the checkpoint (``fingerprint`` compares)."""
 
 from __future__ import annotations
 
