@@ -6,8 +6,6 @@ score of a class and the unconditional score (Dhariwal & Nichol 2021, arXiv 2105
     grad log p(x_t | y) = grad log p(x_t) + grad log p(y | x_t)
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 
 import torch

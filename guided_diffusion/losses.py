@@ -1,7 +1,5 @@
 """Training objectives, their weightings, and what is drawn for them: times and dropped labels."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import dataclass
 

@@ -10,8 +10,6 @@ last step holds the samples:
 Symbols: (alpha, sigma) belong to the time before the step and (alpha', sigma') to the time after it.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass

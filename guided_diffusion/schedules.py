@@ -7,8 +7,6 @@ Time runs from the data (t = 0) to the noise (t = 1). Every schedule here preser
 ``alpha^2 + sigma^2 = 1``, so its log-SNR determines alpha and sigma (Kingma et al. 2021, arXiv 2107.00630, section 3).
 """
 
-from __future__ import annotations
-
 import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass

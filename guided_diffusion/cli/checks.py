@@ -1,7 +1,5 @@
 """Checks of values that no single class can make: seed, scales, time grid, and label dropout against the scales."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 

@@ -1,7 +1,5 @@
 """The schema of each program's config, and what the command line changes in a config."""
 
-from __future__ import annotations
-
 import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass, field

@@ -1,7 +1,5 @@
 """Turns the errors of Hydra and OmegaConf into one line, with the key or option that the user may have meant."""
 
-from __future__ import annotations
-
 import argparse
 import functools
 import re

@@ -1,7 +1,5 @@
 """Measures what guidance does to a trained model: what ``python -m guided_diffusion.evaluate`` does."""
 
-from __future__ import annotations
-
 import shutil
 from collections.abc import Sequence
 from pathlib import Path

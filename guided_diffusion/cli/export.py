@@ -4,8 +4,6 @@ Such a file holds one set of weights and, as JSON, the record from which ``load`
 without pickle, by other programs as well. It has no state of the optimizer: training can't go on from it.
 """
 
-from __future__ import annotations
-
 from pathlib import Path
 
 from omegaconf import DictConfig

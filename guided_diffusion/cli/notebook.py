@@ -1,7 +1,5 @@
 """Configs and trainings for notebooks, with the overrides of the command line and without its output."""
 
-from __future__ import annotations
-
 import logging
 import warnings
 from contextlib import redirect_stdout

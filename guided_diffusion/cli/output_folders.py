@@ -1,7 +1,5 @@
 """The output folders of a program: noted before Hydra makes them, and removed at its end if nothing is in them."""
 
-from __future__ import annotations
-
 import json
 import os
 import shutil

@@ -1,7 +1,5 @@
 """What the command-line programs share: one-line errors, exit statuses, signals, sweeps. It is quick to import."""
 
-from __future__ import annotations
-
 import importlib
 import logging
 import os

@@ -1,7 +1,5 @@
 """The record of a run that lets it be repeated: ``environment.json`` and ``reproduce.sh`` in its folder."""
 
-from __future__ import annotations
-
 import json
 import platform
 import shlex

@@ -1,7 +1,5 @@
 """What sampling and evaluating begin with: the trained model of a checkpoint and a recipe for its samples."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """Samples from a trained diffusion model: what ``python -m guided_diffusion.sample`` does."""
 
-from __future__ import annotations
-
 import shutil
 from collections.abc import Iterable, Sequence
 from dataclasses import replace

@@ -1,7 +1,5 @@
 """What a sweep leaves when it ends: one table, one set of plots and one page of the results of all its jobs."""
 
-from __future__ import annotations
-
 import csv
 import logging
 import shlex

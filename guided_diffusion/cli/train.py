@@ -1,7 +1,5 @@
 """Trains a diffusion model, or a classifier to guide one: what ``python -m guided_diffusion.train`` does."""
 
-from __future__ import annotations
-
 import shlex
 import sys
 from collections.abc import Iterator, Sequence

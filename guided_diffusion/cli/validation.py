@@ -1,7 +1,5 @@
 """Checks a config against the signatures of the classes it names: argument names and types, before building any."""
 
-from __future__ import annotations
-
 import dataclasses
 import inspect
 import typing

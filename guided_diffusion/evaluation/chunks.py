@@ -5,8 +5,6 @@ finished chunks are files, an interrupted evaluation continues where it stopped.
 on the number of devices nor on which chunks exist already.
 """
 
-from __future__ import annotations
-
 import signal
 import threading
 from collections.abc import Callable, Sequence

@@ -1,7 +1,5 @@
 """The number of network evaluations that a sample takes."""
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor
 

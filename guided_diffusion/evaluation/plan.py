@@ -1,7 +1,5 @@
 """``Plan``: which samples an evaluation draws, at which scales, from which noise."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass

@@ -7,8 +7,6 @@ intervals.csv    an export: value, low and high of every measure, a row each
 per_class.csv    an export: a row for every method, scale and class
 """
 
-from __future__ import annotations
-
 import csv
 import json
 from collections.abc import Mapping, Sequence

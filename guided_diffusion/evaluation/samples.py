@@ -1,7 +1,5 @@
 """``LabelledSamples``: the samples that an evaluation draws and measures."""
 
-from __future__ import annotations
-
 from typing import NamedTuple
 
 from jaxtyping import Float, Int

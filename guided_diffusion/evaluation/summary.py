@@ -1,7 +1,5 @@
 """Helpers to describe results in words: the best row, a sentence about it, and numbers as text."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 

@@ -1,7 +1,5 @@
 """Classifier-free guidance."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 from torch import Tensor

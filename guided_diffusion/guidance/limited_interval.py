@@ -1,7 +1,5 @@
 """Classifier-free guidance in a limited interval of noise levels."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 from torch import Tensor

@@ -1,7 +1,5 @@
 """Thresholds, which keep the estimate of the clean image inside the range of images."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import torch

@@ -1,7 +1,5 @@
 """The contracting half of the U-Net, which the time-aware classifier shares, and the check of its sizes."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 
 from torch import Tensor, nn

@@ -1,7 +1,5 @@
 """Judges: small classifiers of clean images, which measure samples and never guide."""
 
-from __future__ import annotations
-
 import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn

@@ -1,7 +1,5 @@
 """Layers of the networks: normalisation, conditioning on noise level and label, residual blocks, attention."""
 
-from __future__ import annotations
-
 import math
 import operator
 from collections.abc import Callable

@@ -1,7 +1,5 @@
 """Multilayer perceptrons for points in a space of few dimensions: a denoiser's network and a classifier's."""
 
-from __future__ import annotations
-
 import math
 
 import torch

@@ -1,7 +1,5 @@
 """The network of a time-aware classifier of images, as in ADM."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from functools import partial
 

@@ -1,7 +1,5 @@
 """The network of a denoiser of images: the U-Net of ADM."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from functools import partial
 

@@ -7,8 +7,6 @@ raising to a power don't commute (Bradley & Nakkiran 2024, arXiv 2408.09000). Th
 sampler samples q with it, and the difference from samples of classifier-free guidance is the error of guidance.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache, cached_property

@@ -1,7 +1,5 @@
 """Checks of the trainer's and the optimizer's settings before anything is written."""
 
-from __future__ import annotations
-
 import math
 from typing import Any, cast
 

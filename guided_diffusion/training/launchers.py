@@ -8,8 +8,6 @@ Lightning has no public way to choose that command, so this file, and no other, 
 is imported only where a job has several processes.
 """
 
-from __future__ import annotations
-
 import os
 import signal
 import subprocess

@@ -1,7 +1,5 @@
 """A readable error for the few places that use private names of Lightning, should a new version change them."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from contextlib import contextmanager
 

@@ -1,7 +1,5 @@
 """Lightning's trainer for a config: strategies for several processes, and the checks that they need beforehand."""
 
-from __future__ import annotations
-
 import importlib.util
 import os
 from collections.abc import Sequence

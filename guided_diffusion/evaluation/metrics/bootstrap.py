@@ -4,8 +4,6 @@ The percentile bootstrap (Efron & Tibshirani 1993, section 13.3) draws n of the 
 takes quantiles of the statistic over these draws.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 
 import torch

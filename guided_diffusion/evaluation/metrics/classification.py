@@ -1,7 +1,5 @@
 """Accuracy, precision, recall and F1 of the judge's classes against the labels, with confidence intervals."""
 
-from __future__ import annotations
-
 from typing import NamedTuple
 
 from jaxtyping import Float, Int

@@ -1,7 +1,5 @@
 """Distances between real and generated features, and scores of single samples: Fréchet, MMD, manifolds, diversity."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property

@@ -3,8 +3,6 @@
 A pattern is known exactly, so neither a judge nor learned features are needed.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """The interface of a modality: everything that an evaluation, a report or a callback does by the kind of the data."""
 
-from __future__ import annotations
-
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """Images: measured by a judge and in its features, drawn side by side on the fixed range [-1, 1]."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path

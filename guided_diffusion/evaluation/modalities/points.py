@@ -1,7 +1,5 @@
 """Points in the plane: measured against the known distribution of their class, drawn over its density."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path

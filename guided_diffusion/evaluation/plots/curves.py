@@ -1,7 +1,5 @@
 """Plots of measures against the guidance scale, and the grouping of results into curves."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass

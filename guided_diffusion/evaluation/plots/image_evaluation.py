@@ -4,8 +4,6 @@ accuracy, frechet_distance, precision_recall                 one plot of all cur
 per_class-*, confusion-*, strip-*, means-*, uncertain-*      one plot for each curve, with its slug in the name
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Sequence
 
 import matplotlib

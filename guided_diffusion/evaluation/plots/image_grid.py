@@ -1,7 +1,5 @@
 """Images as pictures: grids with and without labels, and animations. Pixels are on the fixed range [-1, 1]."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from pathlib import Path
 

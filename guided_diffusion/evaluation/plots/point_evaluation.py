@@ -4,8 +4,6 @@ off_curve, distance, sliced_wasserstein, total_variation     one plot of all cur
 scatter-*, per_class-*                                       one plot for each curve, with its slug in the name
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Sequence
 
 import matplotlib

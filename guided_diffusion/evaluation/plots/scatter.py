@@ -1,7 +1,5 @@
 """Points in the plane as pictures: scatters and animations over the exact density of the data."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Sequence
 
 import matplotlib

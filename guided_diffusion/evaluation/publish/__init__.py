@@ -1,7 +1,5 @@
 """Publish an evaluation on the dashboard of any logger."""
 
-from __future__ import annotations
-
 from functools import singledispatch
 from pathlib import Path
 

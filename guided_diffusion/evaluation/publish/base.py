@@ -1,7 +1,5 @@
 """The rows of an evaluation with the keys, numbers and images that every dashboard shows."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import numpy as np

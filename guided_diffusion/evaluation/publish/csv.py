@@ -1,7 +1,5 @@
 """Publish the numbers of an evaluation in a logger without pictures, such as a CSV file."""
 
-from __future__ import annotations
-
 from pytorch_lightning.loggers import Logger
 
 from guided_diffusion.evaluation.publish.base import rows_by_scale

@@ -1,7 +1,5 @@
 """Publish an evaluation in TensorBoard."""
 
-from __future__ import annotations
-
 from pytorch_lightning.loggers import TensorBoardLogger
 
 from guided_diffusion.evaluation.publish.base import rows_by_scale

@@ -1,7 +1,5 @@
 """Publish an evaluation in W&B: curves against the scale, images, charts, tables, and the report as an artifact."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from itertools import groupby
 from pathlib import Path

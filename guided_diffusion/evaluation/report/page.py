@@ -3,8 +3,6 @@
 The templates, the style and the script lie beside this module.
 """
 
-from __future__ import annotations
-
 import base64
 import math
 from collections.abc import Mapping, Sequence

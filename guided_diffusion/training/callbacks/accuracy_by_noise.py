@@ -1,7 +1,5 @@
 """A table of how accurate a classifier of noisy images is at each noise level."""
 
-from __future__ import annotations
-
 import logging
 from pathlib import Path
 from typing import Any

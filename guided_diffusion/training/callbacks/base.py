@@ -1,7 +1,5 @@
 """The base class of callbacks that sample during a training: when they sample, from which model and weights."""
 
-from __future__ import annotations
-
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import replace

@@ -1,7 +1,5 @@
 """A callback that measures samples at every guidance scale: judge accuracy of images, distance of points."""
 
-from __future__ import annotations
-
 import csv
 from collections.abc import Sequence
 from pathlib import Path

@@ -1,7 +1,5 @@
 """The exponential moving average (EMA) of the weights."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass

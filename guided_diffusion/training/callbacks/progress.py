@@ -1,7 +1,5 @@
 """The progress bar of a training, which counts steps instead of epochs."""
 
-from __future__ import annotations
-
 import sys
 from typing import Any
 

@@ -1,7 +1,5 @@
 """A callback that draws samples of every class at every guidance scale."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Stopping a training whose loss, gradients or weights are infinite or NaN."""
 
-from __future__ import annotations
-
 import math
 from typing import Any, NamedTuple
 

@@ -1,7 +1,5 @@
 """The training speed in images per second."""
 
-from __future__ import annotations
-
 from time import perf_counter
 from typing import Any
 

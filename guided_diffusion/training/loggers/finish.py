@@ -1,7 +1,5 @@
 """Close the loggers at the end of a run."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import singledispatch

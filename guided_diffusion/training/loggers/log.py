@@ -1,7 +1,5 @@
 """Show images and curves of a training in its loggers; Lightning has no common call for these."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from functools import singledispatch
 from pathlib import Path

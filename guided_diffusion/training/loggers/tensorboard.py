@@ -1,7 +1,5 @@
 """The TensorBoard logger of a run."""
 
-from __future__ import annotations
-
 from pytorch_lightning.loggers import TensorBoardLogger
 
 

@@ -1,7 +1,5 @@
 """The W&B logger of a run, with the run's place in the project: its group, job type and tags."""
 
-from __future__ import annotations
-
 import os
 from pathlib import Path
 from typing import NamedTuple

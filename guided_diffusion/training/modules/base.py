@@ -1,7 +1,5 @@
 """The base class of the LightningModules that train on noisy samples, and the names of their noise bands."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import Any, ClassVar, NamedTuple, cast
 

@@ -1,7 +1,5 @@
 """The LightningModule that trains a classifier of noisy images."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from typing import cast
 

@@ -1,7 +1,5 @@
 """The LightningModule that trains a class-conditional denoiser."""
 
-from __future__ import annotations
-
 import inspect
 from collections.abc import Callable, Iterable
 from typing import cast

@@ -1,7 +1,5 @@
 """Writing checkpoints so that neither an interruption nor a full disk leaves half of one."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Finding where a training starts: which run it continues, from which checkpoint, in which folder."""
 
-from __future__ import annotations
-
 import json
 import os
 from collections.abc import Iterator, Sequence

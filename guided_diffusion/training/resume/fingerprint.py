@@ -1,7 +1,5 @@
 """The comparison of training configs: whether they are equal, and whether they lead to the same weights."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 from typing import Any
 

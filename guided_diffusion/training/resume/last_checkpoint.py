@@ -1,7 +1,5 @@
 """The callback that saves ``last.ckpt``, the checkpoint from which an interrupted training continues."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

@@ -4,8 +4,6 @@ Lightning has no public way to do either. What is used of its internals is in th
 and the layout of the loops' state in a checkpoint.
 """
 
-from __future__ import annotations
-
 from typing import Any
 
 from pytorch_lightning import Callback, LightningModule, Trainer

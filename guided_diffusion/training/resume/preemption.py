@@ -1,7 +1,5 @@
 """Stopping a training at a signal: Ctrl-C, SIGTERM, or Slurm's SIGUSR1 before the end of a job."""
 
-from __future__ import annotations
-
 import os
 import signal
 from collections.abc import Iterator

@@ -1,7 +1,5 @@
 """Training once per distinct config of a sweep: other jobs reuse the checkpoint (``fingerprint`` compares)."""
 
-from __future__ import annotations
-
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
