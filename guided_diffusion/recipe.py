@@ -57,12 +57,9 @@ class Recipe:
         """Return samples of ``labels`` on the CPU, drawn in batches with the denoiser in eval mode.
 
         Args:
-            denoiser: The trained model.
             labels: The class of each sample; at least one.
-            shape: The shape of one sample.
             indices: The index of each sample in the run, by default 0, 1, 2, ...
             scales: The guidance scale of each sample, in place of the guidance's own.
-            seed: The seed of the run.
         """
         if not len(labels):
             raise ValueError("labels must hold at least one class")

@@ -42,9 +42,6 @@ class Step(NamedTuple):
     """The estimates of the clean samples from which the step was made."""
 
 
-# Grids of times, decreasing from 1 to 0, in float64
-
-
 def uniform_times(schedule: Schedule, steps: int) -> Float[Tensor, "{steps}+1"]:
     """Return equal steps in t; where T is a multiple of ``steps``, ``LinearBeta(T)`` is evaluated at its own times."""
     return torch.linspace(1, 0, _positive(steps) + 1, dtype=torch.float64)
@@ -86,9 +83,6 @@ def karras_times(
 def _positive(steps: int) -> int:
     check_positive(steps=steps)
     return steps
-
-
-# Samplers
 
 
 def ddpm(
@@ -222,9 +216,6 @@ class Sampler:
         self, denoise: Denoise, schedule: Schedule, noise: Samples, labels: Labels = None, draw: Draw = torch.randn
     ) -> Iterator[Step]:
         return self.method(denoise, schedule, noise, self.times(schedule, self.steps), labels, draw)
-
-
-# Noise that belongs to a sample
 
 
 class SampleNoise:

@@ -52,7 +52,6 @@ def weights_of(weights: str, content: dict[str, Any], path: Path) -> dict[str, T
         weights: ``ema`` for the moving average, ``raw`` for the weights that training goes on with. Both are the
             same if training kept no average.
         content: The result of ``read_model_file``.
-        path: The path to name in messages.
 
     Raises:
         ValueError: If ``weights`` is another name, or the file holds only the other weights.

@@ -23,7 +23,7 @@ from guided_diffusion.evaluation.publish import publish_results
 from guided_diffusion.evaluation.report.page import write_report
 from guided_diffusion.evaluation.results import Result, Results, describe_setting, save
 from guided_diffusion.training.loggers.csv import CSVLogger
-from guided_diffusion.training.loggers.finish import closing_loggers
+from guided_diffusion.training.loggers.log import closing_loggers
 from guided_diffusion.training.trainer import build_trainer, check_not_sharded
 from guided_diffusion.utils.distributed import rank_zero_print
 from guided_diffusion.utils.files import cache_dir

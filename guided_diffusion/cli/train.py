@@ -27,7 +27,7 @@ from guided_diffusion.recipe import Recipe
 from guided_diffusion.training.callbacks import Resumable
 from guided_diffusion.training.checks import check_optimization, check_trainer
 from guided_diffusion.training.loggers.csv import CSVLogger
-from guided_diffusion.training.loggers.finish import closing_loggers
+from guided_diffusion.training.loggers.log import closing_loggers
 from guided_diffusion.training.modules import NoisyTraining
 from guided_diffusion.training.resume import find_run
 from guided_diffusion.training.resume.checkpoint_io import AtomicCheckpointIO

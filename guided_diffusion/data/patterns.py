@@ -138,7 +138,6 @@ class Patterns(LabelledDataModule):
     Args:
         patterns: Names in ``PATTERNS``.
         num_train: The number of training points of each pattern, including those held out for validation.
-        num_test: The number of test points of each pattern.
         noise: The standard deviation of the points from their place, in each direction.
 
     Raises:

@@ -23,8 +23,7 @@ from torch.utils.data import DataLoader
 from tqdm import tqdm
 
 from guided_diffusion.denoisers import Denoise, Denoiser, Labels, Prediction
-from guided_diffusion.evaluation.plan import Plan
-from guided_diffusion.evaluation.samples import LabelledSamples
+from guided_diffusion.evaluation.plan import LabelledSamples, Plan
 from guided_diffusion.guidance import Wrapper
 from guided_diffusion.recipe import Recipe
 from guided_diffusion.schedules import Schedule

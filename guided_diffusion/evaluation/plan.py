@@ -4,7 +4,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from jaxtyping import Float, Int
@@ -16,13 +16,23 @@ from guided_diffusion.utils.files import content_hash
 from guided_diffusion.utils.validation import check_positive
 
 
+class LabelledSamples(NamedTuple):
+    """Generated samples of one guidance scale, on the CPU."""
+
+    samples: Float[Tensor, "n *shape"]
+    """The samples, in [-1, 1]."""
+    labels: Int[Tensor, " n"]
+    """The class that was asked for in each sample."""
+    saturation: Float[Tensor, " n"]
+    """The share of each sample's numbers with |x| > 1 before they were clamped."""
+
+
 @dataclass(frozen=True)
 class Plan:
     """The samples to draw: all scales in one list, scale after scale, cut into chunks.
 
     Args:
         num_samples: The number of samples of each class at every scale.
-        batch_size: The number of samples in a chunk.
         seed: The seed of the noise; sample i has the same noise at every scale.
         classes: The classes to draw, one after the other; by default the labels cycle through all of them.
 

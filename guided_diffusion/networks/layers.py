@@ -78,7 +78,6 @@ class Conditioning(nn.Module):
 
     Args:
         num_classes: The number of classes; a label is 0 to ``num_classes - 1``, or negative for none.
-        channels: The size of the vector.
         combine: How noise level and label are combined: ``add``, ``multiply`` or ``concat``.
 
     Raises:

@@ -40,8 +40,6 @@ class MLP(nn.Module):
     Args:
         dimensions: The number of coordinates of a point.
         num_classes: The number of classes; a label is 0 to ``num_classes - 1``, or negative for none.
-        width: The width of the hidden layers.
-        layers: The number of hidden layers.
         embedding: The size of the vector for noise level and label, which conditions every layer.
         harmonics: The number of frequencies at which sine and cosine of each coordinate are added to the input.
         combine: How noise level and label are combined: ``add``, ``multiply`` or ``concat``.

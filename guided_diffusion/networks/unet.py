@@ -22,15 +22,12 @@ class UNet(nn.Module):
 
     Args:
         channels: The channels of an image, 1 or 3.
-        image_size: The height and width of an image.
         num_classes: The number of classes; a label is 0 to ``num_classes - 1``, or negative for none.
-        width: The channels of the first level.
         multipliers: The channels of each level over ``width``; each level has half the resolution of the one before.
         blocks: The residual blocks per level on the way down; there is one more on the way up.
         attention_levels: The levels, counted from 0, whose blocks are followed by attention.
         middle_attention: Whether there is attention between the two residual blocks at the bottom.
         head_channels: The channels of an attention head.
-        dropout: The dropout within residual blocks.
         patch_size: With 2 the network works on 2x2 patches of pixels (space to depth), at a quarter of the cost.
         combine: How noise level and label are combined: ``add``, ``multiply`` or ``concat``.
 

@@ -33,7 +33,6 @@ class GaussianMixture:
     the precision of ``x_t``.
 
     Args:
-        schedule: The noise schedule.
         means: The means of the components, shape (k, d). A sample is flattened to d numbers.
         covariances: The covariances of the components, shape (k, d, d).
         weights: The weights of the components, shape (k,), normalised here; equal by default.

@@ -38,8 +38,8 @@ from guided_diffusion.evaluation.metrics.features import (
     squared_mmd_up_to_a_constant,
     within_class_diversity,
 )
+from guided_diffusion.evaluation.plan import LabelledSamples
 from guided_diffusion.evaluation.results import Interval
-from guided_diffusion.evaluation.samples import LabelledSamples
 from guided_diffusion.utils.rng import generator_for
 
 MANIFOLD_LIMIT = 10_000  # reference features, at most, on which manifold scores are measured

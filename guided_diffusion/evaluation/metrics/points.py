@@ -15,8 +15,8 @@ from torch import Tensor
 from guided_diffusion.data import Pattern
 from guided_diffusion.evaluation.metrics.bootstrap import RESAMPLES, percentile_interval, row_counts
 from guided_diffusion.evaluation.metrics.features import squared_mmd
+from guided_diffusion.evaluation.plan import LabelledSamples
 from guided_diffusion.evaluation.results import POINT_COLUMNS, Interval
-from guided_diffusion.evaluation.samples import LabelledSamples
 from guided_diffusion.utils.rng import generator_for
 
 TOLERANCE = 0.05  # the distance to its curve beyond which a point is off it

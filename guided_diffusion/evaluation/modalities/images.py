@@ -15,12 +15,11 @@ from torchmetrics.functional.classification import multiclass_accuracy
 from guided_diffusion.data import LabelledDataModule
 from guided_diffusion.evaluation.metrics.images import Measurement, Reference, measure
 from guided_diffusion.evaluation.modalities.base import Examination, Finding, Gallery, JudgeSource, Modality, ScaleCurve
-from guided_diffusion.evaluation.plan import Plan
+from guided_diffusion.evaluation.plan import LabelledSamples, Plan
 from guided_diffusion.evaluation.plots import image_evaluation
 from guided_diffusion.evaluation.plots.curves import curves
 from guided_diffusion.evaluation.plots.image_grid import grid, save_labelled_grid, side_by_side
 from guided_diffusion.evaluation.results import COLUMNS, Pictures, Result, Results
-from guided_diffusion.evaluation.samples import LabelledSamples
 from guided_diffusion.evaluation.summary import best_row, best_sentence, floor_of, number, percent
 from guided_diffusion.samplers import Step
 

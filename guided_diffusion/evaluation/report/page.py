@@ -73,13 +73,9 @@ class Table(NamedTuple):
 
 
 def write_report(results: Results, folder: Path, config_yaml: str, command: str) -> Path:
-    """Write ``folder/report.html``, and the plots it shows to ``folder/plots``.
+    """Write ``folder/report.html`` of an evaluation or a sweep, and the plots it shows to ``folder/plots``.
 
-    Args:
-        results: The results of one evaluation, or of a sweep.
-        folder: The folder of the evaluation.
-        config_yaml: The resolved config.
-        command: The command that made the evaluation.
+    The page also shows the resolved config and the command.
 
     Raises:
         ValueError: If there are no rows.

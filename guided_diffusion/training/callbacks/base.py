@@ -42,9 +42,7 @@ class SamplingCallback(Callback, ABC):
     Args:
         recipe: The guidance, threshold and sampler.
         scales: The guidance scales, which replace that of the recipe.
-        output_dir: The folder of the run.
         every_n_steps: The number of optimizer steps between samplings; 0 samples at the end only.
-        seed: The seed of the noise.
         guide: The checkpoint of the diffusion model that a classifier in training guides. Without it the training of a
             classifier samples nothing.
         num_samples: The number of samples at each scale, or of each class and scale, as the subclass says.

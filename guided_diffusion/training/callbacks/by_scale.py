@@ -26,7 +26,6 @@ class MeasureByScale(SamplingCallback):
     classes.
 
     Args:
-        num_samples: The number of samples at each scale.
         judge: A function that returns the judge for a DataModule; images need it, points must not have it.
 
     Other arguments are those of ``SamplingCallback``.

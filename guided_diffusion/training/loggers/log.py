@@ -1,6 +1,7 @@
-"""Show images and curves of a training in its loggers; Lightning has no common call for these."""
+"""Show images and curves of a training in its loggers, and close them; Lightning has no common call for these."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import singledispatch
 from pathlib import Path
 
@@ -53,3 +54,29 @@ def show_curve(logger: Logger, key: str, points: Mapping[float, float], step: in
 def _show_curve_in_wandb(logger: WandbLogger, key: str, points: Mapping[float, float], step: int) -> None:
     for scale, value in points.items():
         log_against_scale(logger.experiment, scale, {key: value})
+
+
+@contextmanager
+def closing_loggers(loggers: Sequence[Logger]) -> Iterator[None]:
+    """Close the loggers when the block ends, and mark the run as failed if it raises.
+
+    Without this, W&B would log the next job of a sweep to the same run.
+    """
+    status = 1
+    try:
+        yield
+        status = 0
+    finally:
+        for logger in loggers:
+            close_logger(logger, status)
+
+
+@singledispatch
+def close_logger(logger: Logger, status: int) -> None:
+    """Close a logger; ``status`` is 0 if the run succeeded."""
+    logger.finalize("failed" if status else "success")
+
+
+@close_logger.register(WandbLogger)
+def _close_wandb(logger: WandbLogger, status: int) -> None:
+    logger.experiment.finish(exit_code=status)

@@ -26,7 +26,6 @@ class DiffusionModule(NoisyTraining):
     Args:
         network: The backbone, ``network(x_t, log_snr, y)``.
         parameterization: The output of the network: ``eps``, ``x0`` or ``v``.
-        weighting: The weighting of the loss over noise levels.
         label_dropout: The probability with which a training sample loses its label.
         optimizer, lr_scheduler, seed, channels_last, compile: As for ``NoisyTraining``.
 

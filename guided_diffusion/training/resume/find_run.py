@@ -51,7 +51,6 @@ def find_start(config: dict[str, Any], folder: Path, search: Sequence[Path]) -> 
     can be read starts anew in its folder.
 
     Args:
-        config: The resolved config of the training.
         folder: The folder of a new run.
         search: The folders of the runs that ``auto`` may continue.
 

@@ -16,7 +16,7 @@ from guided_diffusion.evaluation.metrics.features import (
     squared_mmd,
 )
 from guided_diffusion.evaluation.metrics.images import Reference, kernel_distance_interval, measure
-from guided_diffusion.evaluation.samples import LabelledSamples
+from guided_diffusion.evaluation.plan import LabelledSamples
 
 CLASSES = 4
 IMAGES = "guided_diffusion.evaluation.metrics.images"

@@ -19,7 +19,7 @@ from guided_diffusion.evaluation.metrics.points import (
     sorted_projections,
     total_variation,
 )
-from guided_diffusion.evaluation.samples import LabelledSamples
+from guided_diffusion.evaluation.plan import LabelledSamples
 
 NAMES = ("spiral", "s_curve", "moons")
 PATTERNS = [Pattern.named(name, 0.015) for name in NAMES]
