@@ -8,7 +8,7 @@ import pytest
 from hydra._internal.utils import get_args_parser
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import ConfigCompositionException
-from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import HealthCheck, Phase, assume, given, settings
 from hypothesis import strategies as st
 from omegaconf import OmegaConf
 
@@ -51,6 +51,8 @@ OPTIONS = {
     "sample": ["guidance=cfg", "sampler=ddim", "threshold=clip"],
     "evaluate": ["guidance=cfg", "sampler=heun", "threshold=dynamic", "judge=lenet", "logger=csv"],
 }
+QUOTED = ("num_samples='3'", "seed='3'")
+"""Overrides that are right: the schema reads the number in the text."""
 REFUSED = [
     ("evaluate", "smapler=ddim", "did you mean sampler?"),
     ("train", "callbacks.guide=x", "guide"),
@@ -205,7 +207,7 @@ def wrong(program):
     return st.one_of(
         st.builds(value, key(POSITIVE), negative),
         st.builds(value, key(FRACTIONS), outside),
-        st.builds(value, key(NUMBERS), kind),
+        st.builds(value, key(NUMBERS), kind).filter(lambda case: case[0][0] not in QUOTED),
         st.builds(misspelt, key(NUMBERS), numbers),
         st.builds(misspelt_option, key(OPTIONS), numbers),
     )
@@ -234,6 +236,7 @@ def test_random_wrong_overrides_are_refused_quickly_and_by_name(program, example
     @given(wrong(program))
     def refuse(case):
         arguments, name = case
+        assume(tuple(arguments) not in lines)  # another one instead of a repeated one
         before = perf_counter()
         try:
             line = refused(program, *common(program, tiny, checkpoint), *arguments)
