@@ -15,11 +15,11 @@ from torch import Tensor, nn
 from guided_diffusion.schedules import Samples, Schedule, Times
 
 Classify = Callable[[Tensor, Tensor], Tensor]
-"""``classify(x_t, t) -> logits`` with one time per sample; the softmax over classes is p(y | x_t)."""
+"""A classifier, ``classify(x_t, t) -> logits``, with one time per sample; the softmax of the logits is p(y | x_t)."""
 
 
 class Classifier(nn.Module):
-    """A network with a schedule, ``classifier(x_t, t) -> logits``, from a ``backbone(x_t, log_snr) -> logits``."""
+    """A schedule and a network ``backbone(x_t, log_snr) -> logits``: together ``classifier(x_t, t) -> logits``."""
 
     def __init__(self, backbone: nn.Module, schedule: Schedule) -> None:
         super().__init__()
@@ -33,9 +33,9 @@ class Classifier(nn.Module):
 def gradient(classify: Classify, x_t: Samples, t: Times, y: Int[Tensor, " b"], temperature: float = 1.0) -> Samples:
     """Return ``grad log p(y | x_t)`` of each sample, with ``p = softmax(logits / temperature)``.
 
-    Every sample must have a class ``y``. A temperature of 1 is the classifier as trained; below 1 it is more certain.
-    The gradient is computed in single precision or better, also under autocast, and also where gradients are switched
-    off or in inference mode.
+    Every sample must have a class ``y``. A temperature of 1 leaves the classifier as trained; below 1 it is more
+    certain. The gradient is computed in float32 or better even under autocast, and also under ``no_grad`` and in
+    inference mode.
     """
     with torch.inference_mode(False), torch.enable_grad(), torch.autocast(x_t.device.type, enabled=False):
         # Tensors made in inference mode can't require gradients; their copies can.

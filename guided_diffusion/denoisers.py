@@ -29,7 +29,7 @@ Labels = Int[Tensor, " b"] | None
 
 
 class Prediction(NamedTuple):
-    """The estimates of clean sample and noise, with ``alpha x0 + sigma eps = x_t`` unless a guidance says otherwise."""
+    """The estimates of clean sample and noise; ``alpha x0 + sigma eps = x_t`` unless a guidance says otherwise."""
 
     x0: Samples
     eps: Samples
@@ -42,21 +42,21 @@ class Prediction(NamedTuple):
 
 
 Denoise = Callable[[Tensor, Tensor, Labels], Prediction]
-"""``denoise(x_t, t, y) -> Prediction`` with one time per sample: what samplers call and guidance wraps."""
+"""A denoiser, ``denoise(x_t, t, y) -> Prediction``, with one time per sample; samplers call it, guidance wraps it."""
 
 Coefficients = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 
 
 @dataclass(frozen=True)
 class Parameterization:
-    """The quantity F that the network outputs, by coefficients (a, b) as functions of (alpha, sigma).
+    """The quantity F that the network outputs, given by coefficients (a, b) that are functions of (alpha, sigma).
 
     Args:
         name: The name in configs.
         target: The coefficients of F = a x0 + b eps.
         x0: The coefficients of x0 = a x_t + b F.
         eps: The coefficients of eps = a x_t + b F.
-        snr_weight: The squared error of F over that of x0, as a function of SNR.
+        snr_weight: The ratio of the squared error of F to that of x0, as a function of SNR.
     """
 
     name: str

@@ -1,4 +1,4 @@
-"""Training objectives, their weightings, and what is drawn for them: times and dropped labels."""
+"""Training losses, their weightings, and the random times and dropped labels that they need."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ from guided_diffusion.denoisers import UNLABELLED, Denoiser, Labels, Parameteriz
 from guided_diffusion.schedules import Samples, Times, perturb
 
 Weighting = Callable[[Tensor, Parameterization], Tensor]
-"""``weighting(log_snr, parameterization)``: the weight of each sample's squared error of the network's output."""
+"""``weighting(log_snr, parameterization)`` returns each sample's weight of the squared error of the network's output."""
 
 
 @dataclass(frozen=True)
@@ -26,10 +26,10 @@ class Uniform:
 
 @dataclass(frozen=True)
 class MinSNR:
-    """Weight ``min(SNR, gamma)`` of the squared error of x0, whatever the network outputs.
+    """A weight of ``min(SNR, gamma)`` on the squared error of x0, whatever the network outputs.
 
     On the network's output this is ``min(SNR, gamma) / SNR`` for eps and ``min(SNR, gamma) / (SNR + 1)`` for v
-    (Hang et al. 2023, arXiv 2303.09556, section 3.4). ``gamma`` = infinity gives the uniform loss of eps.
+    (Hang et al. 2023, arXiv 2303.09556, section 3.4). An infinite ``gamma`` gives the uniform loss of eps.
     """
 
     gamma: float = 5.0
@@ -56,23 +56,23 @@ def classification_loss(
 ) -> tuple[Float[Tensor, " b"], Float[Tensor, "b classes"]]:
     """Return the cross-entropy ``-log p(y | x_t)`` of each sample, and the logits; t in (0, 1].
 
-    The classifier is trained on noisy samples, as it will guide them (Dhariwal & Nichol 2021, arXiv 2105.05233,
-    section 4).
+    The classifier is trained on noisy samples because it will guide noisy samples (Dhariwal & Nichol 2021,
+    arXiv 2105.05233, section 4).
     """
     logits = classifier(perturb(x0, eps, t, classifier.schedule), t)
     return F.cross_entropy(logits, y, reduction="none"), logits
 
 
 def stratified_times(batch_size: int, generator: torch.Generator) -> Float[Tensor, " b"]:
-    """Return times uniform in (0, 1], one in each of ``batch_size`` equal parts, for a loss of less variance.
+    """Draw times uniform in (0, 1], one in each of ``batch_size`` equal parts, to lower the variance of the loss.
 
-    As in Kingma et al. 2021 (arXiv 2107.00630), appendix I.1, but with a draw for each part.
+    This follows Kingma et al. 2021 (arXiv 2107.00630), appendix I.1, but with an independent draw in each part.
     """
     u = torch.rand(batch_size, generator=generator, device=generator.device)
     return (torch.arange(batch_size, device=generator.device) + 1 - u) / batch_size
 
 
 def drop_labels(y: Int[Tensor, " b"], probability: float, generator: torch.Generator) -> Int[Tensor, " b"]:
-    """Replace each label by ``UNLABELLED`` with this probability (Ho & Salimans 2022, algorithm 1)."""
+    """Replace each label, independently, by ``UNLABELLED`` with this probability (Ho & Salimans 2022, algorithm 1)."""
     dropped = torch.rand(len(y), generator=generator, device=generator.device) < probability
     return torch.where(dropped, UNLABELLED, y)

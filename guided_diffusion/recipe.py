@@ -1,4 +1,4 @@
-"""Recipes: guidance, threshold and sampler together, which draw samples of given classes in batches."""
+"""Recipes: a guidance, a threshold and a sampler, which together draw samples of given classes in batches."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ from guided_diffusion.utils.validation import check_positive
 
 @dataclass(frozen=True)
 class Recipe:
-    """The way samples are made: a guidance, a threshold on the guided estimate of the clean sample, and a sampler.
+    """A way to make samples: a guidance, a threshold on the guided estimate of the clean sample, and a sampler.
 
-    ``batch_size``, at least 1, samples go through the network together; guidance may double it.
+    ``batch_size``, at least 1, is the number of samples that go through the network together; guidance may double it.
     """
 
     guidance: Guidance = field(default_factory=ClassifierFree)
@@ -57,7 +57,7 @@ class Recipe:
         """Return samples of ``labels`` on the CPU, drawn in batches with the denoiser in eval mode.
 
         Args:
-            labels: The class of each sample; at least one.
+            labels: The class of each sample; ``ValueError`` if there is none.
             indices: The index of each sample in the run, by default 0, 1, 2, ...
             scales: The guidance scale of each sample, in place of the guidance's own.
         """

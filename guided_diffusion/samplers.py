@@ -1,4 +1,4 @@
-r"""Samplers, which go from noise to a sample along a grid of times; the grids; and noise that belongs to a sample.
+r"""Samplers from noise to samples along a grid of times, the grids themselves, and the noise of each sample.
 
 A sampler is a generator function ``sampler(denoise, schedule, noise, times, labels, draw)`` that yields a ``Step``
 for each pair of neighbouring times, so a progress bar or an animation is a ``for`` loop. If the times end at t = 0, the
@@ -25,7 +25,7 @@ from guided_diffusion.schedules import Samples, Schedule
 from guided_diffusion.utils.validation import check_positive
 
 Draw = Callable[[torch.Size], Tensor]
-"""``draw(shape)``: new standard normal noise, for samplers that add noise in a step."""
+"""``draw(shape)`` returns new standard normal noise, for samplers that add noise in a step."""
 
 Grid = Float[Tensor, " times"]
 """A grid of times, decreasing from 1 to 0."""
@@ -43,17 +43,17 @@ class Step(NamedTuple):
 
 
 def uniform_times(schedule: Schedule, steps: int) -> Float[Tensor, "{steps}+1"]:
-    """Return equal steps in t; where T is a multiple of ``steps``, ``LinearBeta(T)`` is evaluated at its own times."""
+    """Return times in equal steps of t; if ``steps`` divides T, they are among the times k/T of ``LinearBeta(T)``."""
     return torch.linspace(1, 0, _positive(steps) + 1, dtype=torch.float64)
 
 
 def log_snr_times(schedule: Schedule, steps: int, log_snr_max: float = 10.0) -> Float[Tensor, "{steps}+1"]:
-    """Return equal steps in log-SNR from t = 1 up to ``log_snr_max``, then one step to t = 0.
+    """Return times in equal steps of log-SNR from t = 1 up to ``log_snr_max``, and then t = 0.
 
     See Lu et al. 2022 (arXiv 2211.01095).
 
     Raises:
-        ValueError: Unless ``log_snr_max`` is finite and above the log-SNR at t = 1.
+        ValueError: If ``steps`` is below 1, or ``log_snr_max`` is not finite or not above the log-SNR at t = 1.
     """
     start = schedule.log_snr(torch.ones((), dtype=torch.float64)).item()
     if not start < log_snr_max < math.inf:
@@ -65,13 +65,13 @@ def log_snr_times(schedule: Schedule, steps: int, log_snr_max: float = 10.0) -> 
 def karras_times(
     schedule: Schedule, steps: int, rho: float = 7.0, sigma_min: float = 0.002, sigma_max: float = 80.0
 ) -> Float[Tensor, "{steps}+1"]:
-    """Return equal steps in ``(sigma / alpha)^(1/rho)`` down to ``sigma_min``, then one step to t = 0.
+    """Return times in equal steps of ``(sigma / alpha)^(1/rho)`` down to ``sigma_min``, and then t = 0.
 
-    The grid (Karras et al. 2022, arXiv 2206.00364, eq. 5) starts at t = 1, and ``sigma_max`` is lowered to the noise
-    level there.
+    The grid (Karras et al. 2022, arXiv 2206.00364, eq. 5) starts at t = 1; a ``sigma_max`` above the noise level
+    there is lowered to it.
 
     Raises:
-        ValueError: Unless 0 < sigma_min < sigma_max and rho is positive and finite.
+        ValueError: If ``steps`` is below 1, 0 < sigma_min < sigma_max does not hold, or rho is not positive and finite.
     """
     if not (0 < sigma_min < sigma_max and 0 < rho < math.inf):
         raise ValueError(f"need 0 < sigma_min < sigma_max and 0 < rho, got {sigma_min}, {sigma_max} and rho {rho}")
@@ -95,14 +95,14 @@ def ddpm(
     *,
     variance: float = 0.0,
 ) -> Iterator[Step]:
-    """Sample from ``q(x_t' | x_t, x0)`` in each step: ancestral sampling, on any grid.
+    """Sample by ancestral sampling, on any grid: each step draws from ``q(x_t' | x_t, x0)``.
 
     ``x' = (a sigma'^2 x + alpha' s^2 x0) / sigma^2 + std draw``, with ``a = alpha / alpha'`` and
     ``s^2 = sigma^2 - a^2 sigma'^2``. A step to t = 0 adds no noise.
 
-    ``variance`` = 0 is the small variance ``std^2 = s^2 sigma'^2 / sigma^2`` and 1 the large one ``s^2``; between them
-    it is the weight of the large one in their geometric mean. See Ho et al. 2020 (arXiv 2006.11239), eq. 6, 7 and 11,
-    and Nichol & Dhariwal 2021 (arXiv 2102.09672), eq. 15.
+    A ``variance`` of 0 gives the small ``std^2 = s^2 sigma'^2 / sigma^2`` and 1 the large ``std^2 = s^2``; a value
+    between is the weight of the large one in their geometric mean. See Ho et al. 2020 (arXiv 2006.11239), eq. 6, 7 and
+    11, and Nichol & Dhariwal 2021 (arXiv 2102.09672), eq. 15.
     """
     _check_fraction("variance", variance)
     x = noise
@@ -129,7 +129,7 @@ def ddim(
 ) -> Iterator[Step]:
     """Sample by DDIM: ``x' = alpha' x0 + sqrt(sigma'^2 - std^2) eps + std draw``.
 
-    ``eta`` is ``std`` over the standard deviation of ``ddpm`` with the small variance: 0 is the deterministic flow and
+    ``eta`` is the ratio of ``std`` to that of ``ddpm`` with the small variance: 0 is the deterministic flow and
     1 is ``ddpm`` (Song et al. 2021, arXiv 2010.02502, eq. 12 and 16).
     """
     _check_fraction("eta", eta)
@@ -150,8 +150,8 @@ def heun(
     """Sample by Heun's method on the flow ``dx/dphi = alpha eps - sigma x0``: second order, two evaluations a step.
 
     ``phi = atan(sigma / alpha)`` is the angle of the schedule: alpha = cos(phi), sigma = sin(phi). The predictor is a
-    DDIM step, and so is the whole step to t = 0. This is algorithm 1 of Karras et al. 2022 (arXiv 2206.00364), in phi
-    in place of ``sigma / alpha``, which is unbounded.
+    DDIM step, and a step to t = 0 has no corrector. This is algorithm 1 of Karras et al. 2022 (arXiv 2206.00364) with
+    phi in place of ``sigma / alpha``, which is unbounded.
     """
     x = noise
     for t, t_next in pairwise(times):
@@ -172,9 +172,9 @@ def dpmpp_2m(
 ) -> Iterator[Step]:
     """Sample by DPM-Solver++(2M): second order, one evaluation a step.
 
-    ``x' = (sigma' / sigma) x - alpha' (e^-h - 1) ((1 + 1/2r) x0 - 1/2r x0_last)``, with ``h`` the step in half the
-    log-SNR and ``r`` the last ``h`` over this one (Lu et al. 2022, arXiv 2211.01095, algorithm 2). The first step and a
-    step to t = 0 are of first order.
+    ``x' = (sigma' / sigma) x - alpha' (e^-h - 1) ((1 + 1/2r) x0 - 1/2r x0_last)``, where ``h`` is the step in half
+    the log-SNR and ``r`` the last ``h`` divided by this one (Lu et al. 2022, arXiv 2211.01095, algorithm 2). The first
+    step and a step to t = 0 are of first order.
     """
     x, x0_last, h_last = noise, None, None
     for t, t_next in pairwise(times):
@@ -200,7 +200,7 @@ def _per_sample(t: Float[Tensor, ""], x: Samples) -> Float[Tensor, " b"]:
 
 @dataclass(frozen=True)
 class Sampler:
-    """A sampling method on its grid ``times(schedule, steps)``, with at least one step.
+    """A sampling method and its grid of times, ``times(schedule, steps)``, with ``steps`` at least 1.
 
     ``method`` is a sampler of this module, with its settings bound by ``functools.partial``.
     """
@@ -237,6 +237,6 @@ class SampleNoise:
 
 
 def _generator_seed(seed: int, index: int) -> int:
-    """Return a seed of 32 bits, all that the CPU generator keeps; it differs for different indices, unlike a hash."""
+    """Return a 32-bit seed, as the CPU generator keeps no more; unlike hashes, those of two indices never collide."""
     base = torch.randint(2**32, (), generator=torch.Generator().manual_seed(seed)).item()
     return int(base + index) % 2**32

@@ -29,7 +29,7 @@ def read_model_file(path: Path) -> dict[str, Any]:
 
     Returns:
         ``state_dict``, ``guided_diffusion`` (the record) and, for a checkpoint, Lightning's other entries. In the
-        config of the record, the targets of earlier versions have their present names.
+        config of the record, each ``_target_`` of an earlier version has its present name.
 
     Raises:
         FileNotFoundError: If there is no such file.
@@ -49,7 +49,7 @@ def weights_of(weights: str, content: dict[str, Any], path: Path) -> dict[str, T
     """Return one set of weights from the content of a file.
 
     Args:
-        weights: ``ema`` for the moving average, ``raw`` for the weights that training goes on with. Both are the
+        weights: ``ema`` for the moving average, ``raw`` for the weights that the optimizer updates. Both are the
             same if training kept no average.
         content: The result of ``read_model_file``.
 
@@ -83,7 +83,7 @@ def export(checkpoint: str | Path, output: str | Path, weights: str = "ema") -> 
 
 
 def _folder_hint(path: Path) -> str:
-    """Return what to add to a message if ``path`` is a folder: that it is one, and the checkpoint in it, if any."""
+    """Return a hint for a message: that ``path`` is a folder, and the checkpoint in it, if any; else nothing."""
     if not path.is_dir():
         return ""
     inside = next((file for file in (path / LAST, path / LAST.name) if file.is_file()), None)

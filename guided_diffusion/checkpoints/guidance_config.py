@@ -1,4 +1,4 @@
-"""Config nodes of guidance: whether one needs a classifier, and which checkpoint it takes it from."""
+"""Config nodes of guidance: whether one needs a classifier, and the checkpoint that the classifier comes from."""
 
 from typing import Any
 
@@ -13,20 +13,20 @@ OPTIONAL_CLASSIFIER = "guided_diffusion.checkpoints.optional_classifier"
 
 
 def expand_classifier(guidance: Node) -> None:
-    """Replace, in place, a path given as ``guidance.classifier=PATH`` by the node that loads it."""
+    """Replace, in place, a path given as ``guidance.classifier=PATH`` by the node that loads the classifier."""
     path = guidance.get("classifier")
     if path is not None and not isinstance(path, dict | DictConfig) and guidance_needs_classifier(guidance):
         guidance["classifier"] = classifier_node(path)
 
 
 def guidance_needs_classifier(guidance: Node) -> bool:
-    """Return whether the method that a config names declares that it needs a classifier.
+    """Return whether the method that a config node names needs a classifier.
 
-    One that can't be imported needs none here: building it says what is wrong.
+    Return ``False`` if it can't be imported; building it will raise the error.
     """
     try:
         return needs_classifier(get_object(str(guidance.get("_target_"))))
-    except Exception:  # whatever its import raises
+    except Exception:  # an import may raise anything
         return False
 
 

@@ -1,4 +1,4 @@
-"""Rebuilding trained models from their checkpoints, with the config inside them and never with today's defaults."""
+"""Rebuilding trained models from their checkpoints, with the config stored in them and never with today's defaults."""
 
 import os
 from dataclasses import dataclass
@@ -49,11 +49,11 @@ class Trained:
 
     @property
     def label_dropout(self) -> float:
-        """The label dropout of the training. With 0 or 1, classifier-free guidance has nothing to work with."""
+        """The label dropout of the training. At 0 or 1, classifier-free guidance lacks one prediction."""
         return float(self.config["module"].get("label_dropout", 0.1))
 
     def data(self, trusted: tuple[str, ...] = TRUSTED) -> LabelledDataModule:
-        """Return the data of the training, from ``GUIDED_DIFFUSION_DATA`` if that is set, else from its old folder."""
+        """Return the data of the training, from ``GUIDED_DIFFUSION_DATA`` if that is set, else from the same folder."""
         node = dict(self.config["data"])
         check_targets(node, trusted, Path(self.spec.source))
         if "root" in node:
@@ -86,7 +86,7 @@ def load(
     """Return the diffusion model of a checkpoint that ``train`` wrote, or of a file that ``export`` wrote.
 
     Args:
-        weights: ``ema``, or ``raw`` for the weights that training goes on with; the same if it had no ``EMA``.
+        weights: ``ema``, or ``raw`` for the weights that the optimizer updates; both are the same without ``EMA``.
         trusted: The prefixes that the names of classes in the checkpoint's config may have. Add your own package
             to load a network of yours; a file can then run what that package offers, and no more.
 
@@ -115,7 +115,7 @@ def load_classifier(
 
 
 def optional_classifier(checkpoint: str | None) -> TrainedClassifier | None:
-    """Return the classifier of a checkpoint; ``None`` for none, where a classifier in training will guide."""
+    """Return the classifier of a checkpoint; ``None`` without one, if the classifier in training is to guide."""
     return load_classifier(checkpoint) if checkpoint else None
 
 

@@ -17,11 +17,11 @@ from guided_diffusion.schedules import Schedule
 from guided_diffusion.utils.instantiate import build
 
 FORMAT = 1
-"""The format of the record. It is raised when older records can no longer be read as they are."""
+"""The format of the record. It is incremented when older records can no longer be read as they are."""
 VALUE_RANGE = (-1.0, 1.0)
 """The range of the pixels, or the coordinates, that every model of this package takes."""
 TRUSTED = ("guided_diffusion.",)
-"""The prefixes of the names that a record may build, unless the caller trusts more."""
+"""The prefixes of the names of objects that a record may build, unless the caller trusts more."""
 MODEL_NAMES = {"diffusion": "diffusion model", "classifier": "time-aware classifier"}
 """The kinds of models, as messages call them."""
 
@@ -51,9 +51,9 @@ def build_network(node: DictConfig | dict[str, Any], shape: tuple[int, ...], num
 
 
 def check_targets(node: Any, trusted: tuple[str, ...], path: Path) -> None:
-    """Raise ``ValueError`` if plain data from a config names, at any depth, what no trusted package defines itself.
+    """Raise ``ValueError`` if a plain config node names, at any depth, an object that no trusted package defines.
 
-    ``trusted`` has the prefixes of trusted names. That a trusted module imports an object is not enough.
+    ``trusted`` holds the prefixes of trusted names. An object that a trusted module only imports is not trusted.
     """
     for value in node.values() if isinstance(node, dict) else node if isinstance(node, list) else ():
         check_targets(value, trusted, path)
@@ -92,7 +92,7 @@ class SavedModel:
     def read(cls, checkpoint: str | Path, kind: str, built: tuple[str, ...], trusted: tuple[str, ...]) -> "SavedModel":
         """Read a file and check that its record is of this kind, and that its config can be trusted.
 
-        The keys of the config in ``built`` must be there, and name only objects that ``trusted`` has prefixes of.
+        The config must have the keys ``built``, and their nodes may name only objects with a prefix in ``trusted``.
 
         Raises:
             FileNotFoundError: If there is no such file.

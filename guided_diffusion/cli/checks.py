@@ -1,4 +1,4 @@
-"""Checks of values that no single class can make: seed, scales, time grid, and label dropout against the scales."""
+"""Checks that no single class can make: of seed, scales and time grid, and of label dropout against the scales."""
 
 import math
 from collections.abc import Sequence
@@ -9,7 +9,7 @@ from guided_diffusion.schedules import Schedule
 
 
 def check_seed(seed: int) -> None:
-    """Raise ``ValueError`` for a seed that not every generator takes."""
+    """Raise ``ValueError`` for a seed outside [0, 2^32), the range that every generator takes."""
     if not 0 <= seed < 2**32:
         raise ValueError(f"seed must be in [0, 2^32), got {seed}")
 

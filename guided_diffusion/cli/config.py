@@ -1,4 +1,4 @@
-"""The schema of each program's config, and what the command line changes in a config."""
+"""The schema of each program's config, and how the command line changes a config."""
 
 import secrets
 from collections.abc import Sequence
@@ -119,7 +119,7 @@ def is_overridden(overrides: Sequence[str], key: str) -> bool:
 def use_recipe_of_training(config: DictConfig, trained: dict[str, Any], overrides: Sequence[str]) -> None:
     """Replace the recipe in ``config`` by the training's, changed by what the command line sets.
 
-    A group whose option the command line chooses (``sampler=heun``) is kept as it is in ``config``.
+    A group whose option the command line chooses (``sampler=heun``) stays as it is in ``config``.
     """
     overridden = _keys_and_groups(overrides)
     for group in {"guidance", "threshold", "sampler"}.difference(overridden):

@@ -19,7 +19,7 @@ from guided_diffusion.cli.config import CONFIG_PATH, compose
 
 
 def did_you_mean(word: str, options: Iterable[str]) -> str:
-    """Return ``; did you mean guidance.scale?``, or nothing if no option is near, whole or in its last part."""
+    """Return ``; did you mean guidance.scale?``, or nothing if no option, or last part of one, is similar."""
     ordered = sorted(options, reverse=True)
     names = {option.rpartition(".")[2]: option for option in ordered} | {option: option for option in ordered}
     near = get_close_matches(word, names, n=1) or get_close_matches(word.rpartition(".")[2], names, n=1)
@@ -27,7 +27,7 @@ def did_you_mean(word: str, options: Iterable[str]) -> str:
 
 
 def explain(error: BaseException, program: str) -> str:
-    """Return an error on one line that names the key."""
+    """Return a one-line message for an error that names the key."""
     match error:
         case OverrideParseException():
             return f"{error.override!r} can't be read as key=value: {str(error).splitlines()[0]}"
@@ -69,7 +69,7 @@ def _options_with(key: str) -> str:
 
 
 def _near(key: str, program: str) -> set[str]:
-    """Return the keys and groups that can be set instead of this one, with the options that are chosen."""
+    """Return the keys and groups that can be set instead of this one, given the chosen options."""
     return {*(_keys(program, *_chosen_options(sys.argv[1:])) or _keys(program)), *_groups(program)} - {key}
 
 

@@ -41,10 +41,10 @@ def run(config: DictConfig) -> None:
 def evaluate(config: DictConfig, overrides: Sequence[str] = ()) -> Path:
     """Sample at every scale, measure, and return the folder with the tables, ``plots/`` and ``report.html``.
 
-    What ``overrides``, those of the command line, leave open of the recipe is that of the training.
+    Recipe settings that the command line's ``overrides`` leave open are those of the training.
 
     Raises:
-        ValueError, FileNotFoundError: for a wrong config, checkpoint or data, before anything is sampled.
+        ValueError, FileNotFoundError: For a wrong config, checkpoint or data, before anything is sampled.
     """
     model, recipe = prepare(config, overrides, EvaluateConfig)
     scales = _scales(config, overrides, model.config)

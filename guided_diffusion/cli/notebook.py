@@ -17,7 +17,7 @@ QUIET = ("callbacks=minimal", "logger=csv", "~callbacks.progress", "+trainer.ena
 
 
 def train(*overrides: str) -> TrainedDiffusion:
-    """Return the model that ``python -m guided_diffusion.train`` trains with these overrides; leave no files.
+    """Train as ``python -m guided_diffusion.train`` with these overrides; return the model and leave no files.
 
     It prints nothing and draws no samples. A config names a class of the notebook itself as ``__main__.Name``.
     """

@@ -22,7 +22,7 @@ JOBS = ".jobs"
 
 @dataclass
 class OutputFolders:
-    """The folder of a run or sweep, followed by its parents; those that are new; what an earlier sweep left there."""
+    """The folder of a run or sweep and its parents, those that are new, and the size of ``failed.txt`` before."""
 
     folders: list[Path] = field(default_factory=list)
     new: list[Path] = field(default_factory=list)
@@ -49,7 +49,7 @@ class OutputFolders:
             shutil.rmtree(folder / JOBS, ignore_errors=True)
 
     def remove_if_unused(self) -> None:
-        """Remove the new folders that are empty, or hold only what Hydra and failed jobs write into a sweep's."""
+        """Remove new folders that are empty, or hold only what Hydra and failed jobs write into a sweep's folder."""
         self._remove_job_records()
         for folder in self.new:
             if folder.is_dir() and {path.name for path in folder.iterdir()} <= {"multirun.yaml", FAILED}:
@@ -63,7 +63,7 @@ _current: ContextVar[OutputFolders] = ContextVar("output_folders")
 
 @contextmanager
 def output_folders() -> Iterator[OutputFolders]:
-    """Yield the folders of one call of a program, which ``NoteOutputFolders`` fills in; tidy up at the end."""
+    """Yield the folders of one call of a program, which ``NoteOutputFolders`` fills in; remove unused ones after."""
     folders = OutputFolders()
     _current.set(folders)
     try:

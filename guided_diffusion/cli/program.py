@@ -37,28 +37,28 @@ GO_ON = {
     "train": "; resume=auto goes on from the last checkpoint, if there is one",
     "evaluate": "; what has been sampled is kept: the same command goes on from there",
 }
-"""What each program says about going on after Ctrl-C or SIGTERM."""
+"""The hint on how to go on that a program prints after Ctrl-C or SIGTERM."""
 
 
 class JobError(BaseException):
-    """Carries the error of a job, its cause, past Hydra, which prints lines of its own for an ``Exception``."""
+    """A carrier of a job's error, its cause, past Hydra, which prints lines of its own for an ``Exception``."""
 
 
 def program(config_name: str, run: Run | None = None) -> Callable[[], None]:
-    """Return the ``main`` of a Hydra program that says on one line what is wrong with its input, and exits with 1.
+    """Return the ``main`` of a Hydra program that reports wrong input on one line and exits with status 1.
 
     With ``HYDRA_FULL_ERROR=1`` the error is raised instead. In a sweep the other jobs go on. Folders that were made
-    for a run that leaves nothing are removed. ``-m`` may stand anywhere among the overrides.
+    for a run are removed if they stay empty. ``-m`` may stand anywhere among the overrides.
 
     Args:
         config_name: The name of the program, of its config and of its module in ``guided_diffusion.cli``.
-        run: What a job does with its config, by default ``run`` of that module.
+        run: The function that runs a job with its config; by default, ``run`` of that module.
     """
 
     def main() -> None:
-        # Waiting threads that spin stall small operations wherever cores are shared: two trainings of the digits side
+        # By default waiting threads spin, which slows small operations on shared cores: two trainings of digits side
         # by side on two cores took 800 ms a step, and take 207 ms with this; one alone takes 118 ms instead of 96 ms.
-        # It works where torch is not imported yet; a setting of the user's wins.
+        # It has an effect only before torch is imported. A setting of the user's wins.
         os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
         quiet()
         register()
@@ -96,7 +96,7 @@ def _launch(job: Run, config_name: str) -> BaseException | None:
 
 
 def _run_job(config: DictConfig, config_name: str, run: Run | None) -> None:
-    """Run one job: the only one, or one of a sweep, in whichever process the launcher has put it."""
+    """Run one job, alone or of a sweep, in the process that the launcher has chosen."""
     run = run or importlib.import_module(f"guided_diffusion.cli.{config_name}").run
     quiet()  # again, because Lightning sets the level of its log when it is imported
     keep_freed_memory()
@@ -126,7 +126,7 @@ def _note_failure(error: Exception, config_name: str) -> None:
 
 
 def _print(error: BaseException, config_name: str, folders: Sequence[Path]) -> None:
-    """Print one line for what the user can mend, and the traceback of anything else."""
+    """Print one line for an error that the user can fix, and the traceback of any other."""
     if not _is_users(error):
         return traceback.print_exception(error)
     about_folder = isinstance(error, OSError) and error.filename and Path(error.filename).absolute() in folders
@@ -134,14 +134,14 @@ def _print(error: BaseException, config_name: str, folders: Sequence[Path]) -> N
 
 
 def _is_users(error: BaseException) -> bool:
-    """Return whether the user can mend it; Lightning's own error counts, if its slow import has taken place."""
+    """Return whether the user can fix it; Lightning's own error counts too, once something has imported Lightning."""
     lightning = sys.modules.get("lightning_fabric.utilities.exceptions")
     return isinstance(error, (*USER_ERRORS, *([lightning.MisconfigurationException] if lightning else [])))
 
 
 @contextmanager
 def _exit_when_stopped(config_name: str) -> Iterator[None]:
-    """Answer Ctrl-C and the signals that end a program with one line and the status that shells have for them."""
+    """Answer Ctrl-C and the signals that end a program with one line and the exit status that shells expect."""
     try:
         yield
     except (KeyboardInterrupt, SystemExit) as stop:
@@ -159,7 +159,7 @@ def _terminate(number: int, frame: FrameType | None) -> None:
 
 
 def quiet() -> None:
-    """Silence what Lightning and torch say about things that are as they should be."""
+    """Silence messages of Lightning and torch about things that are as intended."""
     for name in ("pytorch_lightning", "lightning_fabric"):
         logging.getLogger(name).setLevel(logging.WARNING)
     about = "not have many workers|(Checkpoint|Experiment logs) directory .* exists|smaller than the logging interval"

@@ -62,7 +62,7 @@ def _version(name: str) -> str | None:
 def git_state(folder: Path) -> dict[str, Any] | None:
     """Return the commit of the checkout with this package and whether files differ from it, or ``None`` without one.
 
-    A package that is installed below another project's checkout, which ignores it, belongs to none.
+    A package installed inside the checkout of another project, which ignores it, has no checkout.
     """
     commit = _git(folder, "rev-parse", "HEAD")
     if commit is None or not _git(folder, "ls-files", "__init__.py"):
@@ -79,9 +79,9 @@ def _git(folder: Path, *arguments: str) -> str | None:
 
 
 def reproduce(started_with: str, found: dict[str, Any]) -> str:
-    """Return a shell script that runs the command, which is quoted for a shell, again in the same environment.
+    """Return a shell script that runs a shell-quoted command again, with its environment ``found`` in comments.
 
-    It leaves out the folder of the run, which must not be overwritten.
+    The script leaves out the folder of the run, which must not be overwritten.
     """
     git = found["git"]
     versions = ", ".join(f"{name} {number}" for name, number in found["packages"].items())

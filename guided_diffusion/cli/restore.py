@@ -1,4 +1,4 @@
-"""What sampling and evaluating begin with: the trained model of a checkpoint and a recipe for its samples."""
+"""The start of sampling and evaluating: the trained model of a checkpoint and a recipe for its samples."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -19,11 +19,11 @@ from guided_diffusion.utils.instantiate import build
 def prepare(config: DictConfig, overrides: Sequence[str], schema: type) -> tuple[TrainedDiffusion, Recipe]:
     """Return the model of ``checkpoint`` and a recipe for it; put the recipe of its training into ``config``.
 
-    What ``overrides``, those of the command line, leave open of the recipe is that of the training. ``schema`` is the
-    dataclass with the keys of the program.
+    Recipe settings that the command line's ``overrides`` leave open are those of the training.
+    ``schema`` is the dataclass with the keys of the program.
 
     Raises:
-        ValueError, FileNotFoundError: for a wrong config or checkpoint.
+        ValueError, FileNotFoundError: For a wrong config or checkpoint.
     """
     if not config.checkpoint:
         raise ValueError("checkpoint is missing: add checkpoint=PATH, for instance outputs/.../checkpoints/last.ckpt")

@@ -48,10 +48,10 @@ def sample(config: DictConfig, overrides: Sequence[str] = ()) -> Path:
     ``compare`` adds ``unguided.png`` and ``unguided.npz``, from the same labels and the same noise, and ``labels.txt``;
     ``animate`` adds an animation from noise to samples.
 
-    What ``overrides``, those of the command line, leave open of the recipe is that of the training.
+    Recipe settings that the command line's ``overrides`` leave open are those of the training.
 
     Raises:
-        ValueError, FileNotFoundError: for a wrong config or checkpoint, before anything is written.
+        ValueError, FileNotFoundError: For a wrong config or checkpoint, before anything is written.
     """
     model, recipe = prepare(config, overrides, SampleConfig)
     classes = _classes(config.labels, model)

@@ -1,4 +1,4 @@
-"""What a sweep leaves when it ends: one table, one set of plots and one page of the results of all its jobs."""
+"""Gathers the results of all jobs when a sweep ends: in one table, one set of plots and one page."""
 
 import csv
 import logging
@@ -34,13 +34,13 @@ class Job:
     overrides: Sequence[str]
 
     def option(self, key: str) -> str:
-        """Return the value that the command line gives a key in this job, or nothing."""
+        """Return the value that the command line gives a key in this job, or an empty string."""
         return next((value for name, _, value in (one.partition("=") for one in self.overrides) if name == key), "")
 
 
 @dataclass(frozen=True)
 class TrainingCurve:
-    """A table of a quantity by guidance scale that a training leaves."""
+    """A table, which a training leaves, of a quantity at each guidance scale."""
 
     file: str
     column: str

@@ -55,7 +55,7 @@ def run(config: DictConfig) -> None:
 
 
 def _earlier_runs(output_dir: Path) -> list[Path]:
-    """Return the runs beside a time-stamped folder and in sweeps there; none if the command line names the folder."""
+    """Return the runs beside a time-stamped folder, also in sweeps; none if the command line names the folder."""
     overrides = HydraConfig.get().overrides
     if is_overridden(overrides.task, "output_dir") or is_overridden(overrides.hydra, "hydra.run.dir"):
         return []
@@ -65,13 +65,13 @@ def _earlier_runs(output_dir: Path) -> list[Path]:
 
 
 def train(config: DictConfig, search: Sequence[Path] = (), sweep: Path | None = None) -> Path:
-    """Train as the config says and return the run's folder, which ``resume`` may make another than ``output_dir``.
+    """Train as the config says and return the run's folder, which with ``resume`` may differ from ``output_dir``.
 
-    ``resume=auto`` may also go on with the runs in ``search``. The jobs of a ``sweep`` share a training if they can.
+    ``resume=auto`` may also go on with the runs in ``search``. Jobs of a ``sweep`` with equal weights train once.
 
     Raises:
-        ValueError, FileNotFoundError: for a wrong config or missing data, before anything is written.
-        SystemExit: with status 143 after Ctrl-C, SIGTERM or SIGUSR1; a checkpoint is saved.
+        ValueError, FileNotFoundError: For a wrong config or missing data, before anything is written.
+        SystemExit: With status 143 after Ctrl-C, SIGTERM or SIGUSR1; a checkpoint is saved.
     """
     expand_classifier(config.guidance)
     _check_values(plain(config))
@@ -135,7 +135,7 @@ def _check_samples(settings: dict[str, Any], recipe: Recipe, module: NoisyTraini
 
 
 def _write_records(trainer: Trainer, settings: dict[str, Any], start: Start) -> None:
-    """Write config, command and environment of a new run; keep what an earlier one logged up to the checkpoint."""
+    """Write config, command and environment of a new run; keep the metrics of an earlier one up to the checkpoint."""
     folder = start.folder
     if trainer.is_global_zero:
         if start.reused or not start.checkpoint:
@@ -169,7 +169,7 @@ def _fit(trainer: Trainer, module: NoisyTraining, data: LabelledDataModule, star
 
 
 def _command_to_resume(folder: Path) -> str:
-    """Return the command that goes on from here; it names the folder where ``resume=auto`` would not look there."""
+    """Return the command that goes on from here; it names the folder if ``resume=auto`` would not look there."""
     parts = shlex.split(command())
     resumes = [part for part in parts if part.lstrip("+").startswith("resume=")]
     named = bool(resumes) and resumes[-1].partition("=")[2] not in ("auto", "null")

@@ -25,7 +25,7 @@ def kind_of(shape: Sequence[int]) -> str:
 
 
 def network_sizes(shape: Sequence[int]) -> dict[str, int]:
-    """Return the arguments by which a network is told the shape of its samples; images are square."""
+    """Return the arguments that give a network the shape of its samples; images are square."""
     names = {"images": ("channels", "image_size"), "points": ("dimensions",)}[kind_of(shape)]
     return dict(zip(names, shape, strict=False))
 
@@ -38,12 +38,12 @@ class Batch(NamedTuple):
 
 
 def normalise(images: UInt8[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
-    """Map pixels from 0 to 255 to [-1, 1], the range of every model's input."""
+    """Map pixels in [0, 255] to [-1, 1], the range of every model's input."""
     return images.float() / 127.5 - 1
 
 
 def denormalise(images: Float[Tensor, "*shape"]) -> UInt8[Tensor, "*shape"]:
-    """Map pixels in [-1, 1] back to 0 to 255, after clamping them."""
+    """Clamp pixels to [-1, 1] and map them back to [0, 255]."""
     return ((images.clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8)
 
 
@@ -66,7 +66,7 @@ class Rows(Dataset[Batch]):
 class ImageDataset(Rows):
     """Images in memory as uint8, with their labels.
 
-    With ``flip``, each is mirrored from left to right with probability 1/2, by ``seed`` and the batch's indices.
+    With ``flip``, each is mirrored from left to right with probability 1/2, drawn from ``seed`` and the indices.
     """
 
     samples: UInt8[Tensor, "n c h w"]
@@ -199,10 +199,10 @@ class ImageDataModule(LabelledDataModule):
     """A dataset of labelled, square images.
 
     A subclass sets ``name``, ``channels``, ``image_size`` and ``class_names``, and implements ``load``, which returns
-    uint8 images of shape (n, c, h, w). Other arguments and errors: as for ``LabelledDataModule``.
+    uint8 images of shape (n, c, h, w). Other arguments and errors are those of ``LabelledDataModule``.
 
     Args:
-        flip: Whether to mirror images at random in training. Not for digits: a mirrored digit is not a digit.
+        flip: Whether to mirror images at random in training; not suitable for digits, as a mirrored digit is no digit.
     """
 
     channels: int

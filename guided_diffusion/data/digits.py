@@ -11,8 +11,8 @@ class Digits(ImageDataModule):
     """1,797 real handwritten digits, 8x8 in grey, without any download; 360 of them are for testing.
 
     They are the test set of "Optical Recognition of Handwritten Digits" (E. Alpaydin and C. Kaynak, UCI, CC BY 4.0),
-    with their 0 to 16 mapped to 0 to 255. The split for testing is stratified and always the same. Arguments: as for
-    ``ImageDataModule``.
+    with pixels of 0 to 16 mapped to 0 to 255. The split for testing is stratified and always the same. The arguments
+    are those of ``ImageDataModule``.
     """
 
     name = "digits"

@@ -10,7 +10,7 @@ class Fake(ImageDataModule):
     """Images of uniform random pixels, whose labels cycle through the classes.
 
     ``num_train`` includes the images held out for validation, and ``split_seed`` is also the seed of the pixels. Other
-    arguments: as for ``ImageDataModule``.
+    arguments are those of ``ImageDataModule``.
 
     Raises:
         ValueError: If one of the numbers is below 1.

@@ -24,7 +24,7 @@ from guided_diffusion.utils.rng import generator_for
 from guided_diffusion.utils.validation import check_positive
 
 DENSE = 3000
-"""The number of places along a curve; they are closer to each other than any useful noise."""
+"""The number of places along a curve: enough for gaps smaller than any useful noise."""
 MARGIN = 4.0
 """The distance of a curve to the edge of [-1, 1], in standard deviations of the noise."""
 
@@ -49,7 +49,7 @@ def moons() -> Float[Tensor, "n 2"]:
 
 
 def checkerboard(cells: int = 4, per_side: int = 24) -> Float[Tensor, "n 2"]:
-    """Return the places of a board's dark cells, in a grid of ``per_side`` by ``per_side`` in each."""
+    """Return the places of a board's dark cells: a grid of ``per_side`` by ``per_side`` in each cell."""
     inside = (torch.arange(per_side, dtype=torch.float64) + 0.5) / per_side
     cell = torch.cartesian_prod(inside, inside)
     corners = torch.cartesian_prod(torch.arange(cells), torch.arange(cells))
@@ -73,7 +73,7 @@ def resample(path: Float[Tensor, "m 2"], count: int) -> Float[Tensor, "{count} 2
 
 
 def fit_to_square(places: Float[Tensor, "n 2"]) -> Float[Tensor, "n 2"]:
-    """Return the places, shifted and scaled by the same factor in both directions, so that they reach from -1 to 1."""
+    """Shift the places, and scale them by one factor in both directions, so that they reach from -1 to 1."""
     low, high = places.amin(0), places.amax(0)
     return (places - (low + high) / 2) / (high - low).amax() * 2
 
@@ -114,7 +114,7 @@ class Pattern:
         return torch.cat([torch.cdist(part, self.places).amin(1) for part in parts])
 
     def mass(self, edges: Float[Tensor, " e"]) -> Float[Tensor, "rows columns"]:
-        """Return the exact probability of every cell of a grid with these edges in both directions; y goes by rows."""
+        """Return the exact probability of every cell of a grid with these edges in both directions; rows are y."""
         below = torch.special.ndtr((edges[:, None, None] - self.places) / max(self.spread, 1e-9))
         x, y = below.diff(dim=0).unbind(-1)
         return y @ x.T / len(self.places)
@@ -133,7 +133,7 @@ The three mixtures are six Gaussians on a circle, two of each class; neighbours 
 class Patterns(LabelledDataModule):
     """Points of patterns in the plane, in [-1, 1], equally many of each; labels are positions in ``patterns``.
 
-    Other arguments: as for ``LabelledDataModule``; ``split_seed`` is also the seed of the points.
+    Other arguments are those of ``LabelledDataModule``; ``split_seed`` is also the seed of the points.
 
     Args:
         patterns: Names in ``PATTERNS``.

@@ -14,9 +14,9 @@ from guided_diffusion.data.base import Batch, ImageDataModule
 
 
 class TorchvisionImages(ImageDataModule):
-    """A dataset that torchvision reads from ``root``. Files that are missing there are downloaded, none is rewritten.
+    """A dataset that torchvision reads from ``root``. Missing files are downloaded; others are never rewritten.
 
-    Other arguments: as for ``ImageDataModule``.
+    Other arguments are those of ``ImageDataModule``.
 
     Args:
         root: The folder that holds the dataset's folder.

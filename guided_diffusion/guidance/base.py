@@ -1,4 +1,4 @@
-"""What guidance methods share: their type, the meaning of the scale, and one batch for both predictions."""
+"""The type of guidance methods, the meaning of their scale, and both predictions of a model in one batch."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ class Guidance(Wrapper, Protocol):
 
 
 def needs_classifier(method: object) -> bool:
-    """Return whether a guidance, or its class, declares ``needs_classifier``; without a declaration it needs none."""
+    """Return ``needs_classifier`` of a guidance or its class, ``False`` if it has no such attribute."""
     return bool(getattr(method, "needs_classifier", False))
 
 
@@ -70,7 +70,7 @@ def check_length(scale: Tensor, x: Tensor) -> None:
 
 
 def as_scale(scale: Scale) -> Float[Tensor, "*b"]:
-    """Return ``scale`` as a tensor in float64 on the CPU, where asking which samples need what costs no transfer."""
+    """Return ``scale`` as a float64 tensor on the CPU, where its values can be compared without a transfer."""
     return torch.as_tensor(scale, dtype=torch.float64, device="cpu")
 
 
@@ -92,8 +92,8 @@ def conditional_and_unconditional(
 ) -> tuple[Prediction, Prediction]:
     """Return ``c = D(x_t, t, y)`` and ``u = D(x_t, t, None)``, both of the whole batch, from one call of ``denoise``.
 
-    A sample with w = 1 needs ``c`` alone and one with w = 0 needs ``u`` alone. The other is not evaluated: it is set
-    to the one that is, so that ``c - u`` is exactly 0. The same holds for all samples if ``y`` is ``None``.
+    A sample with w = 1 needs ``c`` alone and one with w = 0 needs ``u`` alone. The other is not evaluated but
+    set equal to it, so that ``c - u`` is exactly 0. The same holds for all samples if ``y`` is ``None``.
 
     Raises:
         ValueError: If ``scale``, from ``as_scale``, holds neither one w nor one for each sample.

@@ -22,9 +22,9 @@ BASES = {"unconditional": 0.0, "conditional": 1.0}
 class ClassifierGuidance(Guidance):
     r"""``eps - k sigma grad log p(y | x_t)`` and ``x0 + k sigma^2 / alpha grad log p(y | x_t)``.
 
-    ``eps`` and ``x0`` are the base's, and ``k`` is the missing part of the exponent w: ``k = w`` on an unconditional
-    base and ``k = w - 1`` on a conditional one. For samples with k = 0 or without a label the classifier is not asked
-    and the prediction is the base's to the bit.
+    ``eps`` and ``x0`` are the base's, and ``k`` is the part of the exponent w that it lacks: ``k = w`` on an
+    unconditional base and ``k = w - 1`` on a conditional one. For samples with k = 0 or without a label the classifier
+    is not evaluated and the prediction is exactly the base's.
 
     An ancestral step with it moves the mean by ``k Sigma grad``, to first order in the step. The gradient is taken at
     x_t, as in the code of Dhariwal & Nichol 2021 (arXiv 2105.05233); their eq. 10 has it at the mean. See their eq. 14

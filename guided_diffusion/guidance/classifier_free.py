@@ -11,13 +11,13 @@ from guided_diffusion.schedules import Schedule
 
 @dataclass(frozen=True)
 class ClassifierFree(Guidance):
-    """``u + w (c - u)``, with ``c = D(x_t, t, y)`` and ``u = D(x_t, t, None)``.
+    """``u + w (c - u)`` of x0 and of eps, with ``c = D(x_t, t, y)`` and ``u = D(x_t, t, None)``.
 
-    w = 0 is the unconditional and w = 1 the conditional model, to the bit and at the cost of one evaluation
+    w = 0 is exactly the unconditional and w = 1 the conditional model, at the cost of one evaluation
     (Ho & Salimans 2022, arXiv 2207.12598, eq. 6, with their w + 1 as our w).
 
     Args:
-        scale: w, a finite number or a tensor of them of shape (b,).
+        scale: w, a number or a tensor of shape (b,); ``ValueError`` if it is not finite.
     """
 
     scale: Scale = 1.0

@@ -24,7 +24,7 @@ class Combined(Guidance):
         scale: w, the scale of classifier-free guidance, a number or a tensor of shape (b,).
         classifier_scale: w', the scale of classifier guidance, likewise.
 
-    Other arguments and errors: as for ``ClassifierGuidance``.
+    Other arguments and errors are those of ``ClassifierGuidance``.
     """
 
     needs_classifier: ClassVar[bool] = True

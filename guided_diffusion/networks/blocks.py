@@ -18,7 +18,7 @@ def check_sizes(
     dropout: float,
     patch_size: int,
 ) -> None:
-    """Raise ``ValueError`` unless the numbers are positive, images can be halved at each level and channels divided."""
+    """Raise ``ValueError`` unless the sizes are in range, images can be halved at each level and channels grouped."""
     check_positive(width=width, blocks=blocks, head_channels=head_channels, patch_size=patch_size)
     if not multipliers or min(multipliers) < 1:
         raise ValueError(f"multipliers must hold numbers of at least 1, got {list(multipliers)}")
@@ -49,8 +49,8 @@ def contracting_half(
 ) -> tuple[nn.ModuleList, list[int]]:
     """Return the layers on the way down, and the channels before the first and after each of them.
 
-    ``widths`` holds the channels of each level, between which the resolution is halved; each level has ``blocks`` of
-    ``block(in_channels, out_channels, attention)``.
+    ``widths`` holds the channels of each level; the resolution is halved between levels. Each level has ``blocks``
+    layers ``block(in_channels, out_channels, attention)``.
     """
     layers, channels = nn.ModuleList(), [in_channels]
     for level, out_channels in enumerate(widths):

@@ -10,7 +10,7 @@ from guided_diffusion.networks.layers import group_norm
 class JudgeNet(nn.Module):
     """A convolutional classifier of images in [-1, 1], with GroupNorm: ``judge(x) -> logits``.
 
-    ``width`` is the channels of the first of three stages; each of the others has twice those before it.
+    ``width`` is the number of channels of the first of three stages; each later stage has twice as many.
     """
 
     def __init__(self, channels: int, image_size: int, num_classes: int, width: int = 32) -> None:
@@ -42,8 +42,8 @@ class JudgeNet(nn.Module):
 class LeNet(nn.Module):
     """LeNet-5 with ReLU and maximum pooling, a judge of another architecture: ``judge(x) -> logits``.
 
-    Both convolutions are padded, so that images of 8x8, or even 4x4, are large enough. ``width`` is the channels of the
-    first convolution; the second has twice as many (6 and 16 in LeCun et al. 1998, fig. 2).
+    Both convolutions are padded, so that images of 8x8, or even 4x4, are large enough. ``width`` is the number of
+    channels of the first convolution; the second has twice as many (6 and 16 in LeCun et al. 1998, fig. 2).
     """
 
     def __init__(self, channels: int, image_size: int, num_classes: int, width: int = 16) -> None:

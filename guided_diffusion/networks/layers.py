@@ -16,7 +16,7 @@ Module = TypeVar("Module", bound=nn.Module)
 
 
 def zero_init(module: Module) -> Module:
-    """Set all parameters of a module to zero, so that a residual branch adds nothing at first, and return it."""
+    """Set all parameters of a module to zero, so that a residual branch adds nothing at first; return the module."""
     for parameter in module.parameters():
         nn.init.zeros_(parameter)
     return module
@@ -37,7 +37,7 @@ def group_norm(channels: int) -> nn.GroupNorm:
 class LogSNREmbedding(nn.Module):
     """Sinusoids of the noise angle ``atan(exp(-log_snr / 2))``, which is bounded where log-SNR is not.
 
-    The angle, from 0 to pi/2, is scaled to the range 0 to 1000 of the steps of DDPM, whose frequencies these are
+    The angle, from 0 to pi/2, is scaled to the range of DDPM's steps, 0 to 1000, for which these frequencies are used
     (Vaswani et al. 2017, arXiv 1706.03762, section 3.5).
     """
 

@@ -1,4 +1,4 @@
-"""Multilayer perceptrons for points in a space of few dimensions: a denoiser's network and a classifier's."""
+"""Multilayer perceptrons for points in a space of few dimensions: the networks of a denoiser and of a classifier."""
 
 import math
 
@@ -41,7 +41,7 @@ class MLP(nn.Module):
         dimensions: The number of coordinates of a point.
         num_classes: The number of classes; a label is 0 to ``num_classes - 1``, or negative for none.
         embedding: The size of the vector for noise level and label, which conditions every layer.
-        harmonics: The number of frequencies at which sine and cosine of each coordinate are added to the input.
+        harmonics: The number of frequencies at which the input has sine and cosine of each coordinate; 0 for none.
         combine: How noise level and label are combined: ``add``, ``multiply`` or ``concat``.
     """
 

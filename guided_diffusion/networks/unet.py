@@ -21,19 +21,19 @@ class UNet(nn.Module):
     (Dhariwal & Nichol 2021, arXiv 2105.05233, section 3).
 
     Args:
-        channels: The channels of an image, 1 or 3.
+        channels: The number of channels of an image, 1 or 3.
         num_classes: The number of classes; a label is 0 to ``num_classes - 1``, or negative for none.
-        multipliers: The channels of each level over ``width``; each level has half the resolution of the one before.
-        blocks: The residual blocks per level on the way down; there is one more on the way up.
+        multipliers: The channels of each level in units of ``width``; each level has half the resolution of the last.
+        blocks: The number of residual blocks per level on the way down; there is one more on the way up.
         attention_levels: The levels, counted from 0, whose blocks are followed by attention.
         middle_attention: Whether there is attention between the two residual blocks at the bottom.
-        head_channels: The channels of an attention head.
-        patch_size: With 2 the network works on 2x2 patches of pixels (space to depth), at a quarter of the cost.
+        head_channels: The number of channels of an attention head.
+        patch_size: The side, in pixels, of the patches it works on (space to depth); 2 costs a quarter of 1.
         combine: How noise level and label are combined: ``add``, ``multiply`` or ``concat``.
 
     Raises:
-        ValueError: If images can't be divided by patches and halved at each level, channels not by groups and heads,
-            if a size is not positive or ``dropout`` not in [0, 1).
+        ValueError: If images can't be divided into patches and halved at each level, or channels into groups and heads;
+            if a size is not positive or ``dropout`` is not in [0, 1).
     """
 
     def __init__(
@@ -91,10 +91,10 @@ def expanding_half(
     attention_levels: Sequence[int],
     block: Callable[[int, int, bool, bool], nn.Module],
 ) -> nn.ModuleList:
-    """Return the layers on the way up: one for each skip connection, each of which takes its skip as more channels.
+    """Return the layers on the way up, one for each skip connection, which is concatenated to the layer's input.
 
-    The arguments are those of ``contracting_half`` and its result ``skips``. Each level has one block more than on the
-    way down, ``block(in_channels, out_channels, attention, upsample)``.
+    ``skips`` is the list that ``contracting_half`` returns; the other arguments are as there. Each level has one block
+    more than on the way down, ``block(in_channels, out_channels, attention, upsample)``.
     """
     layers, skips, current = nn.ModuleList(), list(skips), skips[-1]
     for level, out_channels in reversed(list(enumerate(widths))):

@@ -3,8 +3,8 @@ r"""The exact target of guidance, the powered density of a Gaussian mixture in t
     q(x | y) = p(x) p(y|x)^w / Z
 
 w = 0 is p(x) and w = 1 is p(x | y). For other w a guided denoiser is *not* the denoiser of q, because adding noise and
-raising to a power don't commute (Bradley & Nakkiran 2024, arXiv 2408.09000). The denoiser here is that of q, so a
-sampler samples q with it, and the difference from samples of classifier-free guidance is the error of guidance.
+raising to a power don't commute (Bradley & Nakkiran 2024, arXiv 2408.09000). The denoiser here is that of q: a
+sampler draws from q with it, and samples of classifier-free guidance differ from these by the error of guidance.
 """
 
 from collections.abc import Callable
@@ -31,7 +31,7 @@ HERMITE_NODES = 16
 LARGEST_GRID = 4096
 """The largest number of grid points on an axis."""
 ROWS = 1024
-"""The number of samples that are integrated together where memory grows with it."""
+"""The number of samples that are integrated at a time where memory grows with that number."""
 Table = tuple[Tensor, Tensor, Tensor]
 """The grid points on both axes, (n,) and (m,), and the density on the grid, (n, m)."""
 
@@ -50,7 +50,7 @@ class PoweredMixture:
 
     Args:
         mixture: The mixture p(x, y), in two dimensions.
-        scale: w, at least 0, because q need not be a density below.
+        scale: w, at least 0, because q need not be a density for negative w.
         fineness: The number of grid points per smallest standard deviation of the mixture, at least 4.
 
     Raises:
@@ -143,7 +143,7 @@ class PoweredMixture:
         return Prediction(*((value.to(x_t.dtype).reshape(x_t.shape)) for value in (centre + width * z, -z)))
 
     def _around(self, centre: Tensor, width: Tensor, y: Tensor) -> Tensor:
-        """Return ``E[z]`` by quadrature, with ``x_0 = centre + width z`` and z normal, weighted by q(x_0)."""
+        """Return ``E[z]`` by quadrature for ``x_0 = centre + width z``, where z is normal, weighted by q(x_0)."""
         nodes, log_weights = (part.to(centre) for part in _hermite(HERMITE_NODES))
         z = torch.cartesian_prod(nodes, nodes)
         points = centre[:, None] + width[:, None] * z
@@ -166,7 +166,7 @@ class PoweredMixture:
 
     @cached_property
     def _table(self) -> Callable[[int], Table]:
-        """``_table(label)``, which is computed once for each label."""
+        """The function that returns the table of a label, computed once for each label."""
         return cache(self._cropped)
 
     def _cropped(self, label: int) -> Table:
@@ -178,6 +178,6 @@ class PoweredMixture:
 
 
 def _hermite(count: int) -> tuple[Tensor, Tensor]:
-    """Return the nodes and log weights of Gauss-Hermite quadrature under the standard normal."""
+    """Return the nodes and log weights of Gauss-Hermite quadrature under the standard normal (Golub & Welsch 1969)."""
     nodes, weights = hermegauss(count)
     return torch.from_numpy(nodes), torch.from_numpy(weights).log()

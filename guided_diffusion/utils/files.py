@@ -1,4 +1,4 @@
-"""The cache folder, atomic and durable writing of any file, reading tensors of samples and judges, and a hash."""
+"""The cache folder, atomic and durable writing of files, reading of saved tensors, and a hash of content."""
 
 import hashlib
 import json

@@ -13,7 +13,7 @@ def metrics_by_scale(key: str, values: Mapping[float, float]) -> dict[str, float
 
 def log_against_scale(run: Any, scale: float, values: Mapping[str, Any]) -> None:
     """Log values to a W&B run, at a point of the axis ``guidance/scale``."""
-    # Every axis by name: W&B picks one of the patterns guidance/* and * (which Lightning defines) at random.
+    # Each key by name: of the patterns guidance/* and * (which Lightning defines) W&B would pick one at random.
     run.define_metric(SCALE)
     for key in values:
         run.define_metric(key, step_metric=SCALE)

@@ -28,7 +28,7 @@ def build(node: DictConfig | dict[str, Any], **arguments: Any) -> Any:
 
 
 def _check_partials(node: Any, key: str) -> None:
-    """Check the arguments of every partial now: it would take any, and fail only where it is called, hours later."""
+    """Check the arguments of every partial now: a wrong one would fail only at the call, hours later."""
     if not isinstance(node, dict | DictConfig):
         return
     if node.get("_partial_"):

@@ -24,10 +24,10 @@ def try_lock(descriptor: int) -> bool:
 
 @contextmanager
 def file_lock(path: Path, why: str) -> Iterator[None]:
-    """Hold the lock of a file in the block; wait for other processes first, asleep.
+    """Hold the lock of a file in the block, after sleeping until no other process holds it.
 
     Args:
-        path: The path of the lock file. It exists while it is held; one that a killed process left is free.
+        path: The path of the lock file. It exists while it is locked; one that a killed process left is not locked.
         why: The reason to wait, which is printed once.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -42,7 +42,7 @@ def file_lock(path: Path, why: str) -> Iterator[None]:
 
 
 def _open_locked(path: Path, why: str) -> IO[str]:
-    """Open and lock the file at ``path``, anew whenever the previous holder has removed it before it was locked."""
+    """Open and lock the file at ``path``; start again if its previous holder removes it in between."""
     announced = False
     while True:
         file = path.open("w")

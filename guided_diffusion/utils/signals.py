@@ -1,4 +1,4 @@
-"""The exit statuses and the exception of a program that a signal ends, and temporary signal handlers."""
+"""The exit statuses and the exception for programs that a signal ends, and temporary signal handlers."""
 
 import signal
 import threading
@@ -20,7 +20,7 @@ class Terminated(KeyboardInterrupt):
 
 @contextmanager
 def signal_handlers(handlers: Mapping[int, Handler]) -> Iterator[None]:
-    """Install handlers, by signal number, for the block. Only in the main thread: in others nothing changes."""
+    """Install handlers, by signal number, for the block; outside the main thread, change nothing."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
