@@ -13,12 +13,12 @@ from guided_diffusion.denoisers import UNLABELLED, Denoiser, Labels, Parameteriz
 from guided_diffusion.schedules import Samples, Times, perturb
 
 Weighting = Callable[[Tensor, Parameterization], Tensor]
-"""``weighting(log_snr, parameterization)`` returns each sample's weight of the squared error of the network's output."""
+"""The weight of each sample's squared error of the network's output: ``weighting(log_snr, parameterization)``."""
 
 
 @dataclass(frozen=True)
 class Uniform:
-    """Weight 1: the plain squared error of the network's output (Ho et al. 2020, arXiv 2006.11239, eq. 14, for eps)."""
+    """A weight of 1: the plain squared error of the output (Ho et al. 2020, arXiv 2006.11239, eq. 14, for eps)."""
 
     def __call__(self, log_snr: Float[Tensor, " b"], parameterization: Parameterization) -> Float[Tensor, " b"]:
         return torch.ones_like(log_snr)

@@ -67,7 +67,7 @@ def _earlier_runs(output_dir: Path) -> list[Path]:
 def train(config: DictConfig, search: Sequence[Path] = (), sweep: Path | None = None) -> Path:
     """Train as the config says and return the run's folder, which with ``resume`` may differ from ``output_dir``.
 
-    ``resume=auto`` may also go on with the runs in ``search``. Jobs of a ``sweep`` with equal weights train once.
+    ``resume=auto`` may also go on with runs in ``search``. Jobs of a ``sweep`` whose weights would be equal train once.
 
     Raises:
         ValueError, FileNotFoundError: For a wrong config or missing data, before anything is written.

@@ -92,8 +92,8 @@ def conditional_and_unconditional(
 ) -> tuple[Prediction, Prediction]:
     """Return ``c = D(x_t, t, y)`` and ``u = D(x_t, t, None)``, both of the whole batch, from one call of ``denoise``.
 
-    A sample with w = 1 needs ``c`` alone and one with w = 0 needs ``u`` alone. The other is not evaluated but
-    set equal to it, so that ``c - u`` is exactly 0. The same holds for all samples if ``y`` is ``None``.
+    A sample with w = 1 needs ``c`` alone and one with w = 0 needs ``u`` alone. The other is not evaluated but set
+    equal to it, so that ``c - u`` is exactly 0. The same holds for all samples if ``y`` is ``None``.
 
     Raises:
         ValueError: If ``scale``, from ``as_scale``, holds neither one w nor one for each sample.

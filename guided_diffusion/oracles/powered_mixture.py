@@ -3,8 +3,8 @@ r"""The exact target of guidance, the powered density of a Gaussian mixture in t
     q(x | y) = p(x) p(y|x)^w / Z
 
 w = 0 is p(x) and w = 1 is p(x | y). For other w a guided denoiser is *not* the denoiser of q, because adding noise and
-raising to a power don't commute (Bradley & Nakkiran 2024, arXiv 2408.09000). The denoiser here is that of q: a
-sampler draws from q with it, and samples of classifier-free guidance differ from these by the error of guidance.
+raising to a power don't commute (Bradley & Nakkiran 2024, arXiv 2408.09000). The denoiser here is that of q: with it
+a sampler draws from q, and its samples differ from those of classifier-free guidance by the error of guidance.
 """
 
 from collections.abc import Callable
