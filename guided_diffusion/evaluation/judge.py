@@ -1,6 +1,6 @@
 """The judge: a classifier trained on clean images that evaluates samples and never guides them.
 
-It is trained when first needed and cached under a hash of the data and its settings. A second judge can check the first.
+It is trained when first needed and cached by a hash of the data and its settings. A second judge can check the first.
 """
 
 from __future__ import annotations

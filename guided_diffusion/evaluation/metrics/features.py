@@ -190,8 +190,8 @@ def mean_over_pairs(
     """Return sum_ij w_i w_j f(x_i, x_j) / sum_ij w_i w_j over i != j, for each row of weights.
 
     If w_i is how often x_i was drawn, this is the mean over the pairs of a resampled set, where a sample makes no
-    pair with itself. It is nan where no pair is left. ``function`` computes f for all pairs of two sets, n x d and m x d to
-    n x m; by default it is the distance.
+    pair with itself. It is nan where no pair is left. ``function`` computes f for all pairs of two sets, n x d and
+    m x d to n x m; by default it is the distance.
     """
     features, weights = features.double(), weights.double()
     total = torch.zeros(len(weights), dtype=torch.float64)

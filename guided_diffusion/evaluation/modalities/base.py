@@ -83,7 +83,7 @@ class Gallery(Protocol):
         """Write a PNG with a row for each scale and a column for each of the named classes."""
 
     def frames(self, steps: Sequence[Step], names: Sequence[str]) -> Iterator[UInt8[Tensor, "height width 3"]]:
-        """Yield a frame for each sampler step: x_t above the estimate of x_0, with equally many samples of each class."""
+        """Yield a frame for each sampler step, x_t above the estimate of x_0; each class has equally many samples."""
 
 
 class Modality(ABC):

@@ -13,7 +13,7 @@ class ImagesPerSecond(Callback):
     """A callback that logs ``train/images_per_second`` of all devices together, averaged over ``every_n_steps``.
 
     Only the steps count, not loading or validation; ``ValueError`` if ``every_n_steps`` is below 1. Lightning's
-    ``ThroughputMonitor`` includes loading, has fixed names that the progress bar can't show, and warns of missing FLOPs.
+    ``ThroughputMonitor`` includes loading, has fixed names that the progress bar can't show, and warns about FLOPs.
     """
 
     def __init__(self, every_n_steps: int = 20) -> None:

@@ -29,7 +29,7 @@ class AtomicCheckpointIO(TorchCheckpointIO):
             flush_to_disk(part)
             part.replace(path)
             flush_to_disk(path.parent)
-        except (OSError, RuntimeError) as error:  # torch.save raises RuntimeError when closing a file it could not write
+        except (OSError, RuntimeError) as error:  # torch.save raises RuntimeError for a file it could not write
             part.unlink(missing_ok=True) if path.parent.is_dir() else None
             cause = error.__context__ if isinstance(error.__context__, OSError) else error
             reason = getattr(cause, "strerror", None) or str(cause).partition("\n")[0]
