@@ -88,7 +88,7 @@ def distances_to_own(
 def floors_of(
     patterns: Sequence[Pattern], class_names: Sequence[str], num_samples: int, seed: int = 0
 ) -> dict[str, float]:
-    """Return the measures of ``num_samples`` true points, evenly over the classes: the best that a sampler can reach."""
+    """Return the measures of ``num_samples`` true points, evenly over the classes: the best a sampler can reach."""
     labels = torch.arange(num_samples) % len(patterns)
     generator = generator_for("cpu", seed, len(patterns) + 1, 1)
     points = torch.zeros(num_samples, 2)
@@ -132,7 +132,7 @@ def grid_edges() -> Float[Tensor, " edges"]:
 
 
 def total_variation(shares: Float[Tensor, "*batch cells"], mass: Float[Tensor, " cells"]) -> Float[Tensor, "*batch"]:
-    """Return ``sum |p - q| / 2`` over the cells and the rest of the plane, with shares p of points and probabilities q."""
+    """Return ``sum |p - q| / 2`` over cells and the rest of the plane, with shares p of points and probabilities q."""
     share, mass = _with_the_rest(shares, mass)
     return (share - mass).abs().sum(-1) / 2
 
