@@ -127,7 +127,7 @@ def test_with_every_sampler_both_families_give_the_same_samples(mixture, method,
 
 @pytest.mark.parametrize(("base", "scale", "labels"), [("unconditional", 0.0, None), ("conditional", 1.0, [0, 1, 2])])
 @pytest.mark.parametrize("as_scale", [float, lambda w: torch.full((3,), float(w))], ids=["number", "per sample"])
-def test_where_nothing_is_lacking_it_is_the_base_to_the_bit_at_no_cost(base, scale, labels, as_scale, network, counted):
+def test_at_the_scale_of_the_base_it_equals_it_and_calls_no_classifier(base, scale, labels, as_scale, network, counted):
     x_t, t, y = torch.randn(3, 1, 8, 8), torch.linspace(0.1, 1, 3), torch.arange(3)
     denoiser = Denoiser(network, Cosine())
     denoise = counted(denoiser)
