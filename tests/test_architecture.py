@@ -69,17 +69,17 @@ def imported(part):
 
 
 @pytest.mark.parametrize("part", CORE)
-def test_arrows_within_the_core_point_one_way(part):
+def test_modules_of_the_core_import_only_the_allowed_ones(part):
     assert set(imported(part)) <= CORE[part] | {part, "utils.validation"}
 
 
 @pytest.mark.parametrize(("floor", "part"), [(n, part) for n, parts in enumerate(FLOORS) for part in sorted(parts)])
-def test_a_module_imports_from_the_floors_before_it_only(floor, part):
+def test_a_module_imports_only_from_its_own_and_lower_layers(floor, part):
     below = set().union(*FLOORS[: floor + 1])
     assert {name.partition(".")[0] for name in imported(part)} <= below
 
 
-def test_every_entry_of_the_package_has_a_floor():
+def test_every_entry_of_the_package_belongs_to_a_layer():
     entries = {path.stem for path in PACKAGE.iterdir() if path.stem not in ("__init__", "__pycache__")}
     assert entries <= set().union(*FLOORS)
     assert len(entries) < 20

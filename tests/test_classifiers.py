@@ -98,7 +98,7 @@ def test_a_sample_has_the_gradient_that_it_has_alone(network, images):
         torch.testing.assert_close(together[i : i + 1], alone, rtol=1e-4, atol=1e-6)
 
 
-def test_a_classifier_tells_its_network_the_log_snr():
+def test_a_classifier_passes_the_log_snr_to_its_network():
     class Echo(nn.Module):
         def forward(self, x_t, log_snr):
             return log_snr[:, None].expand(-1, 3)

@@ -68,7 +68,7 @@ def test_snr_weight_is_the_ratio_of_squared_errors(parameterization, schedule):
     torch.testing.assert_close(weight, expected, rtol=1e-9, atol=0)
 
 
-def test_the_network_is_told_the_log_snr_and_the_labels(schedule, x0):
+def test_the_log_snr_and_the_labels_are_passed_to_the_network(schedule, x0):
     backbone, y = Returns(x0), torch.tensor([0, -1, 2])
     Denoiser(backbone, schedule)(x0, t, y)
     x_t, log_snr, labels = backbone.inputs

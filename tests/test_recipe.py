@@ -113,7 +113,7 @@ def test_images_are_on_the_cpu_in_single_precision_and_carry_no_gradient(exact):
     assert (images.device.type, images.dtype, images.requires_grad) == ("cpu", torch.float32, False)
 
 
-def test_steps_are_those_of_one_batch(exact):
+def test_steps_yields_every_step_of_one_batch(exact):
     with torch.no_grad():
         steps = list(recipe().steps(exact, labels, (2,), range(7)))
     assert len(steps) == 6
@@ -137,7 +137,7 @@ def test_the_model_samples_in_eval_mode_and_returns_to_training(exact):
 
 
 @pytest.mark.parametrize("batch_size", [0, -1])
-def test_a_batch_needs_a_sample(batch_size):
+def test_a_batch_size_below_one_is_refused(batch_size):
     with pytest.raises(ValueError, match=f"batch_size must be at least 1, got {batch_size}"):
         recipe(batch_size=batch_size)
 
@@ -153,14 +153,14 @@ def parts(*modes):
 @pytest.mark.parametrize(
     "modes", [(True, True, True), (False, False, False), (True, False, True), (False, True, False)]
 )
-def test_evaluating_gives_every_part_its_own_mode_back(modes):
+def test_eval_mode_restores_the_mode_of_every_submodule(modes):
     module = parts(*modes)
     with eval_mode(module):
         assert not any(part.training for part in module.modules())
     assert tuple(part.training for part in module.modules()) == modes
 
 
-def test_evaluating_gives_modes_back_after_an_error_too():
+def test_eval_mode_restores_the_modes_after_an_error():
     module = parts(True, False, True)
     with pytest.raises(RuntimeError, match="stop"), eval_mode(module):
         raise RuntimeError("stop")

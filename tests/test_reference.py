@@ -56,20 +56,20 @@ def assert_same(ours, theirs, atol=1e-9):
         torch.testing.assert_close(first, second, rtol=0, atol=atol)
 
 
-def test_the_table():
+def test_the_noise_schedule_equals_that_of_diffusers():
     alpha, sigma = schedule(torch.arange(1, T + 1) / T)
     scheduler = DDPMScheduler(**table)
     torch.testing.assert_close(alpha**2, scheduler.alphas_cumprod, rtol=1e-5, atol=1e-6)
     torch.testing.assert_close(sigma**2, 1 - scheduler.alphas_cumprod, rtol=1e-5, atol=1e-6)
 
 
-def test_noisy_images():
+def test_noisy_images_equal_those_of_diffusers():
     x0, eps, k = start(), torch.randn(4, 3, 4, 4, dtype=torch.float64), torch.tensor([0, 250, 500, 999])
     expected = DDPMScheduler(**table).add_noise(x0, eps, k)
     torch.testing.assert_close(perturb(x0, eps, (k + 1) / T, schedule), expected, rtol=0, atol=1e-5)
 
 
-def test_v():
+def test_the_v_target_equals_that_of_diffusers():
     x0, eps, k = start(), torch.randn(4, 3, 4, 4, dtype=torch.float64), torch.tensor([0, 250, 500, 999])
     alpha, sigma = (expand_as(value, x0) for value in schedule((k + 1) / T))
     expected = DDPMScheduler(**table).get_velocity(x0, eps, k)
@@ -78,7 +78,7 @@ def test_v():
 
 @pytest.mark.parametrize("steps", [1, 10, 50, pytest.param(T, marks=pytest.mark.slow)])
 @pytest.mark.parametrize(("variance", "name"), [(0.0, "fixed_small"), (1.0, "fixed_large")])
-def test_ancestral_steps(steps, variance, name):
+def test_ancestral_steps_equal_those_of_diffusers(steps, variance, name):
     scheduler = DDPMScheduler(**table, variance_type=name, clip_sample=False)
     expected = theirs(scheduler, steps, generator=torch.Generator().manual_seed(1))
     # On a sub-grid their last step adds the large variance to the image itself; nobody wants that.
@@ -88,7 +88,7 @@ def test_ancestral_steps(steps, variance, name):
 
 @pytest.mark.parametrize("steps", [1, 10, 50, pytest.param(250, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("eta", [0.0, 0.5, 1.0])
-def test_ddim_steps(steps, eta):
+def test_ddim_steps_equal_those_of_diffusers(steps, eta):
     scheduler = DDIMScheduler(**table, clip_sample=False, set_alpha_to_one=True)
     expected = theirs(scheduler, steps, eta=eta, generator=torch.Generator().manual_seed(1))
     assert_same(ours(partial(ddim, eta=eta), steps), expected)
@@ -96,7 +96,7 @@ def test_ddim_steps(steps, eta):
 
 @pytest.mark.filterwarnings("ignore:__array__")
 @pytest.mark.parametrize("steps", [2, 10, 50, pytest.param(200, marks=pytest.mark.slow)])
-def test_dpm_solver_steps(steps):
+def test_dpm_solver_steps_equal_those_of_diffusers(steps):
     scheduler = DPMSolverMultistepScheduler(
         **table, algorithm_type="dpmsolver++", solver_order=2, solver_type="midpoint", final_sigmas_type="zero"
     )

@@ -59,7 +59,7 @@ def test_a_grid_decreases_from_one_to_zero(times, steps, schedule):
 
 @every_grid
 @pytest.mark.parametrize("steps", [0, -3])
-def test_a_grid_needs_a_step(times, steps):
+def test_a_time_grid_with_fewer_than_one_step_raises(times, steps):
     with pytest.raises(ValueError, match=f"steps must be at least 1, got {steps}"):
         times(Cosine(), steps)
 
@@ -130,7 +130,7 @@ def test_order_of_convergence_to_the_closed_form_flow(method, order, c, schedule
 
 @pytest.mark.parametrize(("method", "atol"), [(ddim, 0.05), (heun, 0.005), (dpmpp_2m, 0.005)])
 @pytest.mark.parametrize("times", [uniform_times, log_snr_times])
-def test_the_whole_way_ends_where_the_closed_form_flow_does(method, atol, times, schedule):
+def test_sampling_from_noise_to_image_ends_at_the_closed_form_solution(method, atol, times, schedule):
     mean, noise = torch.tensor([1.0, -2.0], dtype=F64), torch.randn(4, 2, dtype=F64)
     oracle = GaussianMixture.gaussian(schedule, mean, 0.25 * torch.eye(2, dtype=F64))
     alpha, sigma = schedule(torch.ones((), dtype=F64))
@@ -189,14 +189,14 @@ def test_a_sampler_yields_every_step_and_ends_with_its_estimate(method, times, m
 
 
 @pytest.mark.parametrize(("name", "evaluations"), [*((name, 10) for name in METHODS if name != "heun"), ("heun", 19)])
-def test_number_of_evaluations(name, evaluations, mixture, counted):
+def test_each_method_has_its_number_of_network_evaluations(name, evaluations, mixture, counted):
     denoise, schedule = counted(mixture), mixture.schedule
     last(METHODS[name](denoise, schedule, torch.randn(5, 2, dtype=F64), uniform_times(schedule, 10)))
     assert len(denoise.calls) == evaluations
 
 
 @every_method
-def test_a_sampler_hands_labels_on_and_cannot_tell_guided_from_plain(method, mixture):
+def test_a_sampler_passes_labels_on_and_treats_guided_and_plain_denoisers_alike(method, mixture):
     y, noise, schedule = torch.tensor([0, 1, 2]), torch.randn(3, 2, dtype=F64), mixture.schedule
     draws = [normal(torch.Generator().manual_seed(2)) for _ in range(2)]
     plain, guided = (
@@ -239,7 +239,7 @@ def test_a_stochastic_sampler_draws_once_a_step_but_the_last(method, mixture):
     assert shapes == [(5, 2)] * 3
 
 
-def test_a_sampler_setting_is_a_method_on_a_grid(mixture):
+def test_a_configured_sampler_runs_its_method_on_its_time_grid(mixture):
     schedule, noise, y = mixture.schedule, torch.randn(3, 2, dtype=F64), torch.tensor([0, 1, 2])
     draws = [normal(torch.Generator().manual_seed(2)) for _ in range(2)]
     steps = list(Sampler(ddpm, 6, log_snr_times)(mixture, schedule, noise, y, draws[0]))
@@ -247,7 +247,7 @@ def test_a_sampler_setting_is_a_method_on_a_grid(mixture):
     assert torch.equal(steps[-1].x, last(ddpm(mixture, schedule, noise, log_snr_times(schedule, 6), y, draws[1])).x)
 
 
-def test_a_sampler_setting_needs_a_step():
+def test_a_configured_sampler_with_fewer_than_one_step_raises():
     with pytest.raises(ValueError, match="steps must be at least 1, got 0"):
         Sampler(steps=0)
 

@@ -1,1 +1,1 @@
-"""Evaluation: samples of every scale are drawn, measured, plotted and reported."""
+"""Evaluation: draw samples at every guidance scale, measure and plot them, and write a report."""

@@ -62,7 +62,7 @@ class Chunks(LightningModule):
         """The cost of a sample at each scale, in any unit, for the estimate of the time that is left."""
 
     def cost(self, chunk: int) -> float:
-        """Return the cost of a whole chunk."""
+        """Return the cost of a chunk, the sum over its samples."""
         costs = torch.tensor(self.costs, dtype=torch.float64)
         return float(costs[self.plan.rows(chunk) // self.plan.per_scale].sum())
 
@@ -126,7 +126,7 @@ def _read(path: Path) -> dict[str, Any]:
 
 
 class EvaluationProgress(ProgressBar):
-    """A progress bar in network evaluations over all devices, which take equal time, whereas samples do not.
+    """A progress bar that counts network evaluations on all devices: these take equal time, while samples do not.
 
     The bar appears after ``quiet_seconds``.
     """
@@ -170,12 +170,12 @@ def draw(trainer: Trainer, chunks: Chunks) -> None:
 
 
 def sampling_lock(folder: Path) -> AbstractContextManager[None]:
-    """Let one evaluation at a time draw the samples of this folder; the first process of another one waits."""
+    """Return a lock on the samples of this folder: other evaluations wait for it, in their first process only."""
     if rank():
         return nullcontext()
     return file_lock(folder.with_suffix(".lock"), "another evaluation is drawing the same samples")
 
 
 def saturation(x0: Float[Tensor, "b *shape"]) -> Float[Tensor, " b"]:
-    """Return the share of each sample's numbers outside [-1, 1]."""
+    """Return the share of each sample's values that lie outside [-1, 1]."""
     return (x0.abs() > 1).float().flatten(1).mean(1)

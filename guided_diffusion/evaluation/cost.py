@@ -20,7 +20,7 @@ def labels_needed(recipe: Recipe, schedule: Schedule) -> set[bool]:
 
 
 def predictions_needed(recipe: Recipe, schedule: Schedule) -> list[bool]:
-    """Return for each prediction of the model, in order, whether it has the label; the model here predicts zeros."""
+    """Sample once with a model of zeros; return for each of its predictions, in order, whether it has the label."""
     asked: list[bool] = []
 
     def nothing(x_t: Tensor, t: Tensor, y: Labels) -> Prediction:

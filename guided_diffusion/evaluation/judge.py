@@ -1,6 +1,6 @@
 """The judge: a classifier trained on clean images that evaluates samples and never guides them.
 
-It is trained when first needed and cached under a key of the data and its settings. A second judge can check the first.
+It is trained when first needed and cached by a hash of the data and its settings. A second judge can check the first.
 """
 
 from __future__ import annotations
@@ -35,9 +35,9 @@ class Judge:
     ceiling: float
     """The accuracy on real test images."""
     name: str = "judge"
-    """The name of the network; distances on the features of different networks do not compare."""
+    """The name of the network; distances in the features of different networks can't be compared."""
     cross_check: Judge | None = None
-    """A second judge of the same samples, to notice guidance that only fools the first."""
+    """A second judge of the same samples, which reveals guidance that only fools the first."""
 
     def classify(self, images: Float[Tensor, "n c h w"]) -> Int[Tensor, " n"]:
         """Return the most likely class of each image."""
@@ -54,7 +54,7 @@ class Judge:
 
 @dataclass(frozen=True)
 class JudgeSource:
-    """A source of judges: a given file, or the cache, or training.
+    """A function that returns the judge for a DataModule: from a file, from the cache, or newly trained.
 
     Args:
         checkpoint: A ``judge-*.pt`` file to use; its own architecture and width apply.
@@ -158,7 +158,7 @@ class JudgeSource:
 
 @dataclass(frozen=True)
 class JudgePair:
-    """A source of judges that are checked by a second one, of another architecture or seed."""
+    """A function that returns a judge with a second one, of another architecture or seed, to check it."""
 
     first: JudgeSource
     second: JudgeSource
@@ -169,7 +169,7 @@ class JudgePair:
 
 
 def accuracy(network: nn.Module, data: ImageDataModule) -> float:
-    """Return the share of real test images that the network, in eval mode, classifies as their label."""
+    """Return the share of real test images that the network, which must be in eval mode, classifies correctly."""
     images, labels = data.split("test")
     return (_in_chunks(network, normalise(images)).argmax(1) == labels).double().mean().item()
 

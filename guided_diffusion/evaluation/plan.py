@@ -24,7 +24,7 @@ class LabelledSamples(NamedTuple):
     labels: Int[Tensor, " n"]
     """The class that was asked for in each sample."""
     saturation: Float[Tensor, " n"]
-    """The share of each sample's numbers with |x| > 1 before they were clamped."""
+    """The share of each sample's values with |x| > 1 before clamping."""
 
 
 @dataclass(frozen=True)

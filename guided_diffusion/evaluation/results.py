@@ -59,7 +59,7 @@ class Pictures(NamedTuple):
     means: NDArray[np.float32]
     """The mean image of each class, shape (classes, c, h, w)."""
     uncertain: NDArray[np.float32]
-    """The samples whose label the judge finds least likely, shape (m, c, h, w), and what it says of them."""
+    """The samples whose label the judge finds least likely, shape (m, c, h, w); the next three fields describe them."""
     uncertain_labels: NDArray[np.int64]
     uncertain_predictions: NDArray[np.int64]
     uncertain_probabilities: NDArray[np.float32]
@@ -172,7 +172,7 @@ def read(folder: Path) -> Results:
 
 
 def _pictures(arrays: Mapping[str, NDArray[Any]], number: int) -> Pictures | PointPictures | None:
-    """Return the pictures of a row; None if no class has just these arrays."""
+    """Return the pictures of a row; None if neither class has exactly these arrays."""
     found = {name.partition(".")[2]: arrays[name] for name in arrays if name.startswith(f"{number}.")}
     return next((one(**found) for one in (Pictures, PointPictures) if set(one._fields) == set(found)), None)
 

@@ -29,7 +29,7 @@ def best_sentence(subject: str, row: Result | None, measure: str, several: bool)
 
 
 def floor_of(row: Result | None, results: Results, measure: str) -> float:
-    """Return the floor of a measure in a row, by default the first one."""
+    """Return the floor of a measure in a row, or in the first row if there is none."""
     return (row or results.rows[0]).floors[measure]
 
 

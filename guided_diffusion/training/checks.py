@@ -7,7 +7,7 @@ from pytorch_lightning import LightningModule
 
 
 def check_trainer(node: dict[str, Any]) -> None:
-    """Raise ``ValueError`` for settings that Lightning accepts and then ignores, never finishes or fails with."""
+    """Raise ``ValueError`` for settings that Lightning accepts but then ignores, or with which it hangs or fails."""
     if not node["max_steps"] >= 1:
         raise ValueError(f"trainer.max_steps must be at least 1, got {node['max_steps']}")
     for name in ("accumulate_grad_batches", "log_every_n_steps", "val_check_interval"):

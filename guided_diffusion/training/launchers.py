@@ -35,7 +35,7 @@ JOB_VARIABLES = ("MASTER_ADDR", "MASTER_PORT", "NODE_RANK", "LOCAL_RANK", "WORLD
 """The variables that Lightning sets for a job. Left behind, they make the next job believe that it is in a cluster."""
 
 SWEEP_OVERRIDES = ("hydra.mode", "hydra.sweep", "hydra.launcher", "hydra/launcher", "hydra.run", "hydra.job.name")
-"""The beginnings of Hydra's overrides that do not belong in a child's command; ``hydra.sweeper`` is one as well."""
+"""The beginnings of Hydra's overrides that do not belong in a child's command; ``hydra.sweeper`` begins with one."""
 
 SECONDS_TO_END = 60
 """The time that a child has to end once its work is done."""
@@ -53,7 +53,7 @@ class JobLauncher(_SubprocessScriptLauncher):
 
     @contextmanager
     def _children(self) -> Iterator[None]:
-        """End the child processes when the block ends, in whatever way."""
+        """End the child processes when the block ends, also by an error."""
         try:
             yield
         except BaseException as error:
@@ -66,7 +66,7 @@ class JobLauncher(_SubprocessScriptLauncher):
     def _end(self, seconds: float) -> None:
         """Wait for the children, and kill those that take longer."""
         children = self.procs[:]
-        self.procs.clear()  # or Lightning's observer of it would kill this process as well
+        self.procs.clear()  # otherwise Lightning's observer of this list would kill this process too
         if distributed.is_initialized():
             distributed.destroy_process_group()
         for child in children:
@@ -98,7 +98,7 @@ class SpawnLauncher(_MultiProcessingLauncher):
             except KeyboardInterrupt:
                 self.kill(signal.SIGTERM)
                 for child in self.procs:
-                    child.join(SECONDS_TO_END / 4)  # it saves its checkpoint
+                    child.join(SECONDS_TO_END / 4)  # time for the child to save its checkpoint
                     child.kill()
                 raise
 
@@ -107,7 +107,7 @@ def replace_launcher(trainer: Trainer) -> None:
     """Give the trainer the launcher of this file that corresponds to Lightning's own, if there is one.
 
     Raises:
-        ValueError: If the strategy spawns processes inside a worker of joblib, which can't.
+        ValueError: If the strategy spawns processes inside a worker of joblib, which can't spawn any.
         RuntimeError: If this version of Lightning has other launchers.
     """
     strategy: Any = trainer.strategy

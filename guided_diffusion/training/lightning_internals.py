@@ -8,7 +8,7 @@ import pytorch_lightning
 
 @contextmanager
 def lightning_internals(meanwhile: str) -> Iterator[None]:
-    """Raise ``RuntimeError`` in place of an error in the block for a private name that this version of Lightning lacks.
+    """Turn an error in the block about a private name that this version of Lightning lacks into ``RuntimeError``.
 
     The message ends with ``meanwhile``, which says what works without that name.
     """

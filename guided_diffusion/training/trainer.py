@@ -24,12 +24,12 @@ NEED_WHOLE_WEIGHTS: dict[type, tuple[type, ...]] = {
 
 
 def fsdp() -> FSDPStrategy:
-    """Return fully sharded data parallel, which gathers one residual block at a time and saves whole checkpoints."""
+    """Return a fully sharded strategy (FSDP) that gathers one residual block at a time and saves whole checkpoints."""
     return FSDPStrategy(auto_wrap_policy={ResidualBlock}, state_dict_type="full")
 
 
 def deepspeed(stage: int = 2) -> DeepSpeedStrategy:
-    """Return DeepSpeed's ZeRO, or raise ``ValueError`` if DeepSpeed is not installed.
+    """Return DeepSpeed's ZeRO strategy, or raise ``ValueError`` if DeepSpeed is not installed.
 
     Stage 1 shards the optimizer's state, stage 2 the gradients as well, stage 3 the weights as well.
     """
@@ -39,7 +39,7 @@ def deepspeed(stage: int = 2) -> DeepSpeedStrategy:
 
 
 def build_trainer(node: DictConfig, callbacks: Sequence[Callback]) -> Trainer:
-    """Build the trainer of a config, without loggers. Its processes belong to one job, also in a sweep.
+    """Build the trainer of a config, without loggers. Its processes belong to one job, even in a sweep.
 
     Raises:
         ValueError: If the strategy can't work here or with these callbacks.

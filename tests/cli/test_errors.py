@@ -290,7 +290,7 @@ def test_a_wrong_value_is_refused_and_leaves_no_file(
         ("train", ["--hlep"], "--help"),
     ],
 )
-def test_in_a_shell_too_one_line_is_all_there_is(program, arguments, message, shell, tmp_path):
+def test_in_a_shell_an_error_is_printed_on_one_line_only(program, arguments, message, shell, tmp_path):
     done = shell("-m", f"guided_diffusion.{program}", *arguments)
     assert (done.returncode, done.stdout, len(done.stderr.splitlines())) == (1, "", 1), done.stderr
     assert done.stderr.startswith("error: ")

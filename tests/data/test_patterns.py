@@ -43,7 +43,7 @@ def test_points_depend_on_the_generator_only(name):
 
 @pytest.mark.parametrize("name", ["spiral", "s_curve", "moons", "checkerboard"])
 @pytest.mark.parametrize("noise", [0.0, 0.02])
-def test_a_pattern_reaches_to_the_edge_save_for_four_deviations_of_its_noise(name, noise):
+def test_a_pattern_fills_the_range_up_to_a_margin_of_four_noise_deviations(name, noise):
     places = Pattern.named(name, noise).places
     assert (places.amax(0) - places.amin(0)).amax().item() == pytest.approx(2 * (1 - 4 * noise))
     assert (places.amax(0) + places.amin(0)).abs().max() < 1e-9

@@ -89,7 +89,7 @@ def test_an_ancestral_step_moves_the_mean_as_the_seed_equation_does(mixture, sca
 
 @every_scale
 @every_base
-def test_a_prediction_remains_one(mixture, noisy, scale, base):
+def test_the_guided_image_and_noise_add_up_to_the_input(mixture, noisy, scale, base):
     guided = guided_by(mixture, scale, base)(*noisy)
     torch.testing.assert_close(perturb(*guided, noisy[1], mixture.schedule), noisy[0], rtol=0, atol=1e-12)
 
@@ -127,7 +127,7 @@ def test_with_every_sampler_both_families_give_the_same_samples(mixture, method,
 
 @pytest.mark.parametrize(("base", "scale", "labels"), [("unconditional", 0.0, None), ("conditional", 1.0, [0, 1, 2])])
 @pytest.mark.parametrize("as_scale", [float, lambda w: torch.full((3,), float(w))], ids=["number", "per sample"])
-def test_where_nothing_is_lacking_it_is_the_base_to_the_bit_at_no_cost(base, scale, labels, as_scale, network, counted):
+def test_at_the_scale_of_the_base_it_equals_it_and_calls_no_classifier(base, scale, labels, as_scale, network, counted):
     x_t, t, y = torch.randn(3, 1, 8, 8), torch.linspace(0.1, 1, 3), torch.arange(3)
     denoiser = Denoiser(network, Cosine())
     denoise = counted(denoiser)
@@ -139,7 +139,7 @@ def test_where_nothing_is_lacking_it_is_the_base_to_the_bit_at_no_cost(base, sca
 
 
 @every_base
-def test_the_classifier_is_asked_only_for_samples_with_a_label_and_something_lacking(mixture, base):
+def test_the_classifier_is_called_only_for_labelled_samples_whose_scale_is_not_that_of_the_base(mixture, base):
     asked = []
 
     def classify(x_t, t):
@@ -161,7 +161,7 @@ def test_without_labels_it_is_the_unconditional_model(mixture, noisy, base):
 
 
 @every_base
-def test_a_low_temperature_is_a_surer_classifier(mixture, noisy, base):
+def test_a_temperature_divides_the_logits_of_the_classifier(mixture, noisy, base):
     x_t, t, y = noisy
     sharp = GaussianMixture.log_posterior
     surer = ClassifierGuidance(lambda x, t: sharp(mixture, x, t) / 0.5, 2.0, base)(mixture, mixture.schedule)

@@ -31,7 +31,7 @@ def images():
 
 @pytest.mark.parametrize("as_scale", [float, lambda w: torch.full((5,), float(w))], ids=["number", "per sample"])
 @torch.no_grad()
-def test_zero_and_one_are_the_plain_models_to_the_bit(denoiser, images, as_scale):
+def test_scales_zero_and_one_equal_the_plain_models_exactly(denoiser, images, as_scale):
     x_t, t, y = images
     for w, labels in ((0, None), (1, y)):
         plain, guided = denoiser(x_t, t, labels), ClassifierFree(as_scale(w))(denoiser, denoiser.schedule)(x_t, t, y)
@@ -83,7 +83,7 @@ def test_two_mirrored_gaussians_have_the_closed_form_with_a_tanh(schedule, scale
 
 
 @every_scale
-def test_a_prediction_remains_one(mixture, noisy, scale):
+def test_the_guided_image_and_noise_add_up_to_the_input(mixture, noisy, scale):
     x_t, t, y = noisy
     guided = ClassifierFree(scale)(mixture, mixture.schedule)(x_t, t, y)
     torch.testing.assert_close(perturb(*guided, t, mixture.schedule), x_t, rtol=0, atol=1e-12)
@@ -153,7 +153,7 @@ def test_an_impossible_scale_raises(scale):
         ClassifierFree(scale)
 
 
-def test_settings_are_replaced_and_never_set():
+def test_settings_are_frozen_and_can_be_replaced():
     guidance = ClassifierFree(1.0)
     assert replace(guidance, scale=3.0).scale == 3.0
     with pytest.raises(FrozenInstanceError):

@@ -64,7 +64,7 @@ def test_unguided_is_the_conditional_model_at_every_noise_level(mixture, noisy):
     torch.testing.assert_close(unguided.x0, plain.x0, rtol=0, atol=1e-12)
 
 
-def test_it_saves_the_second_evaluation_outside(network):
+def test_outside_the_interval_it_needs_one_evaluation_instead_of_two(network):
     from guided_diffusion.evaluation.cost import evaluations_per_sample
 
     schedule, sampler = Cosine(), Sampler(steps=10)
@@ -76,7 +76,7 @@ def test_it_saves_the_second_evaluation_outside(network):
 
 
 @pytest.mark.parametrize(("low", "high"), [(1.0, 1.0), (2.0, 1.0), (-0.1, 1.0), (float("nan"), 1.0)])
-def test_an_interval_that_is_none_raises(low, high):
+def test_an_invalid_interval_raises(low, high):
     with pytest.raises(ValueError, match="0 <= sigma_lo < sigma_hi must hold"):
         LimitedInterval(2.0, low, high)
 

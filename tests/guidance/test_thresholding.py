@@ -43,7 +43,7 @@ def test_an_image_in_range_is_left_as_it_is(threshold, schedule):
 
 
 @every_threshold
-def test_a_second_time_changes_nothing(threshold, schedule):
+def test_thresholding_twice_equals_thresholding_once(threshold, schedule):
     once = thresholded(threshold, 3 * torch.randn(3, 1, 4, 4, dtype=F64), schedule).x0
     torch.testing.assert_close(thresholded(threshold, once, schedule).x0, once, rtol=0, atol=0)
 
@@ -60,7 +60,7 @@ def test_dynamic_threshold_by_hand():
     assert thresholded(DynamicThreshold(1.0), x0, Cosine()).x0.tolist() == [[0.0, -0.25, 0.5, -0.75, 1.0]]
 
 
-def test_no_threshold_is_the_denoiser_itself(mixture):
+def test_no_threshold_returns_the_denoiser_unchanged(mixture):
     assert NoThreshold()(mixture, mixture.schedule) is mixture
 
 

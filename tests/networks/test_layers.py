@@ -29,7 +29,7 @@ def test_channels_that_make_no_groups_raise(channels):
         group_norm(channels)
 
 
-def test_the_embedding_is_of_the_noise_angle():
+def test_the_embedding_has_the_sines_and_cosines_of_the_noise_angle():
     log_snr = torch.tensor([-15.0, 0.0, 3.0])
     embedding = LogSNREmbedding(8)(log_snr)
     angle = torch.atan(torch.exp(-log_snr / 2)) / (math.pi / 2) * 1000
@@ -70,7 +70,7 @@ def test_unknown_combination_raises():
         Conditioning(3, 16, "mean")
 
 
-def test_residual_branches_start_as_nothing():
+def test_residual_branches_add_zero_at_initialisation():
     x, condition = torch.randn(2, 16, 4, 4), torch.randn(2, 8)
     assert torch.equal(ResidualBlock(16, 16, 8, 0.0)(x, condition), x)
     assert torch.equal(Attention(16, 8)(x), x)

@@ -58,20 +58,20 @@ def test_the_condition_reaches_every_layer(layers):
     assert all(layer.scale_shift.weight.grad.abs().max() > 0 for layer in mlp.hidden)
 
 
-def test_a_point_is_denoised_and_classified_alone(mlp, classifier):
+def test_the_result_for_a_point_does_not_depend_on_its_batch(mlp, classifier):
     x, log_snr, y = inputs()
     torch.testing.assert_close(mlp(x, log_snr, y)[2:3], mlp(x[2:3], log_snr[2:3], y[2:3]))
     torch.testing.assert_close(classifier(x, log_snr)[2:3], classifier(x[2:3], log_snr[2:3]))
 
 
-def test_a_classifier_has_a_logit_for_each_class_that_knows_the_noise(classifier):
+def test_a_classifier_has_a_logit_for_each_class_that_depends_on_the_noise_level(classifier):
     x, log_snr, _ = inputs()
     assert classifier(x, log_snr).shape == (6, 3)
     assert classifier.num_classes == 3
     assert not torch.allclose(classifier(x, log_snr), classifier(x, log_snr + 1))
 
 
-def test_waves_are_the_coordinates_and_their_sines_and_cosines():
+def test_fourier_features_are_the_coordinates_and_their_sines_and_cosines():
     x = torch.tensor([[0.5, -1.0]])
     expected = [
         *(0.5, -1.0),

@@ -23,7 +23,7 @@ def test_it_gives_a_logit_for_each_class(channels, settings, small):
     assert logits.isfinite().all()
 
 
-def test_it_knows_the_noise_level(small):
+def test_the_logits_depend_on_the_noise_level(small):
     network, x = small(), torch.randn(1, 1, 8, 8).expand(2, 1, 8, 8)
     first, second = network(x, torch.tensor([3.0, -3.0]))
     assert not torch.allclose(first, second)
@@ -47,7 +47,7 @@ def test_an_image_does_not_see_the_others_of_its_batch(training, small):
     assert not any(isinstance(part, nn.modules.batchnorm._BatchNorm) for part in network.modules())
 
 
-def test_pooling_is_attention_as_written_out():
+def test_attention_pooling_equals_attention_written_out():
     pool = AttentionPooling(6, 4, 3, 2).double()
     x = torch.randn(2, 6, 2, 2, dtype=torch.float64)
     for image, pooled in zip(x, pool(x), strict=True):

@@ -100,7 +100,7 @@ def test_skip_connections_carry_the_image_past_the_bottom(network):
     assert (first - second).abs().max() > 1e-3
 
 
-def test_patches_read_each_pixel_and_give_each_its_own_output(perturbed):
+def test_with_patches_every_pixel_is_read_and_has_its_own_output(perturbed):
     network = perturbed(small(patch_size=2, multipliers=(1,), middle_attention=False))
     x = torch.zeros(1, 1, 8, 8, requires_grad=True)
     output = network(x, log_snr[:1], y[:1])

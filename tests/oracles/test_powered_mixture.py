@@ -52,7 +52,7 @@ def sample_moments(x):
 
 @pytest.mark.parametrize("w", [0.0, 1.0])
 @pytest.mark.parametrize("t", [0.0, 0.02, 0.3, 1.0])
-def test_0_is_the_mixture_and_1_its_conditional(mixture, w, t):
+def test_w_0_is_the_mixture_and_w_1_the_class_conditional(mixture, w, t):
     y, times = torch.arange(60) % 3, torch.full((60,), t, dtype=F64)
     x_t = perturb(mixture.sample(y), torch.randn(60, 2, dtype=F64), times, mixture.schedule)
     exact = mixture(x_t, times, y if w else None)

@@ -30,8 +30,8 @@ def bootstrap(
         statistic: A function of row numbers, some of which occur more than once.
         count: The number of rows, at least 1.
         level: The share of the resampled values within the interval.
-        centred: Move the interval so that the mean of the resampled values lies at the value, for a statistic that
-            repeated rows bias.
+        centred: Whether the interval is moved so that the mean of the resampled values lies at the value, for a
+            statistic that repeated rows bias.
     """
     value = statistic(torch.arange(count))
     resampled = torch.tensor([statistic(rows) for rows in resampled_rows(count, seed, resamples)], dtype=torch.float64)
@@ -39,7 +39,7 @@ def bootstrap(
 
 
 def bootstrap_mean(values: Float[Tensor, " n"], seed: int, resamples: int = RESAMPLES, level: float = 0.95) -> Interval:
-    """Return what ``bootstrap`` returns for the mean, from all draws at once."""
+    """Return the same as ``bootstrap`` for the mean, computed for all draws at once."""
     values = values.double()
     resampled = values[resampled_rows(len(values), seed, resamples)].mean(1)
     return percentile_interval(values.mean().item(), resampled, level)
@@ -59,7 +59,7 @@ def row_counts(numbers: Int[Tensor, "r n"], limit: int) -> Int[Tensor, "r {limit
 def percentile_interval(
     value: float, resampled: Float[Tensor, " resamples"], level: float = 0.95, centred: bool = False
 ) -> Interval:
-    """Return the value with quantiles of the resampled values, which may include nan; ``centred`` as above."""
+    """Return the value with quantiles of the resampled values, leaving out nan; ``centred`` as in ``bootstrap``."""
     resampled, tail = resampled.double(), (1 - level) / 2
     low, high = resampled.nanquantile(torch.tensor([tail, 1 - tail], dtype=torch.float64)).tolist()
     offset = value - resampled.nanmean().item() if centred else 0.0

@@ -34,7 +34,7 @@ def scores(confusion: Float[Tensor, "*batch classes classes"] | Int[Tensor, "*ba
 def macro_average(
     confusion: Int[Tensor, "*batch classes classes"], values: Float[Tensor, "*batch classes"]
 ) -> Float[Tensor, "*batch"]:
-    """Return the mean over the classes that were asked for or seen, as torchmetrics does."""
+    """Return the mean over the classes that occur as a label or a prediction, as torchmetrics does."""
     occurs = confusion.sum(-1) + confusion.sum(-2) > 0
     return values.where(occurs, 0).sum(-1) / occurs.sum(-1)
 

@@ -27,7 +27,7 @@ class Gaussian:
 
 
 class ManifoldScores(NamedTuple):
-    """One number per sample, as ``manifold_scores`` defines it; the mean of each field is the score of its name."""
+    """The values of each sample that ``manifold_scores`` defines; the mean of a field is the score of that name."""
 
     precision: Float[Tensor, " n_gen"]
     recall: Float[Tensor, " n_real"]
@@ -48,7 +48,7 @@ def frechet_distance(real: Gaussian, generated: Gaussian) -> float:
 
     tr (S_r S_g)^(1/2) is the sum of the roots of the eigenvalues of S_r^(1/2) S_g S_r^(1/2), which is symmetric. The
     root of S_r is computed once for each Gaussian, which makes this quick enough to bootstrap the second argument.
-    The distance is nan if a covariance is.
+    The distance is nan if either covariance is.
 
     References:
         Heusel et al. 2017, arXiv 1706.08500, eq. 6
@@ -75,7 +75,7 @@ def kernel_distance(
     """Return the mean of the unbiased squared MMD under ``cubic_kernel`` over random subsets of both sets.
 
     A subset holds ``subset_size`` samples of each set, by default all of the smaller set, at most 1,000. The distance
-    is nan if that is a single sample.
+    is nan if a subset holds a single sample.
 
     References:
         Bińkowski et al. 2018, arXiv 1801.01401, eq. 4
@@ -158,7 +158,7 @@ def manifold_scores(real: Float[Tensor, "n_real d"], generated: Float[Tensor, "n
 
 
 def _radii(features: Float[Tensor, "n d"], k: int) -> Float[Tensor, " n"]:
-    """Return the distance of each to its k-th nearest neighbour; nan where there is none."""
+    """Return the distance of each sample to its k-th nearest neighbour, nan if there are too few samples."""
     if len(features) <= k:
         return torch.full((len(features),), torch.nan, dtype=features.dtype)
     return torch.cat([distances.kthvalue(k + 1).values for _, distances in _distances(features, features)])
@@ -189,9 +189,9 @@ def mean_over_pairs(
 ) -> Float[Tensor, " r"]:
     """Return sum_ij w_i w_j f(x_i, x_j) / sum_ij w_i w_j over i != j, for each row of weights.
 
-    If w_i is how often x_i was drawn, this is the mean over the pairs of a resampled set, in which a sample is no pair
-    with itself. It is nan where no pair is left. ``function`` computes f for all pairs of two sets, n x d and m x d to
-    n x m; by default it is the distance.
+    If w_i is how often x_i was drawn, this is the mean over the pairs of a resampled set, where a sample makes no
+    pair with itself. It is nan where no pair is left. ``function`` computes f for all pairs of two sets, n x d and
+    m x d to n x m; by default it is the distance.
     """
     features, weights = features.double(), weights.double()
     total = torch.zeros(len(weights), dtype=torch.float64)

@@ -1,7 +1,7 @@
 """The measures of images at one scale with their confidence intervals: accuracy, Fréchet distance, and others.
 
-Fréchet and kernel distance, manifold scores and diversity are measured on the judge's features, so they compare only
-between rows of the same judge. Intervals describe the samples at hand, for one model and one judge.
+Fréchet and kernel distance, manifold scores and diversity are measured on the judge's features, so values from
+different judges can't be compared. Intervals cover the choice of samples only, not that of the model or the judge.
 """
 
 from __future__ import annotations
@@ -42,14 +42,14 @@ from guided_diffusion.evaluation.plan import LabelledSamples
 from guided_diffusion.evaluation.results import Interval
 from guided_diffusion.utils.rng import generator_for
 
-MANIFOLD_LIMIT = 10_000  # reference features, at most, on which manifold scores are measured
-NEAREST_LIMIT = 2_000  # images, at most, whose nearest training image is searched
-FRECHET_RESAMPLES = 50  # each of them costs an eigenproblem
+MANIFOLD_LIMIT = 10_000  # the largest number of reference features for manifold scores
+NEAREST_LIMIT = 2_000  # the largest number of images whose nearest training image is searched
+FRECHET_RESAMPLES = 50  # each of them solves an eigenvalue problem
 
 
 @dataclass(frozen=True)
 class Reference:
-    """The real images that samples are compared with, made once per evaluation."""
+    """The real images and features that all samples of an evaluation are compared with."""
 
     features: Float[Tensor, "test d"]
     """The features of the test images."""
@@ -104,7 +104,7 @@ class Measurement:
     Intervals come from resampled samples, except that ``improved_recall`` and ``coverage`` are means over test images,
     which are resampled instead. ``diversity`` is resampled within each class. The interval of ``fld`` is moved to the
     value, because repeated samples bias it upwards; that of ``kid`` is moved to the mean over its subsets and is too
-    wide, by half or more, where that mean is near 0. What too few samples leave undefined is nan.
+    wide, by half or more, where that mean is near 0. Values that need more samples are nan.
     """
 
     measured: Mapping[str, Interval]
@@ -170,7 +170,7 @@ def _manifold_intervals(real: Float[Tensor, "m d"], generated: Float[Tensor, "n 
 def _diversity_interval(
     features: Float[Tensor, "n d"], labels: Int[Tensor, " n"], value: Float[Tensor, " classes"], seed: int
 ) -> Interval:
-    """Return the mean over the classes that have two samples; each class is resampled with a generator of its own."""
+    """Return the mean over classes with two samples or more; each class is resampled with a generator of its own."""
 
     def resampled(label: int) -> Float[Tensor, " resamples"]:
         group = features[labels == label]

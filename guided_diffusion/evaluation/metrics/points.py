@@ -20,8 +20,8 @@ from guided_diffusion.evaluation.results import POINT_COLUMNS, Interval
 from guided_diffusion.utils.rng import generator_for
 
 TOLERANCE = 0.05  # the distance to its curve beyond which a point is off it
-DIRECTIONS = 64  # of the sliced distance, evenly spaced over half a turn
-SET_LIMIT = 1_000  # points of a class, at most, on which distances between sets are measured
+DIRECTIONS = 64  # directions of the sliced distance, evenly spaced over half a turn
+SET_LIMIT = 1_000  # the largest number of points of a class for distances between sets
 SET_RESAMPLES = 50  # resamples for distances between sets
 CELLS = 24  # grid cells in each direction for total variation and KL divergence
 GRID_EDGE = 1.2  # the grid reaches from minus to plus this in each direction
@@ -44,8 +44,8 @@ class PointMeasurement:
         total_variation, kl           from the points' histogram to the exact probabilities of its cells
         saturation                    share of |x| > 1 before clamping
 
-    Intervals come from points resampled within each class. Those of the last four distances are moved to the value,
-    because repeated points bias them upwards.
+    Intervals come from points resampled within each class. Those of ``sliced_wasserstein`` to ``kl`` are moved to
+    the value, because repeated points bias them upwards.
     """
 
     measured: Mapping[str, Interval]
@@ -88,7 +88,7 @@ def distances_to_own(
 def floors_of(
     patterns: Sequence[Pattern], class_names: Sequence[str], num_samples: int, seed: int = 0
 ) -> dict[str, float]:
-    """Return the measures of ``num_samples`` true points, evenly over the classes, as the best a sampler can reach."""
+    """Return the measures of ``num_samples`` true points, evenly over the classes: the best a sampler can reach."""
     labels = torch.arange(num_samples) % len(patterns)
     generator = generator_for("cpu", seed, len(patterns) + 1, 1)
     points = torch.zeros(num_samples, 2)
@@ -108,10 +108,10 @@ def sorted_projections(points: Float[Tensor, "n 2"]) -> Float[Tensor, "n directi
 def sliced_wasserstein(
     first: Float[Tensor, "n directions"], second: Float[Tensor, "n directions"]
 ) -> Float[Tensor, ""]:
-    r"""Return ``(mean over directions u of W_2(u^T X, u^T Y)^2)^(1/2)`` of two sets of as many points.
+    r"""Return ``(mean over directions u of W_2(u^T X, u^T Y)^2)^(1/2)`` of sets X and Y of equal size.
 
-    The arguments are the ``sorted_projections`` of X and Y: on a line the optimal plan keeps the order. For two sets
-    that differ by a shift d it is ``|d| / sqrt(2)`` (Bonneel et al. 2015, section 3).
+    The arguments are the ``sorted_projections`` of X and Y: on a line the optimal transport keeps the order. For sets
+    that differ by a shift d the result is ``|d| / sqrt(2)`` (Bonneel et al. 2015, section 3).
     """
     return (second - first).square().mean().sqrt()
 
@@ -132,13 +132,13 @@ def grid_edges() -> Float[Tensor, " edges"]:
 
 
 def total_variation(shares: Float[Tensor, "*batch cells"], mass: Float[Tensor, " cells"]) -> Float[Tensor, "*batch"]:
-    """Return ``sum |p - q| / 2`` over cells and the rest of the plane, of the points' shares p and probabilities q."""
+    """Return ``sum |p - q| / 2`` over cells and the rest of the plane, with shares p of points and probabilities q."""
     share, mass = _with_the_rest(shares, mass)
     return (share - mass).abs().sum(-1) / 2
 
 
 def kl_divergence(shares: Float[Tensor, "*batch cells"], mass: Float[Tensor, " cells"]) -> Float[Tensor, "*batch"]:
-    """Return ``KL(p, q) = sum p log(p / q)`` over the cells and the rest of the plane, with p and q as above."""
+    """Return ``KL(p, q) = sum p log(p / q)`` over cells and rest, with p and q as in ``total_variation``."""
     share, mass = _with_the_rest(shares, mass)
     return torch.special.xlogy(share, share / mass.clamp(min=MIN_CELL_PROBABILITY)).sum(-1)
 

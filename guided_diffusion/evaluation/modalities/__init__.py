@@ -1,4 +1,4 @@
-"""Images or points: the one place for how samples of each kind are measured, drawn and described."""
+"""The two kinds of data, images and points, and how samples of each are measured, drawn and described."""
 
 from guided_diffusion.evaluation.modalities.base import Examination, Finding, Gallery, JudgeSource, Modality, ScaleCurve
 from guided_diffusion.evaluation.modalities.images import Images

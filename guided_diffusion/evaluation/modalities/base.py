@@ -1,4 +1,4 @@
-"""The interface of a modality: everything that an evaluation, a report or a callback does by the kind of the data."""
+"""The interface of a modality: all that an evaluation, a report or a callback does differently by kind of data."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -25,7 +25,7 @@ JudgeSource = Callable[[Any], Judge]
 
 
 class Finding(NamedTuple):
-    """What was measured of the samples of one scale."""
+    """The measurements of the samples of one scale."""
 
     measured: Mapping[str, Interval]
     per_class: Sequence[Mapping[str, Any]]
@@ -33,7 +33,7 @@ class Finding(NamedTuple):
 
 
 class Examination(NamedTuple):
-    """What was measured in an evaluation."""
+    """The measurements of a whole evaluation."""
 
     findings: Sequence[Finding]
     """The finding of each scale."""
@@ -61,7 +61,7 @@ class ScaleCurve:
     """The plotted share for real data."""
     real_name: str
     quantity: str
-    """The name of the plotted share in words, like ``real_name`` of the real data."""
+    """The name of the plotted share in words; ``real_name`` is that of the real data."""
 
 
 @runtime_checkable
@@ -83,11 +83,11 @@ class Gallery(Protocol):
         """Write a PNG with a row for each scale and a column for each of the named classes."""
 
     def frames(self, steps: Sequence[Step], names: Sequence[str]) -> Iterator[UInt8[Tensor, "height width 3"]]:
-        """Yield a frame for each sampler step: x_t above the estimate of x_0, with as many samples of each class."""
+        """Yield a frame for each sampler step, x_t above the estimate of x_0; each class has equally many samples."""
 
 
 class Modality(ABC):
-    """What an evaluation does by the kind of its data."""
+    """The part of an evaluation that depends on the kind of its data, images or points."""
 
     columns: ClassVar[tuple[str, ...]]
     """The columns of results.csv."""

@@ -152,7 +152,7 @@ def pictures(samples: LabelledSamples, found: Measurement) -> Pictures:
 
 @dataclass(frozen=True)
 class ImageGallery:
-    """A row for each class and a column for each sample; in grids by scale, a row for each scale."""
+    """A grid with a row for each class and a column for each sample; in grids by scale, a row for each scale."""
 
     num_samples: ClassVar[int] = 8
     columns: ClassVar[int] = 10

@@ -146,7 +146,7 @@ def share_off_curve(distances: Float[Tensor, " n"]) -> float:
 
 @dataclass(frozen=True)
 class PointGallery:
-    """A scatter for each class, over the density of the data, which has all these patterns."""
+    """A scatter plot for each class, over the density of the data, which consists of these patterns."""
 
     patterns: Sequence[Pattern]
     class_names: Sequence[str]

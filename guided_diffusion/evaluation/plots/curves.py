@@ -79,7 +79,7 @@ def save_figures(figures: Iterable[tuple[str, Figure]], folder: Path) -> dict[st
 
 
 def against_scale(lines: Sequence[Curve], measure: str, quantity: str, real: str) -> Figure:
-    """Plot a measure against scale, with that of real data as a dashed line; the last two are their names in words."""
+    """Plot a measure against scale, dashed for real data; ``quantity`` and ``real`` are the names of both in words."""
     figure, axes = empty()
     draw_against_scale(axes, lines, measure)
     draw_floors(axes, lines, measure, real)

@@ -90,7 +90,7 @@ def plot_precision_recall(lines: Sequence[Curve]) -> Figure:
 
 
 def plot_per_class(curve: Curve, class_names: Sequence[str]) -> Figure:
-    """Plot the accuracy of each class against scale; of many classes all are grey, and their mean is blue."""
+    """Plot the accuracy of each class against scale; many classes are grey, with their mean in blue."""
     figure, axes = empty()
     accuracies = np.array([class_accuracies(row) for row in curve.rows])
     many = len(class_names) > MAX_COLUMNS
@@ -165,7 +165,7 @@ def _rows(curve: Curve, images: NDArray[np.float32], columns: Sequence[str]) -> 
 
 
 def _annotate_scales(axes: Axes, curve: Curve, ends_only: bool, texts: list[NDArray[np.float64]]) -> None:
-    """Write each scale beside its point, the ends first, where it covers none of ``texts``; add its place to them."""
+    """Write scales beside their points, the ends first, where they cover none of ``texts``; add their places to it."""
     points = np.array([curve.measured(f"improved_{name}")[0] for name in ("recall", "precision")]).T
     known = [index for index in range(len(points)) if np.isfinite(points[index]).all()]
     ends = list(dict.fromkeys(known[:1] + known[-1:]))

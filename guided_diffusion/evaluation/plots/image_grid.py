@@ -1,4 +1,4 @@
-"""Images as pictures: grids with and without labels, and animations. Pixels are on the fixed range [-1, 1]."""
+"""Grids of images, with and without labels, and animations. Pixels are on the fixed range [-1, 1]."""
 
 from collections.abc import Sequence
 from pathlib import Path

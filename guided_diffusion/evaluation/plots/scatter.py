@@ -1,4 +1,4 @@
-"""Points in the plane as pictures: scatters and animations over the exact density of the data."""
+"""Scatter plots and animations of points in the plane, over the exact density of the data."""
 
 from collections.abc import Iterator, Sequence
 
@@ -83,9 +83,9 @@ def point_frames(
     """Yield a frame for each step: x_t with the paths so far above the estimate of x_0, a column for each class.
 
     Args:
-        steps: The steps of a sampler, with as many points of each class, ordered by class.
-        densities: As for ``scatter_grid``, with the limit ``NOISE_LIMIT``.
-        own: As for ``scatter_grid``.
+        steps: The steps of a sampler, with equally many points of each class, ordered by class.
+        densities: The result of ``densities_of(patterns, NOISE_LIMIT)`` for all patterns of the data.
+        own: The number of the pattern of each column, which is drawn darker.
     """
     figure, panels = _panels(2, len(names), NOISE_LIMIT)
     for of_row, quantity in zip(panels, ("$x_t$", "estimate of $x_0$"), strict=True):

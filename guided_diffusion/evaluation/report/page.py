@@ -21,7 +21,7 @@ from guided_diffusion.evaluation.summary import number, shown
 from guided_diffusion.utils.files import atomic_write
 
 MAX_DETAILED = 4
-"""The number of curves whose plots and classes are on the page; those of the others stay in the folder."""
+"""The largest number of curves whose plots and classes are on the page; other plots stay in the folder."""
 
 LARGE_PLOT = 150_000
 """The size in bytes above which a plot is put on the page with less detail."""
@@ -95,7 +95,7 @@ def write_training_report(trainings: Trainings, folder: Path, config_yaml: str, 
 
 
 def evaluation_page(results: Results, plots: Mapping[str, Path], config_yaml: str, command: str) -> str:
-    """Return the HTML of an evaluation; ``plots`` holds the PNGs of its plots by name, the rest is as above."""
+    """Return the HTML of an evaluation; ``plots`` holds its plots' PNGs by name, the rest is as in ``write_report``."""
     shown_as, lines = modality(results.kind), curves(results)
     first = lines[0].scales
     values = {

@@ -19,7 +19,7 @@ class AccuracyByNoise(Callback):
 
     def __init__(self, output_dir: str) -> None:
         self.path = Path(output_dir) / "accuracy_by_noise.csv"
-        self._measured: dict[str, float] = {}  # by the last validation, maybe before an interruption
+        self._measured: dict[str, float] = {}  # from the last validation, which may precede an interruption
 
     def setup(self, trainer: Trainer, pl_module: Any, stage: str) -> None:
         if pl_module.kind != "classifier":

@@ -26,7 +26,7 @@ Sweep = Callable[[Tensor], Tensor]
 
 
 def model_to_sample(module: Any, guide: Denoiser | None, recipe: Recipe) -> tuple[Denoiser, Recipe] | None:
-    """Return the model in training, or the guide, guided by the classifier in training; None without a guide."""
+    """Return the denoiser and recipe to sample with; for a classifier, the guide guided by it, or None without one."""
     if module.kind == "diffusion":
         return module.denoiser, recipe
     if guide is None:
@@ -35,17 +35,17 @@ def model_to_sample(module: Any, guide: Denoiser | None, recipe: Recipe) -> tupl
 
 
 class SamplingCallback(Callback, ABC):
-    """Samples every ``every_n_steps`` and at the end of the training, on one process, with the averaged weights.
+    """A callback that samples every ``every_n_steps`` and after the training, on one process, with averaged weights.
 
     Sampling has random generators of its own, so it does not change the training.
 
     Args:
         recipe: The guidance, threshold and sampler.
-        scales: The guidance scales, which replace that of the recipe.
+        scales: The guidance scales; they replace the scale of the recipe.
         every_n_steps: The number of optimizer steps between samplings; 0 samples at the end only.
         guide: The checkpoint of the diffusion model that a classifier in training guides. Without it the training of a
             classifier samples nothing.
-        num_samples: The number of samples at each scale, or of each class and scale, as the subclass says.
+        num_samples: The number of samples at each scale, or for each class and scale; the subclass says which.
 
     Raises:
         FileNotFoundError: If the checkpoint does not exist.

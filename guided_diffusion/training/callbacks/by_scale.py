@@ -18,7 +18,7 @@ from guided_diffusion.utils.files import atomic_write
 
 
 class MeasureByScale(SamplingCallback):
-    """Writes ``accuracy_by_scale.csv`` for images or ``distance_by_scale.csv`` for points, with a plot.
+    """A callback that writes ``accuracy_by_scale.csv`` for images or ``distance_by_scale.csv`` for points, with a plot.
 
     For images ``accuracy`` is the share of samples in which the judge sees their label, and ``judge_ceiling`` that of
     real test images. For points ``off_curve`` is the share further than 0.05 from the curve of their label, and

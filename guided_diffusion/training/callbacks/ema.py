@@ -55,7 +55,7 @@ class EMA(WeightAveraging):
         self._validating = False
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
-        """Put the raw weights back if validation was cut off, as a checkpoint may be saved after this."""
+        """Put the raw weights back if validation was interrupted, because a checkpoint may be saved after this."""
         if self._validating:
             self._swap_models(pl_module)
             self._validating = False
@@ -63,7 +63,7 @@ class EMA(WeightAveraging):
 
 @contextmanager
 def evaluation_weights(trainer: Trainer, module: LightningModule) -> Iterator[None]:
-    """Give the module, in the block, the weights that are evaluated: the average if an ``EMA`` callback keeps one."""
+    """Give the module its evaluation weights within the block: the average, if an ``EMA`` callback keeps one."""
     callbacks: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]
     average = next((callback for callback in callbacks if isinstance(callback, EMA)), None)
     swap = average._swap_models if average else lambda _: None

@@ -14,8 +14,8 @@ from guided_diffusion.utils.validation import check_positive
 class StepProgress(ProgressBar):
     """One progress bar for the whole training, with the loss and the images per second.
 
-    It is refreshed every ``every_n_steps``, at least 1. Lightning's own bars start again with each epoch, which says
-    little if an epoch takes a second.
+    It is refreshed every ``every_n_steps``; ``ValueError`` if that is below 1. Lightning's own bars restart with each
+    epoch, which says little if an epoch takes a second.
     """
 
     def __init__(self, every_n_steps: int = 10) -> None:

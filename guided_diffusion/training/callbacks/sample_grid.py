@@ -14,7 +14,7 @@ from guided_diffusion.utils.validation import check_positive
 
 
 class SampleGrid(SamplingCallback):
-    """Writes ``samples/step_N.png``: a row for each scale and a column for each class.
+    """A callback that writes ``samples/step_N.png``: a row for each scale and a column for each class.
 
     All scales have the same noise and labels. Points are drawn over the density of the data.
 

@@ -24,10 +24,10 @@ class TerminateOnNonFinite(Callback):
     """A callback that stops a training with infinite or NaN numbers before they get into a checkpoint.
 
     The loss and the gradient norm of every step stay on the device, so that a GPU need not wait. They are checked
-    every ``every_n_steps`` and before each checkpoint, which checks the weights as well. Nothing is changed.
+    every ``every_n_steps`` and before each checkpoint, which checks the weights as well. The training is unchanged.
 
     Raises:
-        ValueError: If ``every_n_steps`` is below 1, and in training for the first step that is not finite.
+        ValueError: If ``every_n_steps`` is below 1; in training, at the first step with a number that is not finite.
     """
 
     def __init__(self, every_n_steps: int = 50) -> None:
@@ -70,7 +70,7 @@ class TerminateOnNonFinite(Callback):
 
 
 def _advice(trainer: Trainer) -> str:
-    """Return what is likely to help, the likeliest first, and what is left of the training."""
+    """Return what may help, the likeliest remedy first, and say that the last checkpoint is not affected."""
     precision = [] if trainer.precision == "32-true" else ["use trainer.precision=32-true"]
     clipping = "lower" if trainer.gradient_clip_val else "set"
     ways = ["lower module.optimizer.lr", *precision, f"{clipping} trainer.gradient_clip_val"]

@@ -10,10 +10,10 @@ from guided_diffusion.utils.validation import check_positive
 
 
 class ImagesPerSecond(Callback):
-    """A callback that logs ``train/images_per_second`` of all devices together, averaged over ``every_n_steps`` >= 1.
+    """A callback that logs ``train/images_per_second`` of all devices together, averaged over ``every_n_steps``.
 
-    Only the steps count, not loading or validation. Lightning's ``ThroughputMonitor`` measures loading as well, logs
-    under fixed names of its own that the progress bar can't show, and warns about FLOPs that it misses.
+    Only the steps count, not loading or validation; ``ValueError`` if ``every_n_steps`` is below 1. Lightning's
+    ``ThroughputMonitor`` includes loading, has fixed names that the progress bar can't show, and warns about FLOPs.
     """
 
     def __init__(self, every_n_steps: int = 20) -> None:

@@ -18,7 +18,7 @@ class Job(NamedTuple):
 
 
 def current_job() -> Job:
-    """Return the labels of the running Hydra program that ``wandb_logger`` describes; none outside a Hydra program."""
+    """Return the default labels of ``wandb_logger`` for the running Hydra program; no labels outside of one."""
     if not HydraConfig.initialized():
         return Job()
     hydra = HydraConfig.get()

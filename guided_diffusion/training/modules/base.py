@@ -28,7 +28,7 @@ class NoisyBatch(NamedTuple):
 
 
 class NoisyTraining(LightningModule):
-    """The base of a training on noisy images or points: its optimizer, checkpoint record and random numbers.
+    """The base class of trainings on noisy images or points: optimizer, checkpoint record and random numbers.
 
     Everything random in a training step, dropout included, follows from (seed, epoch, batch, rank), so
     neither callbacks nor an interruption can change it. Every validation has the same noise and times.

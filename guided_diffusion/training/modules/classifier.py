@@ -77,7 +77,7 @@ class ClassifierModule(NoisyTraining):
             x0, eps, t = self.draw_noise(batch.samples, generator)
             losses, logits = classification_loss(self.classifier, x0, batch.labels, (band + t) / NUM_BANDS, eps)
             loss = loss + losses.mean() / NUM_BANDS
-            metrics.update(logits.softmax(1), batch.labels)  # logits in [0, 1] would pass for probabilities
+            metrics.update(logits.softmax(1), batch.labels)  # it would take logits in [0, 1] for probabilities
         self.log("val/loss", loss, batch_size=len(batch.labels), sync_dist=True, prog_bar=True)
 
     def on_validation_epoch_end(self) -> None:

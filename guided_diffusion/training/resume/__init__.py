@@ -1,10 +1,10 @@
 """Exact resume: an interrupted training continues and ends as if it had never stopped.
 
 - ``find_run``: the run and the checkpoint from which a training starts.
-- ``fingerprint``: the comparison of two configs: the same training or not.
+- ``fingerprint``: whether two configs describe the same training.
 - ``sweep_reuse``: training once per distinct config of a sweep.
 - ``loop_state``: the exact step in a checkpoint, and the loop that continues from it.
 - ``last_checkpoint``: the callback that saves ``last.ckpt``.
 - ``checkpoint_io``: writing checkpoints so that no interruption leaves half of one.
-- ``preemption``: the stop at Ctrl-C, SIGTERM and Slurm's SIGUSR1.
+- ``preemption``: stopping at Ctrl-C, SIGTERM or Slurm's SIGUSR1.
 """

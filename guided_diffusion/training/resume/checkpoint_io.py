@@ -15,7 +15,7 @@ PART = ".part"
 class AtomicCheckpointIO(TorchCheckpointIO):
     """Lightning's file format for checkpoints, written beside the final path and then renamed.
 
-    Lightning itself writes to the temporary folder and moves the file, which is a copy if that is another disk.
+    Lightning itself writes to the temporary folder and then moves the file, which copies it if the disks differ.
     """
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None) -> None:
@@ -29,7 +29,7 @@ class AtomicCheckpointIO(TorchCheckpointIO):
             flush_to_disk(part)
             part.replace(path)
             flush_to_disk(path.parent)
-        except (OSError, RuntimeError) as error:  # torch.save ends a file that it could not write with a RuntimeError
+        except (OSError, RuntimeError) as error:  # torch.save raises RuntimeError for a file it could not write
             part.unlink(missing_ok=True) if path.parent.is_dir() else None
             cause = error.__context__ if isinstance(error.__context__, OSError) else error
             reason = getattr(cause, "strerror", None) or str(cause).partition("\n")[0]

@@ -19,7 +19,7 @@ from guided_diffusion.utils.files import atomic_write
 from guided_diffusion.utils.locks import try_lock
 
 FINISHED = "finished.txt"
-"""The file in a run's folder that says that the run has done everything."""
+"""The file in a run's folder that marks the run as finished."""
 
 INHERITED_START = "GUIDED_DIFFUSION_START"
 """The environment variable by which the first process hands its ``Start`` to the processes that it starts.
@@ -55,7 +55,7 @@ def find_start(config: dict[str, Any], folder: Path, search: Sequence[Path]) -> 
         search: The folders of the runs that ``auto`` may continue.
 
     Raises:
-        FileNotFoundError: If ``resume`` is a path where nothing is.
+        FileNotFoundError: If ``resume`` is a path that does not exist.
         ValueError: If ``resume`` is a path and this training can't continue from what is there.
     """
     if rank() and INHERITED_START in os.environ:
@@ -70,13 +70,13 @@ def find_start(config: dict[str, Any], folder: Path, search: Sequence[Path]) -> 
 
 
 def set_inherited_start(start: Start) -> None:
-    """Hand this start to the processes that this one, if it is the first, starts from now on."""
+    """Hand this start to the processes that the first process starts from now on; in other processes, do nothing."""
     if not rank():
         os.environ[INHERITED_START] = json.dumps(asdict(start), default=str)
 
 
 def clear_inherited_start() -> None:
-    """Hand no start to the processes of the next job."""
+    """Remove the start that was handed on, so that the processes of the next job do not get it."""
     os.environ.pop(INHERITED_START, None)
 
 
@@ -90,7 +90,7 @@ def config_of(run: Path) -> dict[str, Any]:
 
 
 def mark_finished(folder: Path) -> None:
-    """Write the time into the file that says that the run has finished."""
+    """Write the time into the file that marks the run as finished."""
     with atomic_write(folder / FINISHED) as path:
         path.write_text(f"{datetime.now().astimezone().isoformat(timespec='seconds')}\n")
 
@@ -111,7 +111,7 @@ def folder_lock(folder: Path) -> Iterator[None]:
 
 @contextmanager
 def _try_folder_lock(folder: Path) -> Iterator[bool]:
-    """Yield whether no other process trains there. Rank 1 and above don't ask: it may be the first of their own job."""
+    """Yield whether the folder is free, always True for rank 1 and above: their own first process may hold the lock."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         yield rank() > 0 or try_lock(descriptor)

@@ -24,16 +24,16 @@ NEUTRAL_KEYS = (
     *("callbacks.guide", "trainer.default_root_dir", "trainer.log_every_n_steps", "trainer.enable_model_summary"),
     "trainer.enable_progress_bar",
 )
-"""The keys that change nothing in the weights. A key that is in no list is one that a user added: it may."""
+"""The keys that leave the weights unchanged. A key in none of the lists was added by a user and may change them."""
 
 
 def same_training(one: dict[str, Any], other: dict[str, Any]) -> bool:
-    """Return whether two resolved configs are equal except for where the outputs are."""
+    """Return whether two resolved configs are equal except for ``resume`` and the run's folder."""
     return _without_folder(one) == _without_folder(other)
 
 
 def differing_weight_keys(one: dict[str, Any], other: dict[str, Any]) -> list[str]:
-    """Return the dotted keys, of those that decide the weights, in which two resolved configs differ."""
+    """Return the dotted keys that decide the weights and differ between two resolved configs."""
     flat, flat_other = flatten(one), flatten(other)
     ignored = (*VALIDATION_KEYS, *NEUTRAL_KEYS)
     keys = [key for key in flat.keys() | flat_other.keys() if is_below(key, WEIGHT_KEYS) and not is_below(key, ignored)]
@@ -41,7 +41,7 @@ def differing_weight_keys(one: dict[str, Any], other: dict[str, Any]) -> list[st
 
 
 def training_fingerprint(config: dict[str, Any]) -> str:
-    """Return a hash of all in a resolved config that may decide the weights or the recorded validations."""
+    """Return a hash of everything in a resolved config that may change the weights or the recorded validations."""
     values = _without_folder(config)
     return content_hash({key: value for key, value in values.items() if not is_below(key, NEUTRAL_KEYS)})
 
@@ -65,7 +65,7 @@ def is_below(key: str, parents: Iterable[str]) -> bool:
 
 
 def _without_folder(config: dict[str, Any]) -> dict[str, Any]:
-    """Return the flat config without ``resume`` and the run's folder, also where that is a part of a value."""
+    """Return the flat config without ``resume`` and without the run's folder, which is also removed from all values."""
     folder = str(config.get("output_dir"))
     return {
         key: value.replace(folder, "") if isinstance(value, str) else value

@@ -30,7 +30,7 @@ class LastCheckpoint(Checkpoint):
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._saved_step = trainer.global_step
         if trainer.ckpt_path and Path(trainer.ckpt_path).resolve().parent != self.path.resolve().parent:
-            self._save(trainer)  # it starts from another run's checkpoint, and needs its own
+            self._save(trainer)  # this run starts from another run's checkpoint, and needs one of its own
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
         if trainer.global_step % self.every_n_steps == 0:

@@ -1,7 +1,7 @@
-"""The record in a checkpoint of where the training was, and Lightning's loop changed to continue exactly from there.
+"""A record in each checkpoint of where the training was, and a fit loop that continues exactly from there.
 
-Lightning has no public way to do either. What is used of its internals is in this file: the class of the fit loop,
-and the layout of the loops' state in a checkpoint.
+Lightning has no public way to do either. This file uses two of its internals: the class of the fit loop, and the layout
+of the loops' state in a checkpoint.
 """
 
 from typing import Any
@@ -19,7 +19,7 @@ with lightning_internals(MEANWHILE):
 
 
 class ResumableFitLoop(_FitLoop):
-    """A fit loop that calls ``on_train_end`` also if no step is left to do, which Lightning's own leaves out."""
+    """A fit loop that calls ``on_train_end`` even if no step is left to do, unlike Lightning's own."""
 
     @classmethod
     def replace(cls, trainer: Trainer) -> None:
@@ -35,7 +35,7 @@ class ResumableFitLoop(_FitLoop):
 
 
 class Resumable(Callback):
-    """A callback that writes into every checkpoint which step is done, exactly. It has to be the first callback.
+    """A callback that records in every checkpoint exactly which step is done. It must be the first callback.
 
     Lightning's own record depends on the hook that saves; continuing from it loses validations, counts epochs twice
     and shifts the steps of the logs. Here there are two states: step k is done, or it is done except for its

@@ -24,7 +24,7 @@ def preemptible() -> AbstractContextManager[None]:
 
 @contextmanager
 def exit_on_sigterm(trainer: Trainer) -> Iterator[None]:
-    """Raise ``SIGTERMException`` at once at SIGTERM, also at one that came before, as the last step is saved already.
+    """Raise ``SIGTERMException`` at once on SIGTERM, even on an earlier one, because the last step is already saved.
 
     Lightning would only take note of it, and tell the other processes, which may be waiting for this one.
     """
@@ -41,7 +41,7 @@ def exit_on_sigterm(trainer: Trainer) -> Iterator[None]:
 
 
 def _leave_to_lightning(number: int, frame: FrameType | None) -> None:
-    """Stop, unless Lightning's handler, which calls this one while its trainer runs, does it."""
+    """Stop, unless Lightning's handler is installed: it calls this one, and stops the training itself."""
     if not _lightning_handles_sigterm():
         raise Terminated
 
@@ -55,7 +55,7 @@ def _terminate(number: int, frame: FrameType | None) -> None:
 
 
 def _terminate_or_interrupt(number: int, frame: FrameType | None) -> None:
-    """Pass Ctrl-C on as SIGTERM where Lightning handles that, and stop at once elsewhere and the next time."""
+    """Pass Ctrl-C on as SIGTERM if Lightning handles that; otherwise, and at the next Ctrl-C, stop at once."""
     signal.signal(signal.SIGINT, signal.default_int_handler)
     if not _lightning_handles_sigterm():
         raise KeyboardInterrupt

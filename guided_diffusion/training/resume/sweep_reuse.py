@@ -1,4 +1,4 @@
-"""Training once per distinct config of a sweep: other jobs reuse the checkpoint (``fingerprint`` compares)."""
+"""Train once per distinct training config of a sweep, by its ``fingerprint``; other jobs reuse the checkpoint."""
 
 import os
 from collections.abc import Iterable, Iterator, Sequence
@@ -53,7 +53,7 @@ def reuse_training(config: dict[str, Any], start: Start, sweep: Path | None, sea
 def find_trained_checkpoint(config: dict[str, Any], runs: Iterable[Path]) -> Path | None:
     """Return the newest last checkpoint among the finished runs with the same training fingerprint.
 
-    A run that reused its weights counts only if there is none that trained them.
+    A run that reused its weights is chosen only if none of the runs trained them.
     """
     fingerprint = training_fingerprint(config)
     same = [run for run in runs if (run / FINISHED).is_file() and training_fingerprint(config_of(run)) == fingerprint]
@@ -74,7 +74,7 @@ def _fingerprint_of(checkpoint: Path) -> str | None:
 
 
 def _runs_of_this_sweep(sweep: Path) -> list[Path]:
-    """Return the runs that finished since the sweep began, as a sweep that is started again trains again."""
+    """Return the runs that finished since the sweep began, so that a repeated sweep trains again."""
     began = sweep / "multirun.yaml"  # Hydra writes it before the first job
     since = began.stat().st_mtime if began.is_file() else 0
     return [path.parent for path in sweep.rglob(FINISHED) if path.stat().st_mtime >= since]

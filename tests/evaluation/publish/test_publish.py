@@ -3,7 +3,7 @@ from pytorch_lightning.loggers import CSVLogger
 from guided_diffusion.evaluation.publish import publish_results
 
 
-def test_a_class_of_loggers_can_have_a_function_of_its_own(fabricate, tmp_path):
+def test_a_publish_function_can_be_registered_for_a_logger_class(fabricate, tmp_path):
     class Own(CSVLogger):
         published = None
 

@@ -115,7 +115,7 @@ def test_every_choice_of_loggers_has_the_table(choice, names, compose):
 
 
 @pytest.mark.skipif(not SWEEP.exists(), reason="the documents are not here")
-def test_the_sweep_of_the_documents_sets_options_that_training_has(compose):
+def test_the_sweep_in_the_docs_sets_options_that_training_has(compose):
     sweep = OmegaConf.load(SWEEP)
     values = {name: parameter["values"][-1] for name, parameter in sweep.parameters.items()}
     config = compose(*(f"{name}={value}" for name, value in values.items()))
