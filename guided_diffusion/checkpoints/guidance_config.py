@@ -9,8 +9,6 @@ from guided_diffusion.guidance import needs_classifier
 
 Node = DictConfig | dict[str, Any]
 
-OPTIONAL_CLASSIFIER = "guided_diffusion.checkpoints.optional_classifier"
-
 
 def expand_classifier(guidance: Node) -> None:
     """Replace, in place, a path given as ``guidance.classifier=PATH`` by the node that loads the classifier."""
@@ -37,4 +35,4 @@ def classifier_checkpoint(guidance: Node) -> str | None:
 
 def classifier_node(path: Any) -> dict[str, Any]:
     """Return the node that loads the classifier of a checkpoint."""
-    return {"_target_": OPTIONAL_CLASSIFIER, "checkpoint": path}
+    return {"_target_": "guided_diffusion.checkpoints.optional_classifier", "checkpoint": path}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from typing import ClassVar, Protocol, runtime_checkable
 
@@ -71,6 +72,7 @@ def check_length(scale: Tensor, x: Tensor) -> None:
 
 def as_scale(scale: Scale) -> Float[Tensor, "*b"]:
     """Return ``scale`` as a float64 tensor on the CPU, where its values can be compared without a transfer."""
+    check_scale(scale)
     return torch.as_tensor(scale, dtype=torch.float64, device="cpu")
 
 
@@ -80,11 +82,9 @@ def broadcast(scale: Float[Tensor, "*b"], x: Samples) -> Float[Tensor, "b ..."]:
     return expand_as(scale.to(x).expand(len(x)), x)
 
 
-def extrapolate(denoise: Denoise, x_t: Samples, t: Times, y: Labels, scale: Float[Tensor, "*b"]) -> Prediction:
-    """Return ``u + w (c - u)`` of x0 and of eps, with c and u from ``conditional_and_unconditional``."""
-    c, u = conditional_and_unconditional(denoise, x_t, t, y, scale)
-    w = broadcast(scale, x_t)
-    return Prediction(u.x0 + w * (c.x0 - u.x0), u.eps + w * (c.eps - u.eps))
+def combine(rule: Callable[..., Tensor], *predictions: Prediction) -> Prediction:
+    """Return ``rule`` of the x0s and of the epss: a prediction if ``rule`` is a sum whose coefficients add up to 1."""
+    return Prediction(*(rule(*values) for values in zip(*predictions, strict=True)))
 
 
 def conditional_and_unconditional(

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from guided_diffusion.denoisers import Denoise, Labels, Prediction
-from guided_diffusion.guidance.base import Guidance, Scale, as_scale, check_scale, extrapolate
+from guided_diffusion.guidance.base import Guidance, Scale, as_scale, broadcast, combine, conditional_and_unconditional
 from guided_diffusion.schedules import Schedule
 
 
@@ -23,12 +23,14 @@ class ClassifierFree(Guidance):
     scale: Scale = 1.0
 
     def __post_init__(self) -> None:
-        check_scale(self.scale)
+        as_scale(self.scale)
 
     def __call__(self, denoise: Denoise, schedule: Schedule) -> Denoise:
         scale = as_scale(self.scale)
 
         def guided(x_t: Tensor, t: Tensor, y: Labels) -> Prediction:
-            return extrapolate(denoise, x_t, t, y, scale)
+            c, u = conditional_and_unconditional(denoise, x_t, t, y, scale)
+            w = broadcast(scale, x_t)
+            return combine(lambda c, u: u + w * (c - u), c, u)
 
         return guided

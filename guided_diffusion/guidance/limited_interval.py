@@ -5,7 +5,8 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from guided_diffusion.denoisers import Denoise, Labels, Prediction
-from guided_diffusion.guidance.base import Guidance, Scale, as_scale, check_length, check_scale, extrapolate
+from guided_diffusion.guidance.base import Guidance, Scale, as_scale, check_length, check_scale
+from guided_diffusion.guidance.classifier_free import ClassifierFree
 from guided_diffusion.schedules import Schedule
 
 
@@ -41,6 +42,6 @@ class LimitedInterval(Guidance):
             check_length(scale, x_t)
             noise = (-schedule.log_snr(t.double()) / 2).exp().cpu()
             inside = (self.sigma_lo < noise) & (noise <= self.sigma_hi)
-            return extrapolate(denoise, x_t, t, y, scale.where(inside, 1.0))
+            return ClassifierFree(scale.where(inside, 1.0))(denoise, schedule)(x_t, t, y)
 
         return guided

@@ -6,7 +6,6 @@ import torch
 from omegaconf import OmegaConf
 
 from guided_diffusion.checkpoints.guidance_config import (
-    OPTIONAL_CLASSIFIER,
     classifier_checkpoint,
     expand_classifier,
     guidance_needs_classifier,
@@ -39,7 +38,10 @@ def former(name, classifier):
 def test_a_classifier_can_be_given_by_each_of_its_keys(guidance, key, compose):
     config = compose(f"guidance={guidance}", f"{key}=some.ckpt")
     expand_classifier(config.guidance)
-    assert config.guidance.classifier == {"_target_": OPTIONAL_CLASSIFIER, "checkpoint": "some.ckpt"}
+    assert config.guidance.classifier == {
+        "_target_": "guided_diffusion.checkpoints.optional_classifier",
+        "checkpoint": "some.ckpt",
+    }
     assert config.recipe.guidance.classifier.checkpoint == classifier_checkpoint(config.guidance) == "some.ckpt"
 
 
