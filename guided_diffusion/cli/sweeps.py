@@ -13,7 +13,6 @@ from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf
 
 from guided_diffusion.cli.output_folders import job_records
-from guided_diffusion.utils.files import atomic_write
 
 log = logging.getLogger(__name__)
 
@@ -113,13 +112,11 @@ def _gather_trainings(
     jobs: Sequence[Job], curve: TrainingCurve, folder: Path, command: str, failed: Sequence[str]
 ) -> None:
     from guided_diffusion.evaluation.report.page import Trainings, write_training_report
+    from guided_diffusion.evaluation.results import write_csv
 
     keys, table = varied(jobs, TRAINING_COLUMNS), folder / curve.file
     rows = [row | {key: job.option(key) for key in keys} for job in jobs for row in _rows(job.folder / curve.file)]
-    with atomic_write(table) as path, path.open("w", newline="") as file:
-        writer = csv.DictWriter(file, list(rows[0]), lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(rows)
+    write_csv(table, rows)
     picture = table.with_suffix(".png")
     _plot(rows, keys, curve, picture)
     names = varied(jobs, frozenset())

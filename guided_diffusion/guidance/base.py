@@ -38,6 +38,9 @@ class Guidance(Wrapper, Protocol):
     @property
     def scale(self) -> Scale: ...
 
+    def __post_init__(self) -> None:
+        check_scale(self.scale)
+
     def unguided(self) -> Guidance:
         """Return this method with the settings at which it leaves the denoiser as it is."""
         return replace(self, scale=1.0)  # type: ignore[type-var]
@@ -72,7 +75,6 @@ def check_length(scale: Tensor, x: Tensor) -> None:
 
 def as_scale(scale: Scale) -> Float[Tensor, "*b"]:
     """Return ``scale`` as a float64 tensor on the CPU, where its values can be compared without a transfer."""
-    check_scale(scale)
     return torch.as_tensor(scale, dtype=torch.float64, device="cpu")
 
 

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from guided_diffusion.classifiers import Classify, gradient
 from guided_diffusion.denoisers import Denoise, Labels, Prediction
-from guided_diffusion.guidance.base import Guidance, Scale, as_scale, broadcast, check_length, check_scale
+from guided_diffusion.guidance.base import Guidance, Scale, as_scale, broadcast, check_length
 from guided_diffusion.schedules import Samples, Schedule, Times, expand_as
 
 BASES = {"unconditional": 0.0, "conditional": 1.0}
@@ -49,7 +49,7 @@ class ClassifierGuidance(Guidance):
     temperature: float = 1.0
 
     def __post_init__(self) -> None:
-        check_scale(self.scale)
+        super().__post_init__()
         if self.base not in BASES:
             raise ValueError(f"base must be {' or '.join(BASES)}, got {self.base!r}")
         if not 0 < self.temperature < torch.inf:

@@ -22,9 +22,6 @@ class ClassifierFree(Guidance):
 
     scale: Scale = 1.0
 
-    def __post_init__(self) -> None:
-        as_scale(self.scale)
-
     def __call__(self, denoise: Denoise, schedule: Schedule) -> Denoise:
         scale = as_scale(self.scale)
 

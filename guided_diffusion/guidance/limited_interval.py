@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from guided_diffusion.denoisers import Denoise, Labels, Prediction
-from guided_diffusion.guidance.base import Guidance, Scale, as_scale, check_length, check_scale
+from guided_diffusion.guidance.base import Guidance, Scale, as_scale, check_length
 from guided_diffusion.guidance.classifier_free import ClassifierFree
 from guided_diffusion.schedules import Schedule
 
@@ -31,7 +31,7 @@ class LimitedInterval(Guidance):
     sigma_hi: float = 1.61
 
     def __post_init__(self) -> None:
-        check_scale(self.scale)
+        super().__post_init__()
         if not 0 <= self.sigma_lo < self.sigma_hi:
             raise ValueError(f"0 <= sigma_lo < sigma_hi must hold, got {self.sigma_lo} and {self.sigma_hi}")
 

@@ -115,7 +115,7 @@ class Modality(ABC):
 
     @abstractmethod
     def measure_by_scale(
-        self, samples: Float[Tensor, "scales n *shape"], labels: Tensor, data: Any, judge: JudgeSource | None, seed: int
+        self, samples: Float[Tensor, "scales n *shape"], labels: Tensor, data: Any, judge: Judge | None, seed: int
     ) -> ScaleCurve:
         """Measure quickly what matters most; labels have shape (n,), and ``judge`` is given if ``uses_judge``."""
 

@@ -13,6 +13,7 @@ from torch import Tensor
 from torchmetrics.functional.classification import multiclass_accuracy
 
 from guided_diffusion.data import LabelledDataModule
+from guided_diffusion.evaluation.judge import Judge
 from guided_diffusion.evaluation.metrics.images import Measurement, Reference, measure
 from guided_diffusion.evaluation.modalities.base import Examination, Finding, Gallery, JudgeSource, Modality, ScaleCurve
 from guided_diffusion.evaluation.plan import LabelledSamples, Plan
@@ -68,13 +69,12 @@ class Images(Modality):
         return Examination(findings, {"fld": reference.floor}, about)
 
     def measure_by_scale(
-        self, samples: Float[Tensor, "scales n *shape"], labels: Tensor, data: Any, judge: JudgeSource | None, seed: int
+        self, samples: Float[Tensor, "scales n *shape"], labels: Tensor, data: Any, judge: Judge | None, seed: int
     ) -> ScaleCurve:
         """Measure the share of samples in which the judge sees their label."""
         assert judge is not None
-        known = judge(data)
         accuracies = [
-            multiclass_accuracy(known.classify(of_scale), labels, data.num_classes, average="micro").item()
+            multiclass_accuracy(judge.classify(of_scale), labels, data.num_classes, average="micro").item()
             for of_scale in samples
         ]
         return ScaleCurve(
@@ -83,7 +83,7 @@ class Images(Modality):
             plotted="accuracy",
             logged=("accuracy",),
             real_column="judge_ceiling",
-            real=known.ceiling,
+            real=judge.ceiling,
             real_name="real test images",
             quantity="judge accuracy",
         )

@@ -12,6 +12,7 @@ from PIL import Image
 from torch import Tensor
 
 from guided_diffusion.data import LabelledDataModule, Pattern, Patterns
+from guided_diffusion.evaluation.judge import Judge
 from guided_diffusion.evaluation.metrics.images import LabelledSamples
 from guided_diffusion.evaluation.metrics.points import TOLERANCE, distances_to_own, floors_of, measure_points
 from guided_diffusion.evaluation.modalities.base import Examination, Finding, Gallery, JudgeSource, Modality, ScaleCurve
@@ -77,7 +78,7 @@ class Points(Modality):
         return Examination(findings, floors_of(data.patterns, data.class_names, plan.per_scale, plan.seed), {})
 
     def measure_by_scale(
-        self, samples: Float[Tensor, "scales n *shape"], labels: Tensor, data: Any, judge: JudgeSource | None, seed: int
+        self, samples: Float[Tensor, "scales n *shape"], labels: Tensor, data: Any, judge: Judge | None, seed: int
     ) -> ScaleCurve:
         """Measure the distance of samples to the curve of their label."""
         distances = [distances_to_own(points, labels, data.patterns) for points in samples]

@@ -60,8 +60,9 @@ class MeasureByScale(SamplingCallback):
 
     def sample(self, trainer: Trainer, sweep: Sweep, data: Any) -> None:
         """Measure, write, print and log the samples of every scale."""
+        judge = self.judge(data) if self.judge else None  # first: no samples are drawn in vain if it can't be had
         labels = torch.arange(self.num_samples) % data.num_classes
-        curve = modality(data.kind).measure_by_scale(sweep(labels), labels, data, self.judge, self.seed)
+        curve = modality(data.kind).measure_by_scale(sweep(labels), labels, data, judge, self.seed)
         table = self.output_dir / f"{curve.name}_by_scale.csv"
         self._write(curve, table)
         points = list(zip(self.scales, curve.values[curve.plotted], strict=True))
