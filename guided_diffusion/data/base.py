@@ -14,7 +14,7 @@ from torch.utils.data import DataLoader, Dataset
 from torch.utils.data.distributed import DistributedSampler
 
 from guided_diffusion.utils.rng import generator_for
-from guided_diffusion.utils.validation import check_positive
+from guided_diffusion.utils.validation import check_positive, height_and_width
 
 Split = Literal["train", "val", "test"]
 
@@ -24,10 +24,15 @@ def kind_of(shape: Sequence[int]) -> str:
     return {3: "images", 1: "points"}[len(shape)]
 
 
-def network_sizes(shape: Sequence[int]) -> dict[str, int]:
-    """Return the arguments that give a network the shape of its samples; images are square."""
-    names = {"images": ("channels", "image_size"), "points": ("dimensions",)}[kind_of(shape)]
-    return dict(zip(names, shape, strict=False))
+def network_sizes(shape: Sequence[int]) -> dict[str, int | list[int]]:
+    """Return the arguments that give a network the shape of its samples.
+
+    ``image_size`` is one number if images are square, else height and width.
+    """
+    if kind_of(shape) == "points":
+        return {"dimensions": shape[0]}
+    channels, height, width = shape
+    return {"channels": channels, "image_size": height if height == width else [height, width]}
 
 
 class Batch(NamedTuple):
@@ -196,17 +201,17 @@ class LabelledDataModule(LightningDataModule, ABC):
 
 
 class ImageDataModule(LabelledDataModule):
-    """A dataset of labelled, square images.
+    """A dataset of labelled images.
 
-    A subclass sets ``name``, ``channels``, ``image_size`` and ``class_names``, and implements ``load``, which returns
-    uint8 images of shape (n, c, h, w). Other arguments and errors are those of ``LabelledDataModule``.
+    A subclass sets ``name``, ``channels``, ``image_size`` (the side of square images, or height and width) and
+    ``class_names``, and implements ``load``, which returns uint8 images of shape (n, c, h, w). Other arguments and errors are those of ``LabelledDataModule``.
 
     Args:
         flip: Whether to mirror images at random in training; not suitable for digits, as a mirrored digit is no digit.
     """
 
     channels: int
-    image_size: int
+    image_size: int | Sequence[int]
 
     def __init__(
         self, batch_size: int, validation_size: int, flip: bool = False, seed: int = 0, split_seed: int = 0
@@ -216,7 +221,7 @@ class ImageDataModule(LabelledDataModule):
 
     @property
     def shape(self) -> tuple[int, int, int]:
-        return self.channels, self.image_size, self.image_size
+        return (self.channels, *height_and_width(self.image_size))
 
     def dataset(self, split: Split) -> ImageDataset:
         return ImageDataset(*self.split(split), flip=self.flip and split == "train", seed=self.seed)

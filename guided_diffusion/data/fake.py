@@ -1,14 +1,17 @@
 """Random images, for tests and demonstrations."""
 
+from collections.abc import Sequence
+
 import torch
 
 from guided_diffusion.data.base import Batch, ImageDataModule
-from guided_diffusion.utils.validation import check_positive
+from guided_diffusion.utils.validation import check_positive, height_and_width
 
 
 class Fake(ImageDataModule):
     """Images of uniform random pixels, whose labels cycle through the classes.
 
+    ``image_size`` is the side of square images, or height and width.
     ``num_train`` includes the images held out for validation, and ``split_seed`` is also the seed of the pixels. Other
     arguments are those of ``ImageDataModule``.
 
@@ -23,7 +26,7 @@ class Fake(ImageDataModule):
         batch_size: int,
         validation_size: int,
         channels: int = 1,
-        image_size: int = 8,
+        image_size: int | Sequence[int] = 8,
         num_classes: int = 10,
         num_train: int = 256,
         num_test: int = 64,
@@ -32,7 +35,8 @@ class Fake(ImageDataModule):
         split_seed: int = 0,
     ) -> None:
         super().__init__(batch_size, validation_size, flip, seed, split_seed)
-        check_positive(channels=channels, image_size=image_size, num_classes=num_classes)
+        height_and_width(image_size)
+        check_positive(channels=channels, num_classes=num_classes)
         check_positive(num_train=num_train, num_test=num_test)
         self.channels, self.image_size = channels, image_size
         self.class_names = tuple(f"class {index}" for index in range(num_classes))

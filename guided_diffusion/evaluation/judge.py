@@ -127,7 +127,7 @@ class JudgeSource:
             return Judge(network.eval(), saved["ceiling"], type(network).__name__)
         except (ValueError, RuntimeError, KeyError, TypeError) as error:
             raise ValueError(
-                f"{path} holds no judge for {data.name} ({data.channels}x{data.image_size}x{data.image_size}, "
+                f"{path} holds no judge for {data.name} ({'x'.join(map(str, data.shape))}, "
                 f"{data.num_classes} classes): {error}. Delete it if it lies in the cache; a new one is then trained"
             ) from error
 
@@ -180,7 +180,7 @@ def _in_chunks(function: Callable[[Tensor], Tensor], images: Float[Tensor, "n c 
 
 
 def _build(architecture: str, data: ImageDataModule, width: int) -> nn.Module:
-    return ARCHITECTURES[architecture](data.channels, data.image_size, data.num_classes, width)
+    return ARCHITECTURES[architecture](data.channels, data.shape[1:], data.num_classes, width)
 
 
 def _check_file(path: Path) -> None:

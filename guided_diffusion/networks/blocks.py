@@ -5,11 +5,11 @@ from collections.abc import Callable, Sequence
 from torch import Tensor, nn
 
 from guided_diffusion.networks.layers import Attention, ResidualBlock, Upsample, group_norm
-from guided_diffusion.utils.validation import check_positive
+from guided_diffusion.utils.validation import check_positive, height_and_width
 
 
 def check_sizes(
-    image_size: int,
+    image_size: int | Sequence[int],
     width: int,
     multipliers: Sequence[int],
     blocks: int,
@@ -30,14 +30,22 @@ def check_sizes(
         except ValueError as error:
             raise ValueError(f"width {width} times one of multipliers, {multiplier}: {error}") from error
     levels = len(multipliers)
+    height, width = height_and_width(image_size)
     factor = patch_size * 2 ** (levels - 1)
-    if image_size % factor:
+    if height % factor or width % factor:
+        larger = "x".join(str(-(-size // factor) * factor) for size in (height, width))
         raise ValueError(
-            f"images of {image_size}x{image_size} can't be halved for each level: patch_size {patch_size} and "
-            f"multipliers for {levels} levels need a multiple of {factor}"
+            f"images of {height}x{width} can't be halved for each level: patch_size {patch_size} and multipliers for "
+            f"{levels} levels need a multiple of {factor}: take images of {larger}, or {_fitting(height, width)}"
         )
     if not set(attention_levels) <= set(range(levels)):
         raise ValueError(f"attention_levels must be among 0 to {levels - 1}, got {list(attention_levels)}")
+
+
+def _fitting(height: int, width: int) -> str:
+    """Return settings of a network that takes images of this size as they are."""
+    halvings = next((n for n in (3, 2, 1) if height % 2**n == width % 2**n == 0), 0)
+    return f"patch_size=1 and multipliers={[1, 2, 2, 2][: halvings + 1]}"
 
 
 def contracting_half(

@@ -1,10 +1,14 @@
 """Judges: small classifiers of clean images, which measure samples and never guide."""
 
+import math
+from collections.abc import Sequence
+
 import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from guided_diffusion.networks.layers import group_norm
+from guided_diffusion.utils.validation import height_and_width
 
 
 class JudgeNet(nn.Module):
@@ -13,21 +17,21 @@ class JudgeNet(nn.Module):
     ``width`` is the number of channels of the first of three stages; each later stage has twice as many.
     """
 
-    def __init__(self, channels: int, image_size: int, num_classes: int, width: int = 32) -> None:
+    def __init__(self, channels: int, image_size: int | Sequence[int], num_classes: int, width: int = 32) -> None:
         super().__init__()
 
         def stage(in_channels: int, out_channels: int, stride: int) -> nn.Sequential:
             conv = nn.Conv2d(in_channels, out_channels, 3, stride=stride, padding=1, bias=False)
             return nn.Sequential(conv, group_norm(out_channels), nn.SiLU())
 
-        first = 1 if image_size < 16 else 2
+        sizes = height_and_width(image_size)
+        first = 1 if min(sizes) < 16 else 2
         self.stages = nn.Sequential(
             stage(channels, width, first), stage(width, 2 * width, 2), stage(2 * width, 4 * width, 2)
         )
-        size = image_size
         for stride in (first, 2, 2):
-            size = -(-size // stride)
-        self.hidden = nn.Linear(4 * width * size**2, 128)
+            sizes = (-(-sizes[0] // stride), -(-sizes[1] // stride))
+        self.hidden = nn.Linear(4 * width * math.prod(sizes), 128)
         self.dropout = nn.Dropout(0.3)
         self.logits = nn.Linear(128, num_classes)
 
@@ -42,18 +46,23 @@ class JudgeNet(nn.Module):
 class LeNet(nn.Module):
     """LeNet-5 with ReLU and maximum pooling, a judge of another architecture: ``judge(x) -> logits``.
 
-    Both convolutions are padded, so that images of 8x8, or even 4x4, are large enough. ``width`` is the number of
-    channels of the first convolution; the second has twice as many (6 and 16 in LeCun et al. 1998, fig. 2).
+    Both convolutions are padded, and a side of one pixel is not halved, so images of any size are large enough.
+    ``width`` is the number of channels of the first convolution; the second has twice as many (6 and 16 in
+    LeCun et al. 1998, fig. 2).
     """
 
-    def __init__(self, channels: int, image_size: int, num_classes: int, width: int = 16) -> None:
+    def __init__(self, channels: int, image_size: int | Sequence[int], num_classes: int, width: int = 16) -> None:
         super().__init__()
 
-        def stage(in_channels: int, out_channels: int) -> nn.Sequential:
-            return nn.Sequential(nn.Conv2d(in_channels, out_channels, 5, padding=2), nn.ReLU(), nn.MaxPool2d(2))
+        def stage(in_channels: int, out_channels: int, sizes: tuple[int, int]) -> nn.Sequential:
+            pool = nn.MaxPool2d(2 if min(sizes) > 1 else (min(2, sizes[0]), min(2, sizes[1])))
+            return nn.Sequential(nn.Conv2d(in_channels, out_channels, 5, padding=2), nn.ReLU(), pool)
 
-        self.stages = nn.Sequential(stage(channels, width), stage(width, 2 * width))
-        self.hidden = nn.Sequential(nn.Linear(2 * width * (image_size // 4) ** 2, 120), nn.ReLU(), nn.Linear(120, 84))
+        sizes = height_and_width(image_size)
+        halves = (max(1, sizes[0] // 2), max(1, sizes[1] // 2))
+        quarters = math.prod(max(1, size // 2) for size in halves)
+        self.stages = nn.Sequential(stage(channels, width, sizes), stage(width, 2 * width, halves))
+        self.hidden = nn.Sequential(nn.Linear(2 * width * quarters, 120), nn.ReLU(), nn.Linear(120, 84))
         self.logits = nn.Linear(84, num_classes)
 
     def features(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b 84"]:

@@ -1,5 +1,6 @@
 """The network of a time-aware classifier of images, as in ADM."""
 
+import math
 from collections.abc import Sequence
 from functools import partial
 
@@ -9,6 +10,7 @@ from torch import Tensor, nn
 
 from guided_diffusion.networks.blocks import Block, check_sizes, contracting_half
 from guided_diffusion.networks.layers import AttentionPooling, group_norm, noise_embedding
+from guided_diffusion.utils.validation import height_and_width
 
 
 class NoisyClassifier(nn.Module):
@@ -23,7 +25,7 @@ class NoisyClassifier(nn.Module):
     def __init__(
         self,
         channels: int,
-        image_size: int,
+        image_size: int | Sequence[int],
         num_classes: int,
         width: int = 32,
         multipliers: Sequence[int] = (1, 2, 2),
@@ -45,8 +47,9 @@ class NoisyClassifier(nn.Module):
         self.input = nn.Conv2d(channels * patch_size**2, width, 3, padding=1)
         self.down, _ = contracting_half(width, widths, blocks, attention_levels, block)
         self.norm = group_norm(widths[-1])
-        smallest = image_size // (patch_size * 2 ** (len(multipliers) - 1))
-        self.pool = AttentionPooling(widths[-1], smallest**2, head_channels, num_classes)
+        factor = patch_size * 2 ** (len(multipliers) - 1)
+        num_pixels = math.prod(size // factor for size in height_and_width(image_size))
+        self.pool = AttentionPooling(widths[-1], num_pixels, head_channels, num_classes)
 
     def forward(self, x_t: Float[Tensor, "b c h w"], log_snr: Float[Tensor, " b"]) -> Float[Tensor, "b classes"]:
         condition = self.condition(log_snr)

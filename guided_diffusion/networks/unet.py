@@ -21,7 +21,9 @@ class UNet(nn.Module):
     (Dhariwal & Nichol 2021, arXiv 2105.05233, section 3).
 
     Args:
-        channels: The number of channels of an image, 1 or 3.
+        channels: The number of channels of an image.
+        image_size: The side of square images, or height and width; each must be a multiple of
+            ``patch_size * 2 ** (len(multipliers) - 1)``.
         num_classes: The number of classes; a label is 0 to ``num_classes - 1``, or negative for none.
         multipliers: The channels of each level in units of ``width``; each level has half the resolution of the last.
         blocks: The number of residual blocks per level on the way down; there is one more on the way up.
@@ -39,7 +41,7 @@ class UNet(nn.Module):
     def __init__(
         self,
         channels: int,
-        image_size: int,
+        image_size: int | Sequence[int],
         num_classes: int,
         width: int = 64,
         multipliers: Sequence[int] = (1, 2, 2),

@@ -16,15 +16,15 @@ MEASURES = [
 ]
 
 
-def fabricated_pictures(value: float, scale: float, classes: int, channels: int) -> Pictures:
+def fabricated_pictures(value: float, scale: float, classes: int, shape: tuple[int, int, int]) -> Pictures:
     """Twelve flat images from black to white, and a judge that is right four times as often as wrong."""
     unknown = np.isnan(value)
     greys = np.linspace(-1, 1, 12, dtype=np.float32)[:, None, None, None] / (1 + scale)
-    strip = np.tile(greys, (1, channels, 8, 8))
+    strip = np.tile(greys, (1, *shape))
     labels = np.arange(3) % classes
     return Pictures(
         strip=strip,
-        means=np.full((classes, channels, 8, 8), np.nan if unknown else 0.5, np.float32),
+        means=np.full((classes, *shape), np.nan if unknown else 0.5, np.float32),
         uncertain=strip[:3],
         uncertain_labels=labels,
         uncertain_predictions=(labels + 1) % classes,
@@ -35,7 +35,9 @@ def fabricated_pictures(value: float, scale: float, classes: int, channels: int)
     )
 
 
-def fabricated_row(value: float, scale: float, options: dict[str, str], classes: int, channels: int) -> Result:
+def fabricated_row(
+    value: float, scale: float, options: dict[str, str], classes: int, shape: tuple[int, int, int]
+) -> Result:
     return Result(
         method="cfg",
         scale=scale,
@@ -49,19 +51,20 @@ def fabricated_row(value: float, scale: float, options: dict[str, str], classes:
         per_class=[
             {"class": index, "class_name": f"class <{index}>", "count": 4, "f1": value} for index in range(classes)
         ],
-        pictures=fabricated_pictures(value, scale, classes, channels),
+        pictures=fabricated_pictures(value, scale, classes, shape),
         options=options,
     )
 
 
 @pytest.fixture(scope="session")
 def fabricate() -> Callable[..., Results]:
-    """Results with these scales, classes, channels and options of sweep jobs; ``nan`` spoils the last scale."""
+    """Results with these scales, classes, channels, sizes of images and options of sweep jobs; ``nan`` spoils the last scale."""
 
     def fabricated(
         scales: Sequence[float] = (0.0, 1.0, 3.0),
         classes: int = 3,
         channels: int = 1,
+        size: tuple[int, int] = (8, 8),
         jobs: Sequence[dict[str, str]] = ({},),
         nan: bool = False,
     ) -> Results:
@@ -69,7 +72,7 @@ def fabricate() -> Callable[..., Results]:
             return float("nan") if nan and scale == scales[-1] else (1 + scale) / (2 + scale + job)
 
         rows = [
-            fabricated_row(value(scale, job), scale, options, classes, channels)
+            fabricated_row(value(scale, job), scale, options, classes, (channels, *size))
             for job, options in enumerate(jobs)
             for scale in scales
         ]

@@ -19,7 +19,7 @@ from guided_diffusion.evaluation.modalities.base import Examination, Finding, Ga
 from guided_diffusion.evaluation.plan import LabelledSamples, Plan
 from guided_diffusion.evaluation.plots import image_evaluation
 from guided_diffusion.evaluation.plots.curves import curves
-from guided_diffusion.evaluation.plots.image_grid import grid, save_labelled_grid, side_by_side
+from guided_diffusion.evaluation.plots.image_grid import MAX_VIDEO_SIDE, columns_within, grid, save_labelled_grid, side_by_side
 from guided_diffusion.evaluation.results import COLUMNS, Pictures, Result, Results
 from guided_diffusion.evaluation.summary import best_row, best_sentence, floor_of, number, percent
 from guided_diffusion.samplers import Step
@@ -92,13 +92,13 @@ class Images(Modality):
         return ImageGallery()
 
     def strip(self, row: Result, class_names: Sequence[str]) -> Image.Image:
-        """Return the first images of a row, grey if they have one channel."""
+        """Return the first images of a row, in grey unless they have three channels."""
         images = torch.from_numpy(row.pictures.strip[:SHOWN])
         pixels = Image.fromarray(grid(images, columns=STRIP_COLUMNS, min_size=1).numpy())
-        return pixels.convert("L") if images.shape[1] == 1 else pixels
+        return pixels if images.shape[1] == 3 else pixels.convert("L")
 
     def drawings(self, row: Result) -> dict[str, UInt8[np.ndarray, "height width 3"]]:
-        return {"strip": side_by_side(row.pictures.strip), "means": side_by_side(row.pictures.means)}
+        return {"strip": side_by_side(row.pictures.strip), "means": side_by_side(np.nan_to_num(row.pictures.means))}
 
     def summary(self, results: Results) -> str:
         several, ceiling = len(curves(results)) > 1, float(results.about["judge_ceiling"])
@@ -173,4 +173,5 @@ class ImageGallery:
 
     def frames(self, steps: Sequence[Step], names: Sequence[str]) -> Iterator[UInt8[Tensor, "height width 3"]]:
         for step in steps:
-            yield grid(torch.cat([step.x, step.x0]).cpu(), columns=len(step.x), min_size=56)
+            columns = min(len(step.x), columns_within(step.x, MAX_VIDEO_SIDE, min_size=56))
+            yield grid(torch.cat([step.x[:columns], step.x0[:columns]]).cpu(), columns, min_size=56)

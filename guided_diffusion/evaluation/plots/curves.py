@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 from numpy.typing import NDArray
 
-from guided_diffusion.evaluation.plots.image_grid import write_figure
+from guided_diffusion.evaluation.plots.image_grid import literal, write_figure
 from guided_diffusion.evaluation.results import Result, Results
 
 
@@ -48,6 +48,11 @@ class Curve:
     slug: str
     """The name as a part of file names, different for every curve."""
     rows: Sequence[Result]
+
+    @property
+    def label(self) -> str:
+        """The name as matplotlib draws it."""
+        return literal(self.name)
 
     @property
     def scales(self) -> list[float]:
@@ -93,7 +98,7 @@ def draw_against_scale(axes: Axes, lines: Sequence[Curve], measure: str) -> None
     for curve, colour in zip(lines, colours(len(lines)), strict=True):
         value, low, high = curve.measured(measure)
         scales, known = np.array(curve.scales), np.isfinite(low + high)
-        axes.plot(scales, value, marker="o", markersize=4, color=colour, label=curve.name)
+        axes.plot(scales, value, marker="o", markersize=4, color=colour, label=curve.label)
         axes.fill_between(scales, low, high, where=known, color=colour, alpha=0.2, linewidth=0)
         axes.vlines(scales[known], low[known], high[known], color=colour, alpha=0.5, linewidth=1)
     axes.set(xlabel="guidance scale w")

@@ -23,13 +23,16 @@ from guided_diffusion.evaluation.plots.curves import (
     empty,
     percent_axis,
 )
-from guided_diffusion.evaluation.plots.image_grid import labelled_grid
+from guided_diffusion.evaluation.plots.image_grid import grid, labelled_grid, literal
 from guided_diffusion.evaluation.results import Result, Results
 
 MAX_COLUMNS = 20
 """The largest number of images in a row, and of classes that have a name or a colour of their own."""
 
 MAX_UNCERTAIN = 8
+
+MAX_ASPECT = 4
+"""The largest width of an uncertain sample, in units of its height; wider ones are drawn less high."""
 
 TEXT_SIZE = (32, 8)
 """The largest width and height of the name of a scale beside its point, in points."""
@@ -78,7 +81,7 @@ def plot_precision_recall(lines: Sequence[Curve]) -> Figure:
     figure, axes = empty()
     for curve, colour in zip(lines, colours(len(lines)), strict=True):
         recall, precision = curve.measured("improved_recall")[0], curve.measured("improved_precision")[0]
-        axes.plot(recall, precision, marker="o", markersize=4, color=colour, label=curve.name)
+        axes.plot(recall, precision, marker="o", markersize=4, color=colour, label=curve.label)
     axes.margins(0.12)
     axes.autoscale_view()  # the texts are placed by the limits of the axes
     texts: list[NDArray[np.float64]] = []
@@ -95,13 +98,13 @@ def plot_per_class(curve: Curve, class_names: Sequence[str]) -> Figure:
     accuracies = np.array([class_accuracies(row) for row in curve.rows])
     many = len(class_names) > MAX_COLUMNS
     for index, name in enumerate(class_names):
-        colour, label = ("grey", "_") if many else (matplotlib.colormaps["tab20"](index), name)
+        colour, label = ("grey", "_") if many else (matplotlib.colormaps["tab20"](index), _in_legend(name))
         axes.plot(curve.scales, accuracies[:, index], ".-", color=colour, alpha=0.3 if many else 1, label=label)
     if many:
         mean = np.ma.masked_invalid(accuracies).mean(axis=1)
         words = f"mean of {len(class_names)} classes"
         axes.plot(curve.scales, mean.filled(np.nan), "o-", color="tab:blue", label=words)
-    axes.set(title=curve.name, xlabel="guidance scale w", ylabel="judge accuracy")
+    axes.set(title=curve.label, xlabel="guidance scale w", ylabel="judge accuracy")
     percent_axis(axes)
     return add_legend(figure)
 
@@ -119,7 +122,7 @@ def plot_confusion(curve: Curve, class_names: Sequence[str]) -> Figure:
     for panel in panels[len(curve.rows) :]:
         panel.set_visible(False)
     figure.colorbar(image, ax=list(panels), label="share of the label's samples", shrink=0.8)
-    figure.suptitle(f"{curve.name}\nrow: label, column: predicted class", fontsize=9)
+    figure.suptitle(f"{curve.label}\nrow: label, column: predicted class", fontsize=9)
     return figure
 
 
@@ -138,26 +141,33 @@ def plot_means(curve: Curve, class_names: Sequence[str]) -> Figure:
 
 def plot_uncertain(curve: Curve, class_names: Sequence[str]) -> Figure:
     """Draw the uncertain samples of each scale, with label, predicted class and the probability of the label."""
-    figure = Figure(figsize=(MAX_UNCERTAIN + 0.6, 1.5 * len(curve.rows)), dpi=100)
-    axes = figure.add_axes((0, 0, 1, 1), xlim=(-0.6, MAX_UNCERTAIN), ylim=(1.5 * len(curve.rows), 0))
+    height, width = _pixels(curve.rows[0].pictures.uncertain[0]).shape[:2]
+    cell = 0.1 + 0.9 * min(max(1, width / height), MAX_ASPECT)
+    right = MAX_UNCERTAIN * cell
+    figure = Figure(figsize=(right + 0.6, 1.5 * len(curve.rows)), dpi=100)
+    axes = figure.add_axes((0, 0, 1, 1), xlim=(-0.6, right), ylim=(1.5 * len(curve.rows), 0))
     axes.set_axis_off()
     for index, row in enumerate(curve.rows):
         axes.text(-0.08, 1.5 * index + 0.45, f"w = {row.scale:g}", ha="right", va="center", fontsize=9)
-        _draw_uncertain(axes, row, 1.5 * index, class_names)
+        _draw_uncertain(axes, row, 1.5 * index, cell, class_names)
     return figure
 
 
-def _draw_uncertain(axes: Axes, row: Result, top: float, class_names: Sequence[str]) -> None:
+def _draw_uncertain(axes: Axes, row: Result, top: float, cell: float, class_names: Sequence[str]) -> None:
+    """Draw the samples of a row below ``top``, each in a cell of this width, without distortion; units are inches."""
     pictures = row.pictures
     for column, image in enumerate(pictures.uncertain[:MAX_UNCERTAIN]):
-        edges = (column + 0.05, column + 0.95, top + 0.9, top)
-        axes.imshow(_pixels(image), cmap="gray", vmin=0, vmax=1, extent=edges, aspect="auto", interpolation="nearest")
+        pixels, middle = _pixels(image), (column + 0.5) * cell
+        pixel = min((cell - 0.1) / pixels.shape[1], 0.9 / pixels.shape[0])
+        width, height = pixels.shape[1] * pixel, pixels.shape[0] * pixel
+        edges = (middle - width / 2, middle + width / 2, top + 0.45 + height / 2, top + 0.45 - height / 2)
+        axes.imshow(pixels, extent=edges, aspect="auto", interpolation="nearest")
         label = _short(class_names[pictures.uncertain_labels[column]])
         prediction = _short(class_names[pictures.uncertain_predictions[column]])
         between = " " if len(label + prediction) < 8 else "\n"
         probability = f"{pictures.uncertain_probabilities[column]:.1%}"
         caption = f"{label}{between}\N{RIGHTWARDS ARROW} {prediction}\n{probability}"
-        axes.text(column + 0.5, top + 0.94, caption, ha="center", va="top", fontsize=8, linespacing=1.1)
+        axes.text(middle, top + 0.94, literal(caption), ha="center", va="top", fontsize=8, linespacing=1.1)
 
 
 def _rows(curve: Curve, images: NDArray[np.float32], columns: Sequence[str]) -> Figure:
@@ -184,8 +194,9 @@ def _annotate_scales(axes: Axes, curve: Curve, ends_only: bool, texts: list[NDAr
 def _name_classes(panel: Axes, class_names: Sequence[str]) -> None:
     panel.set(xticks=[], yticks=[])
     if len(class_names) <= 10 and max(map(len, class_names)) <= 2:
-        panel.set_xticks(range(len(class_names)), class_names, fontsize=6)
-        panel.set_yticks(range(len(class_names)), class_names, fontsize=6)
+        names = [literal(name) for name in class_names]
+        panel.set_xticks(range(len(names)), names, fontsize=6)
+        panel.set_yticks(range(len(names)), names, fontsize=6)
         panel.tick_params(length=0, pad=1)
 
 
@@ -195,10 +206,14 @@ def _shares(confusion: NDArray[np.int64]) -> NDArray[np.float64]:
     return np.where(counts > 0, confusion / np.maximum(counts, 1), np.nan)
 
 
-def _pixels(image: NDArray[np.float32]) -> NDArray[np.floating]:
-    """Return an image of shape (c, h, w) in [-1, 1] as (h, w, c) in [0, 1], or (h, w) if it has one channel."""
-    pixels = np.clip((np.moveaxis(image, 0, -1) + 1) / 2, 0, 1)
-    return pixels[..., 0] if pixels.shape[-1] == 1 else pixels
+def _pixels(image: NDArray[np.float32]) -> NDArray[np.uint8]:
+    """Return an image of shape (c, h, w) in [-1, 1] as it is drawn, shape (height, width, 3)."""
+    return grid(torch.from_numpy(image[None]), columns=1, min_size=1).numpy()
+
+
+def _in_legend(name: str) -> str:
+    """Return the name of a class for a legend, which leaves out those that begin with an underscore."""
+    return literal(f" {name}" if name.startswith("_") else name)
 
 
 def _short(name: str) -> str:

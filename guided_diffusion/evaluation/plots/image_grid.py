@@ -1,4 +1,8 @@
-"""Grids of images, with and without labels, and animations. Pixels are on the fixed range [-1, 1]."""
+"""Grids of images, with and without labels, and animations. Pixels are on the fixed range [-1, 1].
+
+Images of one channel are grey, and those of three are red, green and blue. Of any other number, the channels are drawn
+side by side in grey, with a thin line between them.
+"""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -18,14 +22,44 @@ from guided_diffusion.data import denormalise
 from guided_diffusion.utils.files import atomic_write
 
 
+MAX_SIDE = 30_000
+"""The longest side of a grid in a picture, in pixels; further rows and columns are left out."""
+
+MAX_VIDEO_SIDE = 8_000
+"""The widest frame of an animation, in pixels; further samples are left out."""
+
+LINE = 2
+"""The width of the white lines between images, in pixels."""
+
+
 def grid(images: Float[Tensor, "n c h w"], columns: int, min_size: int = 28) -> UInt8[Tensor, "height width 3"]:
     """Return images side by side with white lines between them; values outside [-1, 1] are clamped.
 
-    Images narrower than ``min_size`` pixels are enlarged by a whole number.
+    Small images are enlarged by a whole number, until their longer side has ``min_size`` pixels and the other a
+    quarter of that.
     """
-    zoom = max(1, -(-min_size // images.shape[-1]))
+    pixels = _tiles(images, min_size)
+    return denormalise(make_grid(pixels, nrow=columns, padding=LINE, pad_value=1)).permute(1, 2, 0).contiguous()
+
+
+def _tiles(images: Float[Tensor, "n c h w"], min_size: int) -> Float[Tensor, "n shown height width"]:
+    """Return the enlarged images with one channel or three, as they are drawn."""
+    sides = images.shape[-2:]
+    zoom = max(1, -(-min_size // max(sides)), -(-min_size // (4 * min(sides))))
     pixels = F.interpolate(images.float().clamp(-1, 1), scale_factor=zoom, mode="nearest")
-    return denormalise(make_grid(pixels, nrow=columns, padding=2, pad_value=1)).permute(1, 2, 0).contiguous()
+    if pixels.shape[1] in (1, 3):
+        return pixels
+    return torch.cat([F.pad(channel, (0, 1), value=1) for channel in pixels.split(1, dim=1)], dim=3)[..., :-1]
+
+
+def columns_within(images: Float[Tensor, "n c h w"], width: int, min_size: int = 28) -> int:
+    """Return how many of these images a grid of at most ``width`` pixels has in a row, at least one."""
+    return max(1, (width - LINE) // (_tiles(images[:1], min_size).shape[3] + LINE))
+
+
+def literal(text: str) -> str:
+    """Return a text, such as the name of a class, in the form that matplotlib draws as it is, without mathematics."""
+    return text.replace("$", r"\$")
 
 
 def side_by_side(images: Float32[np.ndarray, "n c h w"]) -> UInt8[np.ndarray, "height width 3"]:
@@ -48,15 +82,19 @@ def save_labelled_grid(
 
 
 def labelled_grid(images: Float[Tensor, "rows columns c h w"], rows: Sequence[str], columns: Sequence[str]) -> Figure:
-    """Return a figure of images in named rows and columns."""
+    """Return a figure of images in named rows and columns, as many as fit into ``MAX_SIDE`` pixels."""
+    tile_height, tile_width = (side + LINE for side in _tiles(images[0, :1], 28).shape[2:])
+    images = images[: MAX_SIDE // tile_height, : MAX_SIDE // tile_width]
+    rows, columns = rows[: images.shape[0]], columns[: images.shape[1]]
     pixels = grid(images.flatten(0, 1), columns=images.shape[1]).numpy()
     height, width = pixels.shape[:2]
     left, top, dpi = 60, 40, 100
-    figure = Figure(figsize=((width + left) / dpi * 2, (height + top) / dpi * 2), dpi=dpi)
+    zoom = 2 if max(height, width) <= MAX_SIDE // 2 else 1
+    figure = Figure(figsize=((width + left) / dpi * zoom, (height + top) / dpi * zoom), dpi=dpi)
     axes = figure.add_axes((left / (width + left), 0, width / (width + left), height / (height + top)))
     axes.imshow(pixels, interpolation="nearest", aspect="auto")
-    axes.set_xticks((np.arange(len(columns)) + 0.5) * width / len(columns), columns)
-    axes.set_yticks((np.arange(len(rows)) + 0.5) * height / len(rows), rows)
+    axes.set_xticks((np.arange(len(columns)) + 0.5) * width / len(columns), [literal(name) for name in columns])
+    axes.set_yticks((np.arange(len(rows)) + 0.5) * height / len(rows), [literal(name) for name in rows])
     if any(len(name) > 3 for name in columns):
         axes.tick_params(axis="x", labelrotation=25)
     axes.tick_params(length=0, labelsize=11, labeltop=True, labelbottom=False)

@@ -52,7 +52,7 @@ def plot_off_curve_by_class(curve: Curve, class_names: Sequence[str]) -> Figure:
     for label, name in enumerate(class_names):
         shares = [float(row.per_class[label]["off_curve"]) for row in curve.rows]
         axes.plot(curve.scales, shares, "o-", markersize=4, color=matplotlib.colormaps["tab10"](label % 10), label=name)
-    axes.set(title=curve.name, xlabel="guidance scale w", ylabel=SHARED_PLOTS["off_curve"][1])
+    axes.set(title=curve.label, xlabel="guidance scale w", ylabel=SHARED_PLOTS["off_curve"][1])
     axes.set_ylim(bottom=0)
     return add_legend(figure)
 
