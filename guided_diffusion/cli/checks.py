@@ -1,11 +1,14 @@
-"""Checks that no single class can make: of seed, scales and time grid, and of label dropout against the scales."""
+"""Checks that no single class can make: seed, scales, time grid, label dropout against the scales, and folders."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from pathlib import Path
 
 from guided_diffusion.evaluation.cost import labels_needed
+from guided_diffusion.evaluation.plan import Plan
 from guided_diffusion.recipe import Recipe
 from guided_diffusion.schedules import Schedule
+from guided_diffusion.utils.files import check_cache, check_writable
 
 
 def check_seed(seed: int) -> None:
@@ -20,6 +23,18 @@ def check_scales(scales: Sequence[float]) -> None:
         raise ValueError("scales must hold at least one number")
     if not all(map(math.isfinite, scales)):
         raise ValueError(f"scales must be finite, got {list(scales)}")
+
+
+def check_output_folders(folder: Path, inside: Iterable[str] = ()) -> None:
+    """Raise ``OSError`` if nothing can be written in a run's folder, or in one of these folders inside."""
+    for name in ("", *inside):
+        check_writable(folder / name, "output_dir")
+
+
+def check_space(plan: Plan, at_once: int = 1) -> None:
+    """Raise ``OSError`` if the cache can't be written, or the samples of ``at_once`` such plans don't fit into it."""
+    values = len(plan.scales) * plan.per_scale * math.prod(plan.shape)
+    check_cache(needed=4 * values * at_once)
 
 
 def check_recipe(recipe: Recipe, schedule: Schedule) -> None:

@@ -10,7 +10,7 @@ from omegaconf import DictConfig, OmegaConf
 from pytorch_lightning.loggers import Logger
 
 from guided_diffusion.checkpoints.loading import TrainedDiffusion
-from guided_diffusion.cli.checks import check_label_dropout, check_scales
+from guided_diffusion.cli.checks import check_label_dropout, check_output_folders, check_scales, check_space
 from guided_diffusion.cli.config import EvaluateConfig, is_overridden, plain
 from guided_diffusion.cli.provenance import command, write_record
 from guided_diffusion.cli.restore import prepare
@@ -26,6 +26,7 @@ from guided_diffusion.training.loggers.csv import CSVLogger
 from guided_diffusion.training.loggers.log import closing_loggers
 from guided_diffusion.training.trainer import build_trainer, check_not_sharded
 from guided_diffusion.utils.distributed import rank_zero_print
+from guided_diffusion.utils.failures import keeping
 from guided_diffusion.utils.files import cache_dir
 from guided_diffusion.utils.instantiate import build
 from guided_diffusion.utils.memory import explain_out_of_memory
@@ -55,6 +56,9 @@ def evaluate(config: DictConfig, overrides: Sequence[str] = ()) -> Path:
     data = model.data()
     data.split("test")
     judge_source = build(config.judge)
+    check_output_folders(Path(config.output_dir), ("plots",))
+    check_space(plan)
+    modality(data.kind).check(data, judge_source)
     loggers = [build(node) for node in config.logger.values()]
     trainer = build_trainer(config.trainer, [EvaluationProgress()])
     check_not_sharded(trainer.strategy)
@@ -68,7 +72,8 @@ def evaluate(config: DictConfig, overrides: Sequence[str] = ()) -> Path:
             draw(trainer, chunks)
         if trainer.is_global_zero:
             samples, seconds = chunks.collect(chunks.costs)
-            examination = modality(data.kind).examine(data, judge_source, samples, plan)
+            with keeping("the samples can't be measured", "they are kept: the same command goes on from there"):
+                examination = modality(data.kind).examine(data, judge_source, samples, plan)
             rows = _rows(examination, seconds, chunks, data.kind)
             results = Results(rows, {**_about(config, model, data), **examination.about})
             _write(config, results, output_dir, trainer.strategy.root_device.type, loggers)
@@ -124,9 +129,11 @@ def _write(config: DictConfig, results: Results, output_dir: Path, device: str, 
     (output_dir / "command.txt").write_text(command() + "\n")
     write_record(output_dir, config.seed, device)
     save(results, output_dir)
-    write_report(results, output_dir, text, command())
     modality(results.kind).print_table(results)
-    with closing_loggers(loggers):
+    kept = f"all numbers and arrays are in {output_dir} (results.json, results.csv, pictures.npz)"
+    with keeping("the plots and the page can't be made", kept):
+        write_report(results, output_dir, text, command())
+    with keeping("the loggers can't show the results", kept), closing_loggers(loggers):
         for logger in loggers:
             if isinstance(logger, CSVLogger):
                 logger.keep(0)  # drop the table of an earlier evaluation in this folder: its columns may differ

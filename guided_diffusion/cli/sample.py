@@ -14,18 +14,19 @@ from pytorch_lightning import Trainer
 from torch import Tensor
 
 from guided_diffusion.checkpoints.loading import TrainedDiffusion
-from guided_diffusion.cli.checks import check_label_dropout
+from guided_diffusion.cli.checks import check_label_dropout, check_output_folders, check_space
 from guided_diffusion.cli.config import SampleConfig
 from guided_diffusion.cli.provenance import write_record
 from guided_diffusion.cli.restore import prepare
 from guided_diffusion.evaluation.chunks import Chunks, EvaluationProgress, draw, sampling_lock
 from guided_diffusion.evaluation.modalities import Gallery, modality
 from guided_diffusion.evaluation.plan import Plan, sampling_fingerprint
-from guided_diffusion.evaluation.plots.image_grid import save_animation
+from guided_diffusion.evaluation.plots.image_grid import check_video_encoder, save_animation
 from guided_diffusion.recipe import Recipe, eval_mode
 from guided_diffusion.samplers import Step
 from guided_diffusion.training.trainer import build_trainer, check_not_sharded
 from guided_diffusion.utils.distributed import rank_zero_print
+from guided_diffusion.utils.failures import keeping
 from guided_diffusion.utils.files import atomic_write, cache_dir
 from guided_diffusion.utils.memory import explain_out_of_memory
 from guided_diffusion.utils.progress import progress_bar
@@ -61,6 +62,10 @@ def sample(config: DictConfig, overrides: Sequence[str] = ()) -> Path:
         check_label_dropout(model.label_dropout, recipe, [config.guidance.scale], model.schedule, "guidance.scale")
     scales, size = [float(recipe.guidance.scale)], recipe.batch_size
     plan = Plan(scales, num_samples, len(classes), model.shape, size, config.seed, classes)
+    check_output_folders(Path(config.output_dir))
+    check_space(plan)
+    if config.animate:
+        check_video_encoder()
     trainer = build_trainer(config.trainer, [EvaluationProgress(QUIET_SECONDS)])
     check_not_sharded(trainer.strategy)
 
@@ -108,14 +113,16 @@ def _animate(
     first = indices[:, : gallery.animated(len(names))].flatten()
     steps = _steps(recipe, model, plan.labels[first], first.tolist(), config.seed)
     frames = list(_with_progress(gallery.frames(steps, names), "rendering", len(steps)))
-    save_animation(frames, Path(config.output_dir) / "animation")
+    with keeping("the animation can't be written", f"the samples are in {config.output_dir}"):
+        save_animation(frames, Path(config.output_dir) / "animation")
 
 
 def _write(path: Path, images: Tensor, labels: Tensor, names: Sequence[str], gallery: Gallery) -> None:
-    """Write the samples of each class as a picture, and all samples with their labels as arrays."""
-    gallery.save(images.unflatten(0, (len(names), -1)), names, path.with_suffix(".png"))
+    """Write all samples with their labels as arrays, then those of each class as a picture."""
     with atomic_write(path.with_suffix(".npz")) as temporary:
         np.savez_compressed(temporary, images=images.numpy(), labels=labels.numpy())
+    with keeping("the picture can't be drawn", f"the samples are in {path.with_suffix('.npz')}"):
+        gallery.save(images.unflatten(0, (len(names), -1)), names, path.with_suffix(".png"))
 
 
 def _classes(labels: Sequence[int] | None, model: TrainedDiffusion) -> list[int]:

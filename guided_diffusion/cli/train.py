@@ -18,13 +18,20 @@ from guided_diffusion.checkpoints.compatibility import check_guidance, check_mat
 from guided_diffusion.checkpoints.files import LAST
 from guided_diffusion.checkpoints.guidance_config import expand_classifier, guidance_needs_classifier
 from guided_diffusion.checkpoints.record import ModelSpec, build_network, make_record
-from guided_diffusion.cli.checks import check_label_dropout, check_recipe, check_scales, check_seed
+from guided_diffusion.cli.checks import (
+    check_label_dropout,
+    check_output_folders,
+    check_recipe,
+    check_scales,
+    check_seed,
+)
 from guided_diffusion.cli.config import TrainConfig, is_overridden, plain
 from guided_diffusion.cli.provenance import command, write_record
 from guided_diffusion.cli.validation import check_config
 from guided_diffusion.data import LabelledDataModule
 from guided_diffusion.recipe import Recipe
 from guided_diffusion.training.callbacks import Resumable
+from guided_diffusion.training.callbacks.base import SamplingCallback
 from guided_diffusion.training.checks import check_optimization, check_trainer
 from guided_diffusion.training.loggers.csv import CSVLogger
 from guided_diffusion.training.loggers.log import closing_loggers
@@ -91,6 +98,10 @@ def train(config: DictConfig, search: Sequence[Path] = (), sweep: Path | None = 
         callbacks = [build(node) for node in config.callbacks.values() if isinstance(node, DictConfig)]
         check_optimization(module)
         _check_samples(settings, build(config.recipe), module)
+        check_output_folders(start.folder, ("checkpoints", "samples"))
+        for callback in callbacks:
+            if isinstance(callback, SamplingCallback):
+                callback.check(data)
 
         trainer = build_trainer(config.trainer, [Resumable(), *callbacks])
         trainer.strategy.checkpoint_io = AtomicCheckpointIO()

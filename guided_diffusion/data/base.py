@@ -204,7 +204,8 @@ class ImageDataModule(LabelledDataModule):
     """A dataset of labelled images.
 
     A subclass sets ``name``, ``channels``, ``image_size`` (the side of square images, or height and width) and
-    ``class_names``, and implements ``load``, which returns uint8 images of shape (n, c, h, w). Other arguments and errors are those of ``LabelledDataModule``.
+    ``class_names``, and implements ``load``, which returns uint8 images of shape (n, c, h, w). Other arguments and
+    errors are those of ``LabelledDataModule``.
 
     Args:
         flip: Whether to mirror images at random in training; not suitable for digits, as a mirrored digit is no digit.

@@ -9,6 +9,7 @@ import hashlib
 import itertools
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from functools import singledispatch
 from pathlib import Path
 from typing import cast
 
@@ -19,7 +20,7 @@ from torch import Tensor, nn
 
 from guided_diffusion.data import ImageDataModule, normalise
 from guided_diffusion.networks import JudgeNet, LeNet
-from guided_diffusion.utils.files import atomic_write, cache_dir, load_tensors
+from guided_diffusion.utils.files import atomic_write, cache_dir, check_cache, load_tensors
 from guided_diffusion.utils.rng import generator_for
 
 CHUNK = 1000  # images that go through the network at a time
@@ -101,7 +102,7 @@ class JudgeSource:
             if self.checkpoint is not None:
                 judge = self._read(Path(self.checkpoint), data)
                 return replace(judge, ceiling=accuracy(judge.network, data))
-            path = cache_dir() / f"judge-{data.name}-{self._key(data)}.pt"
+            path = self._cached(data)
             if path.is_file():
                 return self._read(path, data)
             judge = self._train(data)
@@ -109,6 +110,23 @@ class JudgeSource:
         with atomic_write(path) as temporary:
             torch.save(content | {"width": self.width, "architecture": self.architecture}, temporary)
         return judge
+
+    def check(self, data: ImageDataModule) -> None:
+        """Raise what ``__call__`` would raise for this data, as far as it can be known without training a judge.
+
+        Raises:
+            ValueError: If the file, or that in the cache, holds no judge for images and classes like these.
+            OSError: If a judge would have to be trained, and the cache can't be written.
+        """
+        data.split("test")
+        path = Path(self.checkpoint) if self.checkpoint is not None else self._cached(data)
+        if self.checkpoint is None and not path.is_file():
+            return check_cache()
+        with torch.random.fork_rng(devices=[]):
+            self._read(path, data)
+
+    def _cached(self, data: ImageDataModule) -> Path:
+        return cache_dir() / f"judge-{data.name}-{self._key(data)}.pt"
 
     def _key(self, data: ImageDataModule) -> str:
         network = str(_build(self.architecture, data, self.width))
@@ -133,6 +151,10 @@ class JudgeSource:
 
     def _train(self, data: ImageDataModule) -> Judge:
         print(f"training a judge on the clean images of {data.name}; it is cached for the next time")
+        if data.num_classes == 1:
+            print(
+                "there is one class, from which the judge learns nothing: distances are in features of random weights"
+            )
         images, labels = data.split("train")
         torch.default_generator.manual_seed(self.seed)
         network = _build(self.architecture, data, self.width)
@@ -166,6 +188,22 @@ class JudgePair:
     def __call__(self, data: ImageDataModule) -> Judge:
         """Return the first judge for this data, with the second as its ``cross_check``."""
         return replace(self.first(data), cross_check=self.second(data))
+
+
+@singledispatch
+def check_judge(source: Callable[[ImageDataModule], Judge], data: ImageDataModule) -> None:
+    """Raise if this function can't return a judge for this data; nothing is known of functions of your own."""
+
+
+@check_judge.register(JudgeSource)
+def _check_source(source: JudgeSource, data: ImageDataModule) -> None:
+    source.check(data)
+
+
+@check_judge.register(JudgePair)
+def _check_pair(source: JudgePair, data: ImageDataModule) -> None:
+    source.first.check(data)
+    source.second.check(data)
 
 
 def accuracy(network: nn.Module, data: ImageDataModule) -> float:

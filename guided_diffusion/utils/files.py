@@ -1,8 +1,10 @@
-"""The cache folder, atomic and durable writing of files, reading of saved tensors, and a hash of content."""
+"""The cache folder, checks of folders, atomic and durable writing of files, saved tensors, and a hash of content."""
 
 import hashlib
 import json
 import os
+import shutil
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,6 +16,28 @@ from platformdirs import user_cache_path
 def cache_dir() -> Path:
     """Return ``GUIDED_DIFFUSION_CACHE`` if it is set, else the user's cache folder for this package."""
     return Path(os.environ.get("GUIDED_DIFFUSION_CACHE") or user_cache_path("guided_diffusion"))
+
+
+def check_writable(folder: Path, name: str, needed: int = 0) -> None:
+    """Raise ``OSError`` if files can't be written in a folder, which need not exist yet; leave nothing behind.
+
+    Args:
+        name: What the folder is, or how it is set, for the message.
+        needed: The number of bytes that must be free.
+    """
+    existing = next(path for path in (folder.absolute(), *folder.absolute().parents) if path.exists())
+    try:
+        with tempfile.TemporaryFile(dir=existing):
+            free = shutil.disk_usage(existing).free
+    except OSError as error:
+        raise type(error)(f"{name}: {folder} can't be written: {error.strerror or error}") from error
+    if free < needed:
+        raise OSError(f"{name}: {folder} has {free / 1e9:.3g} GB free, and {needed / 1e9:.3g} GB are needed")
+
+
+def check_cache(needed: int = 0) -> None:
+    """Raise ``OSError`` if the cache can't be written, or has fewer than ``needed`` bytes free."""
+    check_writable(cache_dir(), "the cache (GUIDED_DIFFUSION_CACHE)", needed)
 
 
 @contextmanager

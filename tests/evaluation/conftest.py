@@ -58,7 +58,7 @@ def fabricated_row(
 
 @pytest.fixture(scope="session")
 def fabricate() -> Callable[..., Results]:
-    """Results with these scales, classes, channels, sizes of images and options of sweep jobs; ``nan`` spoils the last scale."""
+    """Results with these scales, classes, channels, sizes and options of sweep jobs; ``nan`` spoils the last scale."""
 
     def fabricated(
         scales: Sequence[float] = (0.0, 1.0, 3.0),

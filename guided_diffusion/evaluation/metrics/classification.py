@@ -44,7 +44,7 @@ def classification_intervals(
 ) -> dict[str, Interval]:
     """Return the accuracy and the macro averages of precision, recall and F1, with intervals from resampled samples."""
     cells = (labels * num_classes + predictions)[resampled_rows(len(labels), seed)]
-    value = _averages(multiclass_confusion_matrix(predictions, labels, num_classes))
+    value = _averages(multiclass_confusion_matrix(predictions, labels, num_classes, validate_args=False))
     resampled = _averages(row_counts(cells, num_classes**2).unflatten(1, (num_classes, num_classes)))
     return {name: percentile_interval(value[name].item(), resampled[name]) for name in value}
 

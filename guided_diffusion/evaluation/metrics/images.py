@@ -126,7 +126,7 @@ def measure(samples: LabelledSamples, reference: Reference, judge: Judge, seed: 
     num_classes = len(reference.class_names)
     label_probabilities = probabilities.gather(1, samples.labels[:, None]).squeeze(1)
     diversity = within_class_diversity(features, samples.labels, num_classes)
-    confusion = multiclass_confusion_matrix(predictions, samples.labels, num_classes)
+    confusion = multiclass_confusion_matrix(predictions, samples.labels, num_classes, validate_args=False)
     return Measurement(
         measured={
             **classification_intervals(predictions, samples.labels, num_classes, seed),

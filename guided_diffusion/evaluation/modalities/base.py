@@ -108,6 +108,10 @@ class Modality(ABC):
     """The floors that have a column in the page's table, with the heading."""
 
     @abstractmethod
+    def check(self, data: Any, judge_source: JudgeSource) -> None:
+        """Raise if samples can't be measured, before any is drawn."""
+
+    @abstractmethod
     def examine(
         self, data: Any, judge_source: JudgeSource, samples: Sequence[LabelledSamples], plan: Plan
     ) -> Examination:

@@ -13,13 +13,19 @@ from torch import Tensor
 from torchmetrics.functional.classification import multiclass_accuracy
 
 from guided_diffusion.data import LabelledDataModule
-from guided_diffusion.evaluation.judge import Judge
+from guided_diffusion.evaluation.judge import Judge, check_judge
 from guided_diffusion.evaluation.metrics.images import Measurement, Reference, measure
 from guided_diffusion.evaluation.modalities.base import Examination, Finding, Gallery, JudgeSource, Modality, ScaleCurve
 from guided_diffusion.evaluation.plan import LabelledSamples, Plan
 from guided_diffusion.evaluation.plots import image_evaluation
 from guided_diffusion.evaluation.plots.curves import curves
-from guided_diffusion.evaluation.plots.image_grid import MAX_VIDEO_SIDE, columns_within, grid, save_labelled_grid, side_by_side
+from guided_diffusion.evaluation.plots.image_grid import (
+    MAX_VIDEO_SIDE,
+    columns_within,
+    grid,
+    save_labelled_grid,
+    side_by_side,
+)
 from guided_diffusion.evaluation.results import COLUMNS, Pictures, Result, Results
 from guided_diffusion.evaluation.summary import best_row, best_sentence, floor_of, number, percent
 from guided_diffusion.samplers import Step
@@ -54,6 +60,12 @@ class Images(Modality):
     floors: ClassVar = {"fld": "Fréchet floor"}
     figures = staticmethod(image_evaluation.figures)
 
+    def check(self, data: Any, judge_source: JudgeSource) -> None:
+        """Raise if a split of the data or the judge can't be had, or the cache, for a new judge, not be written."""
+        data.split("train")
+        data.split("test")
+        check_judge(judge_source, data)
+
     def examine(
         self, data: Any, judge_source: JudgeSource, samples: Sequence[LabelledSamples], plan: Plan
     ) -> Examination:
@@ -74,7 +86,9 @@ class Images(Modality):
         """Measure the share of samples in which the judge sees their label."""
         assert judge is not None
         accuracies = [
-            multiclass_accuracy(judge.classify(of_scale), labels, data.num_classes, average="micro").item()
+            multiclass_accuracy(
+                judge.classify(of_scale), labels, data.num_classes, average="micro", validate_args=False
+            ).item()
             for of_scale in samples
         ]
         return ScaleCurve(
@@ -114,6 +128,9 @@ class Images(Modality):
             best_sentence("The lowest Fréchet distance", closest, "fld", several),
             f"The floor, the distance between two sets of real images, is {number(floor_of(closest, results, 'fld'))}.",
             f"Distances are taken in the features of the judge's network, {results.about['judge']}.",
+            "There is one class, from which the judge learns nothing: its features are those of random weights."
+            if len(results.about["class_names"]) == 1
+            else "",
         ]
         return " ".join(filter(None, sentences))
 

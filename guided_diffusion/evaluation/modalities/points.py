@@ -65,6 +65,9 @@ class Points(Modality):
     }
     figures = staticmethod(point_evaluation.figures)
 
+    def check(self, data: Any, judge_source: JudgeSource) -> None:
+        """Do nothing: the distribution is known, so neither the data nor a judge are needed."""
+
     def examine(
         self, data: Any, judge_source: JudgeSource, samples: Sequence[LabelledSamples], plan: Plan
     ) -> Examination:

@@ -4,6 +4,7 @@ Images of one channel are grey, and those of three are red, green and blue. Of a
 side by side in grey, with a thin line between them.
 """
 
+import subprocess
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -11,6 +12,7 @@ import imageio.v3 as imageio
 import numpy as np
 import torch
 import torch.nn.functional as F
+from imageio_ffmpeg import get_ffmpeg_exe
 from jaxtyping import Float, Float32, UInt8
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
@@ -21,12 +23,14 @@ from torchvision.utils import make_grid
 from guided_diffusion.data import denormalise
 from guided_diffusion.utils.files import atomic_write
 
-
 MAX_SIDE = 30_000
 """The longest side of a grid in a picture, in pixels; further rows and columns are left out."""
 
 MAX_VIDEO_SIDE = 8_000
 """The widest frame of an animation, in pixels; further samples are left out."""
+
+CODEC = "libx264"
+"""The encoder of videos."""
 
 LINE = 2
 """The width of the white lines between images, in pixels."""
@@ -102,6 +106,17 @@ def labelled_grid(images: Float[Tensor, "rows columns c h w"], rows: Sequence[st
     return figure
 
 
+def check_video_encoder() -> None:
+    """Raise ``ValueError`` if there is no ffmpeg that ``save_animation`` can write an MP4 with."""
+    try:
+        program = get_ffmpeg_exe()
+        found = subprocess.run([program, "-hide_banner", "-encoders"], capture_output=True, text=True, check=True)
+    except (RuntimeError, OSError, subprocess.CalledProcessError) as error:
+        raise ValueError(f"an animation needs ffmpeg, which can't be run: {error}; see IMAGEIO_FFMPEG_EXE") from error
+    if CODEC not in found.stdout:
+        raise ValueError(f"an animation needs the encoder {CODEC}, which {program} lacks; see IMAGEIO_FFMPEG_EXE")
+
+
 def save_animation(frames: Sequence[UInt8[Tensor, "height width 3"]], path: str | Path, fps: int = 10) -> None:
     """Write a GIF and an MP4, with the path's suffix replaced; the last frame stays for two seconds."""
     pictures = [Image.fromarray(frame.numpy()) for frame in frames]
@@ -111,7 +126,7 @@ def save_animation(frames: Sequence[UInt8[Tensor, "height width 3"]], path: str 
     video = torch.stack([*frames, *[frames[-1]] * (2 * fps)])
     even = video[:, : video.shape[1] // 2 * 2, : video.shape[2] // 2 * 2]  # the codec needs even sizes
     with atomic_write(Path(path).with_suffix(".mp4")) as temporary:
-        imageio.imwrite(temporary, even.numpy(), fps=fps, codec="libx264", macro_block_size=1)
+        imageio.imwrite(temporary, even.numpy(), plugin="FFMPEG", fps=fps, codec=CODEC, macro_block_size=1)
 
 
 def write_figure(figure: Figure, path: str | Path) -> None:

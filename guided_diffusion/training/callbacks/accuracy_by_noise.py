@@ -13,6 +13,8 @@ from guided_diffusion.training.modules.classifier import NUM_BANDS, ClassifierMo
 
 log = logging.getLogger(__name__)
 
+NO_VALIDATION = "no validation fits into the training; lower trainer.val_check_interval, or raise data.validation_size"
+
 
 class AccuracyByNoise(Callback):
     """A callback that writes ``accuracy_by_noise.csv``: accuracy and calibration error for each tenth of time."""
@@ -25,6 +27,12 @@ class AccuracyByNoise(Callback):
         if pl_module.kind != "classifier":
             raise ValueError("callbacks=classifier is for module=classifier: a diffusion model needs other callbacks")
 
+    def on_train_start(self, trainer: Trainer, pl_module: Any) -> None:
+        """Warn at the start if no validation is due before the last step."""
+        last_batch = trainer.max_steps * trainer.accumulate_grad_batches
+        if not trainer.num_val_batches or 0 < last_batch < (trainer.val_check_batch or 0):
+            log.warning("there will be no %s: %s", self.path.name, NO_VALIDATION)
+
     def on_validation_end(self, trainer: Trainer, pl_module: Any) -> None:
         self._measured = {key: value.item() for key, value in trainer.callback_metrics.items()}
 
@@ -36,7 +44,7 @@ class AccuracyByNoise(Callback):
 
     def on_train_end(self, trainer: Trainer, pl_module: Any) -> None:
         if "val/accuracy" not in self._measured:
-            log.warning("no %s: there was no validation; lower trainer.val_check_interval", self.path.name)
+            log.warning("no %s: %s", self.path.name, NO_VALIDATION)
         elif trainer.is_global_zero:
             self._write(pl_module)
 

@@ -1,5 +1,6 @@
 """The base class of callbacks that sample during a training: when they sample, from which model and weights."""
 
+import logging
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -18,8 +19,11 @@ from guided_diffusion.recipe import Recipe, eval_mode
 from guided_diffusion.training.callbacks.ema import evaluation_weights
 from guided_diffusion.training.modules import NoisyTraining
 from guided_diffusion.training.resume.preemption import exit_on_sigterm
+from guided_diffusion.utils.failures import keeping, reason
 from guided_diffusion.utils.memory import explain_out_of_memory
 from guided_diffusion.utils.validation import check_positive
+
+log = logging.getLogger(__name__)
 
 Sweep = Callable[[Tensor], Tensor]
 """A function ``sweep(labels)`` that returns samples under every scale, shape (scales, labels, *shape)."""
@@ -37,7 +41,8 @@ def model_to_sample(module: Any, guide: Denoiser | None, recipe: Recipe) -> tupl
 class SamplingCallback(Callback, ABC):
     """A callback that samples every ``every_n_steps`` and after the training, on one process, with averaged weights.
 
-    Sampling has random generators of its own, so it does not change the training.
+    Sampling has random generators of its own, so it does not change the training. If it fails during the training, that
+    goes on with a warning; if it fails at the end, the error says what is kept.
 
     Args:
         recipe: The guidance, threshold and sampler.
@@ -82,6 +87,9 @@ class SamplingCallback(Callback, ABC):
     def sample(self, trainer: Trainer, sweep: Sweep, data: LabelledDataModule) -> None:
         """Call ``sweep(labels)`` for samples of shape (scales, labels, *shape), and write the outcome."""
 
+    def check(self, data: LabelledDataModule) -> None:
+        """Raise if something that sampling will need can't be had, before the training; by default nothing is."""
+
     def setup(self, trainer: Trainer, pl_module: Any, stage: str) -> None:
         """Check that the guidance takes a classifier if there is a guide."""
         if self.guide is not None and not needs_classifier(self.recipe.guidance):
@@ -93,12 +101,20 @@ class SamplingCallback(Callback, ABC):
         """Sample if the interval is over; the last step is left to ``on_train_end``."""
         due = self.every_n_steps and trainer.global_step % self.every_n_steps == 0
         if due and trainer.global_step not in (self._sampled_step, trainer.max_steps):
-            self._run(trainer, pl_module)
+            try:
+                self._run(trainer, pl_module)
+            except Exception as error:
+                log.warning("%s of step %d failed, the training goes on: %s", *self._at(trainer), reason(error))
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Sample once more; a signal ends the program at once, as the training is complete."""
-        with exit_on_sigterm(trainer):
+        name, step = self._at(trainer)
+        kept = f"the training is complete, and its checkpoints are in {self.output_dir / 'checkpoints'}"
+        with exit_on_sigterm(trainer), keeping(f"{name} of step {step} failed", kept):
             self._run(trainer, pl_module)
+
+    def _at(self, trainer: Trainer) -> tuple[str, int]:
+        return type(self).__name__, trainer.global_step
 
     def _run(self, trainer: Trainer, module: Any) -> None:
         self._sampled_step = trainer.global_step

@@ -58,6 +58,11 @@ class MeasureByScale(SamplingCallback):
                 f"add callbacks={modality(kind).callbacks}"
             )
 
+    def check(self, data: Any) -> None:
+        """Raise if there can be no judge: its file is for other data, or the cache can't be written."""
+        if self.judge is not None and modality(data.kind).uses_judge:
+            modality(data.kind).check(data, self.judge)
+
     def sample(self, trainer: Trainer, sweep: Sweep, data: Any) -> None:
         """Measure, write, print and log the samples of every scale."""
         judge = self.judge(data) if self.judge else None  # first: no samples are drawn in vain if it can't be had

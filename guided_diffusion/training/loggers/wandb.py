@@ -8,6 +8,9 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from pytorch_lightning.loggers import WandbLogger
 
+MODES = ("online", "offline", "disabled", "shared", "run", "dryrun")
+"""The modes of W&B; the last two are old names of the first two."""
+
 
 class Job(NamedTuple):
     """The labels by which W&B groups and filters a run."""
@@ -44,15 +47,23 @@ def wandb_logger(
         group: The group of the runs of a sweep, by default the name of the sweep's folder.
         job_type: The kind of run, by default the program, ``train`` or ``evaluate``.
         tags: The tags, by default the name and the options of guidance and data.
+
+    Raises:
+        ValueError: If the mode is unknown, or online without an account.
     """
     import wandb
 
+    mode = mode or os.environ.get("WANDB_MODE") or ("online" if wandb.api.api_key else "offline")
+    if mode not in MODES:
+        raise ValueError(f"mode (or WANDB_MODE) must be one of {', '.join(MODES)}, got {mode}")
+    if mode == "online" and not wandb.api.api_key:
+        raise ValueError("mode (or WANDB_MODE) is online, and there is no account: run `wandb login`, or use offline")
     job = current_job()
     return WandbLogger(
         save_dir=save_dir,
         name=name,
         project=project,
-        mode=mode or os.environ.get("WANDB_MODE") or ("online" if wandb.api.api_key else "offline"),
+        mode=mode,
         group=group or job.group,
         job_type=job_type or job.job_type,
         tags=[name, *job.tags] if tags is None else tags,

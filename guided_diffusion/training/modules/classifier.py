@@ -32,7 +32,7 @@ class ClassifierModule(NoisyTraining):
         optimizer, lr_scheduler, seed, channels_last, compile: As for ``NoisyTraining``.
 
     Raises:
-        ValueError: If the network has no ``num_classes``.
+        ValueError: If the network has no ``num_classes``, or fewer than two.
 
     References:
         Dhariwal & Nichol 2021, "Diffusion Models Beat GANs on Image Synthesis", arXiv 2105.05233, section 4.
@@ -57,6 +57,8 @@ class ClassifierModule(NoisyTraining):
                 f"its network is a classifier with num_classes logits, and {type(network).__name__} is none: "
                 "choose another network, such as classifier_8 for digits"
             )
+        if num_classes < 2:
+            raise ValueError(f"a classifier needs at least 2 classes, and the data have {num_classes}")
         self.schedule = schedule
         self.classifier = Classifier(network, schedule)
         per_band = (band_metrics(num_classes) for _ in range(NUM_BANDS))

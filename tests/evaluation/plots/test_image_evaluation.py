@@ -163,4 +163,3 @@ def test_uncertain_samples_are_captioned(fabricate):
     assert texts[:4] == ["w = 0", "3 → 5\n1.0%", "5\n→ an uncommon…\n2.0%", "an uncommon…\n→ 3\n30.0%"]
     assert len(axes.images) == 9
     assert np.unique(axes.images[1].get_array()).tolist() == [23]  # -9 / 11 on the fixed range [-1, 1]
-    assert axes.images[1].get_array()[0, 0] == pytest.approx((results.rows[0].pictures.strip[1, 0, 0, 0] + 1) / 2)
