@@ -72,7 +72,7 @@ def evaluate(config: DictConfig, overrides: Sequence[str] = ()) -> Path:
             draw(trainer, chunks)
         if trainer.is_global_zero:
             samples, seconds = chunks.collect(chunks.costs)
-            with keeping("the samples can't be measured", "they are kept: the same command goes on from there"):
+            with keeping("the samples are kept, and the same command goes on from there"):
                 examination = modality(data.kind).examine(data, judge_source, samples, plan)
             rows = _rows(examination, seconds, chunks, data.kind)
             results = Results(rows, {**_about(config, model, data), **examination.about})
@@ -130,10 +130,10 @@ def _write(config: DictConfig, results: Results, output_dir: Path, device: str, 
     write_record(output_dir, config.seed, device)
     save(results, output_dir)
     modality(results.kind).print_table(results)
-    kept = f"all numbers and arrays are in {output_dir} (results.json, results.csv, pictures.npz)"
-    with keeping("the plots and the page can't be made", kept):
+    kept = f"all numbers are in {output_dir} (results.json, results.csv)"
+    with keeping(f"the page is missing, {kept}"):
         write_report(results, output_dir, text, command())
-    with keeping("the loggers can't show the results", kept), closing_loggers(loggers):
+    with keeping(f"the results are not in every logger, {kept}"), closing_loggers(loggers):
         for logger in loggers:
             if isinstance(logger, CSVLogger):
                 logger.keep(0)  # drop the table of an earlier evaluation in this folder: its columns may differ

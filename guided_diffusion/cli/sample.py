@@ -113,7 +113,7 @@ def _animate(
     first = indices[:, : gallery.animated(len(names))].flatten()
     steps = _steps(recipe, model, plan.labels[first], first.tolist(), config.seed)
     frames = list(_with_progress(gallery.frames(steps, names), "rendering", len(steps)))
-    with keeping("the animation can't be written", f"the samples are in {config.output_dir}"):
+    with keeping(f"the animation is missing, the samples are in {config.output_dir}"):
         save_animation(frames, Path(config.output_dir) / "animation")
 
 
@@ -121,7 +121,7 @@ def _write(path: Path, images: Tensor, labels: Tensor, names: Sequence[str], gal
     """Write all samples with their labels as arrays, then those of each class as a picture."""
     with atomic_write(path.with_suffix(".npz")) as temporary:
         np.savez_compressed(temporary, images=images.numpy(), labels=labels.numpy())
-    with keeping("the picture can't be drawn", f"the samples are in {path.with_suffix('.npz')}"):
+    with keeping(f"the picture is missing, the samples are in {path.with_suffix('.npz')}"):
         gallery.save(images.unflatten(0, (len(names), -1)), names, path.with_suffix(".png"))
 
 

@@ -218,7 +218,7 @@ def _in_chunks(function: Callable[[Tensor], Tensor], images: Float[Tensor, "n c 
 
 
 def _build(architecture: str, data: ImageDataModule, width: int) -> nn.Module:
-    return ARCHITECTURES[architecture](data.channels, data.shape[1:], data.num_classes, width)
+    return ARCHITECTURES[architecture](data.channels, data.image_size, data.num_classes, width)
 
 
 def _check_file(path: Path) -> None:

@@ -5,12 +5,12 @@ from contextlib import contextmanager
 
 
 @contextmanager
-def keeping(what_failed: str, what_is_kept: str) -> Iterator[None]:
-    """Turn an error in the block into a ``ValueError`` of one line: what failed, why, and what is kept all the same."""
+def keeping(what_is_kept: str) -> Iterator[None]:
+    """Turn an error in the block into a ``ValueError`` of one line: the reason, and what is kept all the same."""
     try:
         yield
     except Exception as error:
-        raise ValueError(f"{what_failed}: {reason(error)}; {what_is_kept}") from error
+        raise ValueError(f"{reason(error)}; {what_is_kept}") from error
 
 
 def reason(error: Exception) -> str:

@@ -104,17 +104,14 @@ class SamplingCallback(Callback, ABC):
             try:
                 self._run(trainer, pl_module)
             except Exception as error:
-                log.warning("%s of step %d failed, the training goes on: %s", *self._at(trainer), reason(error))
+                name, step = type(self).__name__, trainer.global_step
+                log.warning("%s failed at step %d, the training goes on: %s", name, step, reason(error))
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Sample once more; a signal ends the program at once, as the training is complete."""
-        name, step = self._at(trainer)
-        kept = f"the training is complete, and its checkpoints are in {self.output_dir / 'checkpoints'}"
-        with exit_on_sigterm(trainer), keeping(f"{name} of step {step} failed", kept):
+        kept = f"{type(self).__name__} failed after the training, whose checkpoints are in {self.output_dir}"
+        with exit_on_sigterm(trainer), keeping(kept):
             self._run(trainer, pl_module)
-
-    def _at(self, trainer: Trainer) -> tuple[str, int]:
-        return type(self).__name__, trainer.global_step
 
     def _run(self, trainer: Trainer, module: Any) -> None:
         self._sampled_step = trainer.global_step

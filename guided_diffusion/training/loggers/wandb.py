@@ -49,15 +49,13 @@ def wandb_logger(
         tags: The tags, by default the name and the options of guidance and data.
 
     Raises:
-        ValueError: If the mode is unknown, or online without an account.
+        ValueError: If the mode is unknown.
     """
     import wandb
 
     mode = mode or os.environ.get("WANDB_MODE") or ("online" if wandb.api.api_key else "offline")
     if mode not in MODES:
         raise ValueError(f"mode (or WANDB_MODE) must be one of {', '.join(MODES)}, got {mode}")
-    if mode == "online" and not wandb.api.api_key:
-        raise ValueError("mode (or WANDB_MODE) is online, and there is no account: run `wandb login`, or use offline")
     job = current_job()
     return WandbLogger(
         save_dir=save_dir,
