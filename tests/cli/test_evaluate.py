@@ -14,7 +14,9 @@ from omegaconf import OmegaConf
 
 import guided_diffusion
 from guided_diffusion.cli.evaluate import evaluate
+from guided_diffusion.data import Fake
 from guided_diffusion.evaluation.chunks import Chunks
+from guided_diffusion.evaluation.judge import JudgeSource
 from guided_diffusion.evaluation.results import COLUMNS, POINT_COLUMNS, read
 
 FILES = {"command.txt", "config.yaml", "intervals.csv", "metrics.csv", "per_class.csv", "pictures.npz", "report.html"}
@@ -266,3 +268,50 @@ def test_the_written_results_of_points_can_be_read(compose, points_run, tmp_path
     assert row.pictures.points.shape == (3, 5, 2)
     assert set(row.floors) <= set(row.measured)
     assert row.row["off_curve_floor"] == row.floors["off_curve"]
+
+
+def test_a_cache_that_cannot_be_written_is_told_before_sampling(call, checkpoint, tmp_path, monkeypatch):
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("GUIDED_DIFFUSION_CACHE", str(tmp_path / "file" / "cache"))
+    monkeypatch.setattr("guided_diffusion.cli.evaluate.draw", None)
+    called = call("evaluate", f"checkpoint={checkpoint}", *SMALL, "output_dir=here")
+    assert called.status == 1
+    assert called.err.startswith(f"error: the cache (GUIDED_DIFFUSION_CACHE): {tmp_path}/file/cache can't be written: ")
+    assert not (tmp_path / "here").exists()
+
+
+def test_a_judge_for_other_data_is_told_before_sampling(call, checkpoint, tmp_path, monkeypatch):
+    monkeypatch.setenv("GUIDED_DIFFUSION_CACHE", str(tmp_path / "cache"))
+    JudgeSource(steps=2, width=8)(Fake(8, 8, channels=2, image_size=[12, 20]))
+    (judge,) = (tmp_path / "cache").glob("judge-fake-*.pt")
+    monkeypatch.setattr("guided_diffusion.cli.evaluate.draw", None)
+    called = call("evaluate", f"checkpoint={checkpoint}", *SMALL, f"judge.checkpoint={judge}", "output_dir=here")
+    assert (called.status, len(called.err.splitlines())) == (1, 1)
+    assert "holds no judge for fake (1x8x8, 10 classes)" in called.err
+
+
+@pytest.mark.slow
+def test_a_failure_to_draw_keeps_the_results_and_says_so(call, checkpoint, tmp_path, monkeypatch):
+    def fail(*arguments):
+        raise TypeError("Invalid shape")
+
+    monkeypatch.setattr("guided_diffusion.cli.evaluate.write_report", fail)
+    called = call("evaluate", f"checkpoint={checkpoint}", *SMALL, "output_dir=here")
+    line = called.err.splitlines()[-1]
+    assert line.startswith("error: TypeError: Invalid shape; the page is missing, all numbers are in ")
+    assert (called.status, len(read(tmp_path / "here").rows)) == (1, 3)
+    assert [row["scale"] for row in table(tmp_path / "here")] == ["0", "1", "3"]
+
+
+@pytest.mark.slow
+def test_a_failure_to_measure_keeps_the_samples(call, checkpoint, monkeypatch):
+    called_with = (f"checkpoint={checkpoint}", *SMALL, "output_dir=here", "seed=17")
+    with monkeypatch.context() as patch:
+        patch.setattr("guided_diffusion.evaluation.modalities.images.measure", None)
+        called = call("evaluate", *called_with)
+    assert called.status == 1
+    assert called.err.splitlines()[-1].endswith("; the samples are kept, and the same command goes on from there")
+    monkeypatch.setattr(Chunks, "_sample", None)
+    again = call("evaluate", *called_with)
+    assert again.status == 0
+    assert "1 of 1 chunks of samples are there from before" in again.out

@@ -200,3 +200,9 @@ def test_weights_that_do_not_fit_are_refused(exported):
     save_file(state, exported, metadata(exported))
     with pytest.raises(ValueError, match="don't fit the network of its config"):
         load(exported)
+
+
+def test_a_folder_that_cannot_be_written_is_told(call, checkpoint, tmp_path):
+    (tmp_path / "file").touch()
+    called = call("export", f"checkpoint={checkpoint}", "output=file/model.safetensors")
+    assert (called.status, called.err) == (1, "error: output: file can't be written: Not a directory\n")

@@ -312,3 +312,17 @@ def test_an_animation_of_points_has_a_changing_frame_for_every_step(sampled_poin
     assert all(abs(one - other).max() > 100 for one, other in pairwise(frames))
     assert len(imageio.imread(folder / "animation.mp4")) == 4 + 20
     assert all((folder / f"animation.{suffix}").stat().st_size < 2e6 for suffix in ("gif", "mp4"))
+
+
+def test_the_arrays_are_written_even_if_the_picture_fails(sampled, monkeypatch, tmp_path):
+    monkeypatch.setattr("guided_diffusion.evaluation.modalities.images.save_labelled_grid", None)
+    with pytest.raises(ValueError, match=r"the picture is missing, the samples are in .*samples\.npz$"):
+        sampled("labels=[3]", "num_samples=1")
+    assert images(tmp_path / "0").shape == (1, 1, 8, 8)
+
+
+def test_what_an_animation_needs_is_told_before_sampling(sampled, monkeypatch, tmp_path):
+    monkeypatch.setenv("IMAGEIO_FFMPEG_EXE", "no-such-program")
+    with pytest.raises(ValueError, match="an animation needs ffmpeg, which can't be run: .*no-such-program"):
+        sampled("labels=[3]", "num_samples=1", "animate=true")
+    assert not (tmp_path / "0").exists()

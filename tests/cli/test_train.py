@@ -10,6 +10,7 @@ from PIL import Image
 
 from guided_diffusion.checkpoints.loading import load
 from guided_diffusion.cli.train import train
+from guided_diffusion.evaluation.results import read
 from guided_diffusion.training.callbacks import MeasureByScale
 
 FILES = {
@@ -318,3 +319,41 @@ def test_two_processes_leave_the_same_files_as_one(strategy, tiny, shell, tmp_pa
         f"python -m guided_diffusion.train {shlex.join(command)}\n"
     )
     assert load(tmp_path / "here" / "checkpoints" / "last.ckpt").num_classes == 10
+
+
+def test_a_cache_that_the_judge_needs_is_told_before_the_training(call, tiny, tmp_path, monkeypatch):
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("GUIDED_DIFFUSION_CACHE", str(tmp_path / "file" / "cache"))
+    called = call("train", *tiny, "output_dir=here")
+    assert (called.status, len(called.err.splitlines())) == (1, 1)
+    assert "the cache (GUIDED_DIFFUSION_CACHE)" in called.err
+    assert not (tmp_path / "here").exists()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "data",
+    [
+        ["data.channels=3", "data.image_size=[12,20]"],
+        ["data.channels=2", "data.image_size=[20,12]"],
+        ["data.channels=4", "data.num_classes=1"],
+        ["data.channels=5", "data.num_classes=3", "judge=lenet"],
+    ],
+    ids=" ".join,
+)
+def test_images_of_any_shape_are_trained_sampled_and_evaluated(data, call, tiny, tmp_path):
+    assert call("train", *tiny, *data, "output_dir=run").status == 0
+    assert len(list((tmp_path / "run" / "samples").glob("*.png"))) == 1
+    model = "checkpoint=run/checkpoints/last.ckpt"
+    sampled = call("sample", model, "num_samples=2", "animate=true", "compare=true", "output_dir=drawn")
+    assert sampled.status == 0, sampled.err
+    names = {"samples.png", "samples.npz", "unguided.png", "unguided.npz", "animation.gif", "animation.mp4"}
+    assert names <= {path.name for path in (tmp_path / "drawn").iterdir()}
+    assert Image.open(tmp_path / "drawn" / "samples.png").width > 100
+    small = ("num_samples=4", "judge.steps=2", "judge.width=8", *(one for one in data if one.startswith("judge")))
+    loggers = "logger=[wandb,tensorboard]"
+    evaluated = call("evaluate", model, *small, loggers, "output_dir=measured")
+    assert evaluated.status == 0, evaluated.err
+    rows = read(tmp_path / "measured").rows
+    assert all(row.measured["fld"].value > 0 for row in rows)
+    assert (tmp_path / "measured" / "report.html").read_text().count('class="strip"') == len(rows) == 3

@@ -73,7 +73,11 @@ def train(data, epochs=2):
 
 @pytest.mark.parametrize(
     ("shape", "kind", "sizes"),
-    [((3, 8, 8), "images", {"channels": 3, "image_size": 8}), ((2,), "points", {"dimensions": 2})],
+    [
+        ((3, 8, 8), "images", {"channels": 3, "image_size": 8}),
+        ((3, 12, 20), "images", {"channels": 3, "image_size": [12, 20]}),
+        ((2,), "points", {"dimensions": 2}),
+    ],
 )
 def test_images_and_points_are_told_apart_by_the_shape_of_a_sample(shape, kind, sizes):
     assert kind_of(shape) == kind

@@ -14,6 +14,12 @@ def test_sizes_numbers_and_classes_are_those_of_the_arguments(channels):
         assert labels.unique().tolist() == list(range(5))
 
 
+def test_images_need_not_be_square():
+    data = Fake(16, 32, channels=2, image_size=[12, 20])
+    assert data.shape == (2, 12, 20)
+    assert data.split("test").samples.shape[1:] == data.shape
+
+
 def test_training_and_test_images_differ():
     data = Fake(16, 0, num_train=64)
     assert not torch.equal(data.split("train").samples, data.split("test").samples)

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from guided_diffusion.data import Digits, Fake
-from guided_diffusion.evaluation.judge import Judge, JudgePair, JudgeSource, accuracy
+from guided_diffusion.evaluation.judge import Judge, JudgePair, JudgeSource, accuracy, check_judge
 from guided_diffusion.utils.instantiate import build
 
 
@@ -321,3 +321,26 @@ def test_the_second_judge_of_a_pair_checks_the_first(trainings):
 def test_the_config_of_a_pair_consists_of_the_configs_of_both(compose):
     pair = build(compose("judge=both").judge)
     assert (pair.first, pair.second) == tuple(build(compose(f"judge={name}").judge) for name in ("cnn", "lenet"))
+
+
+# What can be known before a judge is needed
+
+
+def test_a_cache_that_cannot_be_written_is_told_before_a_judge_is_trained(tmp_path, monkeypatch):
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("GUIDED_DIFFUSION_CACHE", str(tmp_path / "file" / "cache"))
+    with pytest.raises(OSError, match="GUIDED_DIFFUSION_CACHE.*can't be written"):
+        check_judge(JudgeSource(**SMALL), fake())
+    check_judge(lambda data: None, fake())  # nothing is known of a function of the user's own
+
+
+def test_a_file_for_other_data_is_told_before_samples_are_drawn(judge_file):
+    check_judge(JudgeSource(**SMALL, checkpoint=str(judge_file)), fake())
+    pair = JudgePair(JudgeSource(**SMALL), JudgeSource(**SMALL, checkpoint=str(judge_file)))
+    with pytest.raises(ValueError, match=r"holds no judge for fake \(2x12x20, 10 classes\)"):
+        check_judge(pair, fake(channels=2, image_size=[12, 20]))
+
+
+def test_the_judge_of_a_single_class_says_that_it_learns_nothing(cache, capsys):
+    assert judge_of(fake(num_classes=1)).ceiling == 1
+    assert "there is one class, from which the judge learns nothing" in capsys.readouterr().out

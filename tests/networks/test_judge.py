@@ -8,9 +8,12 @@ both = pytest.mark.parametrize("network", [JudgeNet, LeNet])
 
 
 @pytest.mark.parametrize(("network", "num_features"), [(JudgeNet, 128), (LeNet, 84)])
-@pytest.mark.parametrize(("channels", "image_size"), [(1, 8), (1, 28), (3, 32), (3, 17)])
+@pytest.mark.parametrize(
+    ("channels", "image_size"),
+    [(1, (8, 8)), (3, (17, 17)), (2, (12, 20)), (4, (30, 22)), (1, (9, 1)), (1, (3, 40)), (5, (1, 1))],
+)
 def test_logits_and_features_of_images_of_any_size(channels, image_size, network, num_features):
-    judge, x = network(channels, image_size, 10, width=8), torch.randn(2, channels, image_size, image_size)
+    judge, x = network(channels, image_size, 10, width=8), torch.randn(2, channels, *image_size)
     assert judge(x).shape == (2, 10)
     assert judge.features(x).shape == (2, num_features)
 

@@ -23,6 +23,14 @@ def test_it_gives_a_logit_for_each_class(channels, settings, small):
     assert logits.isfinite().all()
 
 
+@pytest.mark.parametrize("size", [(12, 20), (2, 6), (4, 2)])
+def test_images_need_not_be_square(size, perturbed):
+    network = perturbed(NoisyClassifier(2, list(size), 3, width=8, multipliers=(1, 2), attention_levels=[1]))
+    assert network(torch.randn(5, 2, *size), torch.randn(5)).shape == (5, 3)
+    with pytest.raises(ValueError, match="images of 9x12 can't be halved.*take images of 10x12"):
+        NoisyClassifier(2, [9, 12], 3, width=8, multipliers=(1, 2))
+
+
 def test_the_logits_depend_on_the_noise_level(small):
     network, x = small(), torch.randn(1, 1, 8, 8).expand(2, 1, 8, 8)
     first, second = network(x, torch.tensor([3.0, -3.0]))

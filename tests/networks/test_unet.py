@@ -39,6 +39,35 @@ def test_levels_blocks_and_attention_fit_together(image_size, settings, perturbe
     assert perturbed(small(1, image_size, **settings))(x, log_snr, y).shape == x.shape
 
 
+@pytest.mark.parametrize(
+    ("image_size", "settings"),
+    [
+        ([12, 20], {"multipliers": (1, 2, 2), "attention_levels": (0, 1, 2)}),
+        ([4, 20], {"patch_size": 2}),
+        ([30, 22], {}),
+        ([9, 13], {"multipliers": (1,)}),
+        ([9, 1], {"multipliers": (1,), "attention_levels": [0]}),
+        ([1, 1], {"multipliers": (1,)}),
+    ],
+    ids=str,
+)
+def test_images_need_not_be_square(image_size, settings, perturbed):
+    x = torch.randn(3, 2, *image_size)
+    output = perturbed(small(2, image_size, **settings))(x, log_snr, y)
+    assert output.shape == x.shape
+    assert output.isfinite().all()
+
+
+def test_a_size_and_height_and_width_give_the_same_network():
+    def state(size):
+        torch.manual_seed(0)
+        return small(image_size=size).state_dict()
+
+    first, second = state(8), state([8, 8])
+    assert first.keys() == second.keys()
+    assert all(torch.equal(first[name], second[name]) for name in first)
+
+
 @pytest.mark.parametrize("patch_size", [1, 2])
 def test_the_output_is_exactly_zero_at_the_start(patch_size):
     assert (small(3, patch_size=patch_size)(torch.randn(3, 3, 8, 8), log_snr, y) == 0).all()
@@ -118,6 +147,13 @@ def test_with_patches_every_pixel_is_read_and_has_its_own_output(perturbed):
             {"image_size": 10, "patch_size": 2},
             "images of 10x10.*patch_size 2.* 2 levels need a multiple of 4",
         ),
+        (
+            {"image_size": [30, 22], "multipliers": (1, 2, 2)},
+            r"images of 30x22.*multiple of 4: take images of 32x24, or patch_size=1 and multipliers=\[1, 2\]$",
+        ),
+        ({"image_size": [9, 13]}, r"images of 9x13.*take images of 10x14, or patch_size=1 and multipliers=\[1\]$"),
+        ({"image_size": [8, 8, 8]}, "image_size must be one number, or height and width, got"),
+        ({"image_size": [8, 0]}, "image_size must be at least 1, got"),
         ({"width": 4}, "4 channels can't be divided into groups: take a multiple of 8"),
         ({"attention_levels": (2,)}, r"attention_levels must be among 0 to 1, got \[2\]"),
         ({"width": 40, "head_channels": 12}, "80 channels can't be divided into 6 attention heads"),

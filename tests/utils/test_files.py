@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from guided_diffusion.utils.files import atomic_write, cache_dir, content_hash, load_tensors
+from guided_diffusion.utils.files import atomic_write, cache_dir, check_writable, content_hash, load_tensors
 
 
 def test_the_cache_folder_can_be_set_by_an_environment_variable(monkeypatch, tmp_path):
@@ -92,3 +92,19 @@ def test_a_truncated_file_is_refused(tmp_path):
     (tmp_path / "x.pt").write_bytes((tmp_path / "x.pt").read_bytes()[:-100])
     with pytest.raises(ValueError, match=r"x\.pt is damaged, or holds code"):
         load_tensors(tmp_path / "x.pt")
+
+
+def test_a_folder_that_can_be_written_is_left_as_it_is(tmp_path):
+    check_writable(tmp_path / "new" / "deeper", "the cache")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_folder_that_cannot_be_written_is_named(tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(OSError, match=f"^the cache: {tmp_path}/file/deeper can't be written: Not a directory$"):
+        check_writable(tmp_path / "file" / "deeper", "the cache")
+
+
+def test_too_little_free_space_is_told(tmp_path):
+    with pytest.raises(OSError, match=r"^the cache: .* has .* GB free, and 1e\+09 GB are needed$"):
+        check_writable(tmp_path, "the cache", needed=10**18)

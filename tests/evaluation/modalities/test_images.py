@@ -10,6 +10,7 @@ from guided_diffusion.evaluation.metrics.images import LabelledSamples
 from guided_diffusion.evaluation.modalities import modality
 from guided_diffusion.evaluation.plan import Plan
 from guided_diffusion.networks import JudgeNet
+from guided_diffusion.samplers import Step
 
 IMAGES = modality("images")
 
@@ -49,11 +50,28 @@ def test_a_second_judge_adds_its_accuracy(judge):
     assert found.findings[0].measured["cross_accuracy"].value == found.findings[0].measured["accuracy"].value
 
 
-@pytest.mark.parametrize(("channels", "mode"), [(1, "L"), (3, "RGB")])
+@pytest.mark.parametrize("data", [Fake(8, 8, num_classes=1), Fake(8, 8, channels=2, image_size=[12, 20])], ids=str)
+def test_one_class_and_images_of_any_shape_are_measured(data, fabricate):
+    images, labels = data.split("test")
+    samples = LabelledSamples(normalise(images[:30]), labels[:30], torch.zeros(30))
+    network = JudgeNet(data.channels, data.image_size, data.num_classes, 8).eval()
+    any_plan = Plan([0.0], 3, data.num_classes, data.shape, batch_size=10)
+    found = IMAGES.examine(data, lambda _: Judge(network, 1.0), [samples], any_plan).findings[0]
+    assert found.measured["fld"].value > 0
+    assert found.measured["nearest"].value == pytest.approx(1, abs=0.2)
+    if data.num_classes == 1:
+        assert found.measured["accuracy"] == found.measured["f1"] == (1, 1, 1)
+        labels = torch.zeros(6, dtype=torch.long)
+        curve = IMAGES.measure_by_scale(normalise(images[None, :6]), labels, data, Judge(network, 1.0), 0)
+        assert curve.values == {"accuracy": [1.0]}
+        assert "its features are those of random weights" in IMAGES.summary(fabricate(classes=1))
+
+
+@pytest.mark.parametrize(("channels", "mode"), [(1, "L"), (3, "RGB"), (4, "L")])
 def test_the_strip_has_ten_columns_and_drawings_one_row(channels, mode, fabricate):
     row = fabricate(channels=channels).rows[0]
-    strip = IMAGES.strip(row, ["a", "b", "c"])
-    assert (strip.mode, strip.size) == (mode, (10 * 10 + 2, 2 * 10 + 2))
+    strip, width = IMAGES.strip(row, ["a", "b", "c"]), 8 if channels < 4 else 4 * 9 - 1
+    assert (strip.mode, strip.size) == (mode, (10 * (width + 2) + 2, 2 * 10 + 2))
     assert {name: one.shape[0] for name, one in IMAGES.drawings(row).items()} == {"strip": 36, "means": 36}
 
 
@@ -66,6 +84,12 @@ def test_a_gallery_has_a_row_for_each_class_or_scale(tmp_path):
     assert wide > width + 3 * 28
     assert low < height - 28
     assert [gallery.animated(classes) for classes in (1, 3, 10, 100)] == [10, 3, 1, 1]
+
+
+def test_frames_are_not_wider_than_a_video_can_be():
+    many = torch.zeros(1000, 2, 12, 20)
+    (frame,) = IMAGES.gallery(lambda: None).frames([Step(torch.tensor(1.0), many, many)], ["a"] * 1000)
+    assert 7_000 < frame.shape[1] <= 8_000
 
 
 def test_the_summary_names_the_best_scales_the_ceiling_and_the_floor(fabricate):

@@ -156,6 +156,29 @@ def test_means_are_grey_for_a_class_without_samples(fabricate, tmp_path):
     assert centres(tmp_path / "means.png", 3, 3) == pytest.approx(np.array([[191] * 3, [191] * 3, [128] * 3]), abs=2)
 
 
+@pytest.mark.parametrize(
+    ("case", "aspect"),
+    [
+        ({"size": (12, 20)}, 20 / 12),
+        ({"size": (20, 12)}, 12 / 20),
+        ({"channels": 2}, 17 / 8),
+        ({"size": (2, 40)}, 20),
+    ],
+    ids=str,
+)
+def test_uncertain_samples_keep_their_proportions_and_do_not_overlap(case, aspect, fabricate):
+    axes = drawn(plot_uncertain(curves(fabricate(**case))[0], ["a", "US$, CA$", "c"])).axes[0]
+    left, right, bottom, top = np.array([image.get_extent() for image in axes.images[:3]]).T
+    assert (right - left) / (bottom - top) == pytest.approx(aspect)
+    assert (left[1:] > right[:-1]).all()
+    assert (bottom - top).max() <= 0.9 + 1e-6
+
+
+def test_the_legend_names_every_class(fabricate):
+    legend = drawn(plot_per_class(curves(fabricate())[0], ["_hidden", "$a$", "c"])).legends[0]
+    assert [text.get_text().strip() for text in legend.get_texts()] == ["_hidden", r"\$a\$", "c"]
+
+
 def test_uncertain_samples_are_captioned(fabricate):
     results = fabricate()
     axes = drawn(plot_uncertain(curves(results)[0], ["3", "5", "an uncommonly long name"])).axes[0]

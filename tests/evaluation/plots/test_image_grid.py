@@ -4,7 +4,14 @@ import pytest
 import torch
 from PIL import Image, ImageSequence
 
-from guided_diffusion.evaluation.plots.image_grid import grid, save_animation, save_grid, save_labelled_grid
+from guided_diffusion.evaluation.plots.image_grid import (
+    check_video_encoder,
+    grid,
+    labelled_grid,
+    save_animation,
+    save_grid,
+    save_labelled_grid,
+)
 
 
 def flat(*values, channels=1, size=8):
@@ -31,6 +38,49 @@ def test_images_are_drawn_side_by_side_on_the_fixed_range(channels):
 def test_channels_are_red_green_and_blue():
     red = torch.tensor([1.0, -1, -1])[None, :, None, None].expand(1, 3, 8, 8)
     assert grid(red, columns=1)[15, 15].tolist() == [255, 0, 0]
+
+
+@pytest.mark.parametrize("channels", [2, 4, 5])
+def test_other_numbers_of_channels_are_grey_and_side_by_side(channels):
+    greys = torch.linspace(-1, 1, channels)
+    images = greys[None, :, None, None].expand(2, channels, 28, 28)
+    picture = grid(images, columns=1)
+    width = 29 * channels - 1
+    assert picture.shape == (2 * 30 + 2, width + 4, 3)
+    centres = picture[[16, 46]][:, [2 + 14 + 29 * channel for channel in range(channels)]]
+    expected = ((greys + 1) * 127.5).round().byte()
+    assert (centres == expected[None, :, None]).all()
+    assert (picture[2:30, [2 + 28 + 29 * channel for channel in range(channels - 1)]] == 255).all()  # thin lines
+
+
+@pytest.mark.parametrize(
+    ("size", "shown"), [((12, 20), (24, 40)), ((20, 12), (40, 24)), ((30, 22), (30, 22)), ((64, 1), (448, 7))]
+)
+def test_oblong_images_keep_their_proportions(size, shown):
+    picture = grid(torch.zeros(2, 3, *size) - 1, columns=2)
+    assert picture.shape == (shown[0] + 4, 2 * shown[1] + 6, 3)
+
+
+@pytest.mark.parametrize(("shape", "side"), [((2, 20_000), 1), ((20_000, 2), 0)])
+def test_a_picture_has_as_many_rows_and_columns_as_can_be_drawn(shape, side, tmp_path):
+    images = torch.zeros(1, 1, 1, 28, 28).expand(*shape, 1, 28, 28)
+    rows, columns = (["$a"] * count for count in shape)
+    shown = labelled_grid(images, rows, columns).axes[0].images[0].get_array().shape
+    assert shown[side] == 2 * 30 + 2
+    assert 29_000 < shown[1 - side] <= 30_002
+
+
+def test_names_are_drawn_as_they_are_even_with_dollars(tmp_path):
+    save_labelled_grid(torch.zeros(1, 1, 1, 8, 8), tmp_path / "grid.png", rows=["US$ and \\frac CA$"], columns=["$_$"])
+    assert pixels(tmp_path / "grid.png").shape[0] > 30
+
+
+@pytest.mark.parametrize("program", ["no-such-program", "true"])
+def test_a_missing_encoder_is_told_before_there_are_frames(program, monkeypatch):
+    check_video_encoder()
+    monkeypatch.setenv("IMAGEIO_FFMPEG_EXE", program)
+    with pytest.raises(ValueError, match="an animation needs .*; see IMAGEIO_FFMPEG_EXE$"):
+        check_video_encoder()
 
 
 @pytest.mark.parametrize(("size", "min_size", "zoomed"), [(8, 28, 32), (28, 28, 28), (32, 28, 32), (28, 56, 56)])

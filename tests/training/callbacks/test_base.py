@@ -164,3 +164,28 @@ def test_the_averaged_classifier_guides_in_eval_mode(grid_first, fit, classifier
 def test_a_guide_needs_a_guidance_with_a_classifier(fit, classifier_overrides, guide, tmp_path):
     with pytest.raises(ValueError, match="add guidance=classifier"):
         fit(*classifier_overrides, callbacks=[SampleGrid(Recipe(), [2.0], str(tmp_path), guide=guide)])
+
+
+class Failing(Recorder):
+    """Fails at these steps, as if the picture could not be drawn."""
+
+    def __init__(self, *steps):
+        super().__init__(every_n_steps=1)
+        self.failing = steps
+
+    def sample(self, trainer, sweep, data):
+        super().sample(trainer, sweep, data)
+        if trainer.global_step in self.failing:
+            raise TypeError("Invalid shape")
+
+
+def test_a_failure_during_the_training_is_a_warning(fit, caplog):
+    callback = Failing(2)
+    fit("trainer.max_steps=4", callbacks=[callback])
+    assert callback.steps == [1, 2, 3, 4]
+    assert "Failing failed at step 2, the training goes on: TypeError: Invalid shape" in caplog.text
+
+
+def test_a_failure_at_the_end_says_where_the_checkpoints_are(fit):
+    with pytest.raises(ValueError, match="^TypeError: Invalid shape; Failing failed after the training, whose check"):
+        fit(callbacks=[Failing(4)])

@@ -7,9 +7,11 @@ from torch.optim import SGD
 from torch.optim.lr_scheduler import ConstantLR
 from torchmetrics.functional.classification import multiclass_calibration_error
 
+from guided_diffusion.checkpoints.record import build_network
 from guided_diffusion.data import Batch
 from guided_diffusion.schedules import Cosine, LinearBeta, perturb
 from guided_diffusion.training.modules import ClassifierModule
+from guided_diffusion.utils.instantiate import build
 
 SCHEDULE = LinearBeta()
 
@@ -133,3 +135,9 @@ def test_digits_are_learned(fit, losses, classifier_overrides):
 def test_the_module_has_the_schedule_of_its_classifier():
     model, _ = module()
     assert model.schedule == model.classifier.schedule == SCHEDULE != Cosine()
+
+
+def test_a_single_class_is_refused(compose, classifier_overrides):
+    config = compose(*classifier_overrides)
+    with pytest.raises(ValueError, match="module: a classifier needs at least 2 classes, and the data have 1"):
+        build(config.module, network=build_network(config.network, (1, 8, 8), 1))
