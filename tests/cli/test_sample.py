@@ -323,6 +323,6 @@ def test_the_arrays_are_written_even_if_the_picture_fails(sampled, monkeypatch, 
 
 def test_what_an_animation_needs_is_told_before_sampling(sampled, monkeypatch, tmp_path):
     monkeypatch.setenv("IMAGEIO_FFMPEG_EXE", "no-such-program")
-    with pytest.raises(ValueError, match="an animation needs ffmpeg, which can't be run: .*no-such-program"):
+    with pytest.raises(ValueError, match=r"an animation needs ffmpeg, which can't be run: .*no-such-program"):
         sampled("labels=[3]", "num_samples=1", "animate=true")
     assert not (tmp_path / "0").exists()

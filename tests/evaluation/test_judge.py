@@ -329,7 +329,7 @@ def test_the_config_of_a_pair_consists_of_the_configs_of_both(compose):
 def test_a_cache_that_cannot_be_written_is_told_before_a_judge_is_trained(tmp_path, monkeypatch):
     (tmp_path / "file").touch()
     monkeypatch.setenv("GUIDED_DIFFUSION_CACHE", str(tmp_path / "file" / "cache"))
-    with pytest.raises(OSError, match="GUIDED_DIFFUSION_CACHE.*can't be written"):
+    with pytest.raises(OSError, match=r"GUIDED_DIFFUSION_CACHE.*can't be written"):
         check_judge(JudgeSource(**SMALL), fake())
     check_judge(lambda data: None, fake())  # nothing is known of a function of the user's own
 

@@ -27,7 +27,7 @@ def test_it_gives_a_logit_for_each_class(channels, settings, small):
 def test_images_need_not_be_square(size, perturbed):
     network = perturbed(NoisyClassifier(2, list(size), 3, width=8, multipliers=(1, 2), attention_levels=[1]))
     assert network(torch.randn(5, 2, *size), torch.randn(5)).shape == (5, 3)
-    with pytest.raises(ValueError, match="images of 9x12 can't be halved.*take images of 10x12"):
+    with pytest.raises(ValueError, match=r"images of 9x12 can't be halved.*take images of 10x12"):
         NoisyClassifier(2, [9, 12], 3, width=8, multipliers=(1, 2))
 
 

@@ -208,7 +208,7 @@ def _shares(confusion: NDArray[np.int64]) -> NDArray[np.float64]:
 
 def _pixels(image: NDArray[np.float32]) -> NDArray[np.uint8]:
     """Return an image of shape (c, h, w) in [-1, 1] as it is drawn, shape (height, width, 3)."""
-    return grid(torch.from_numpy(image[None]), columns=1, min_size=1).numpy()
+    return grid(torch.from_numpy(image[None]), columns=1).numpy()
 
 
 def _in_legend(name: str) -> str:

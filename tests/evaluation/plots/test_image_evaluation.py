@@ -161,7 +161,7 @@ def test_means_are_grey_for_a_class_without_samples(fabricate, tmp_path):
     [
         ({"size": (12, 20)}, 20 / 12),
         ({"size": (20, 12)}, 12 / 20),
-        ({"channels": 2}, 17 / 8),
+        ({"channels": 2}, 65 / 32),
         ({"size": (2, 40)}, 20),
     ],
     ids=str,

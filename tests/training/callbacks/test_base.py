@@ -187,5 +187,5 @@ def test_a_failure_during_the_training_is_a_warning(fit, caplog):
 
 
 def test_a_failure_at_the_end_says_where_the_checkpoints_are(fit):
-    with pytest.raises(ValueError, match="^TypeError: Invalid shape; Failing failed after the training, whose check"):
+    with pytest.raises(ValueError, match=r"^TypeError: Invalid shape; Failing failed after the training, whose check"):
         fit(callbacks=[Failing(4)])
