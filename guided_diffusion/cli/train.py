@@ -26,6 +26,7 @@ from guided_diffusion.data import LabelledDataModule
 from guided_diffusion.recipe import Recipe
 from guided_diffusion.training.callbacks import Resumable
 from guided_diffusion.training.checks import check_optimization, check_trainer
+from guided_diffusion.training.initialisation import initialise, resolve_init_from
 from guided_diffusion.training.loggers.csv import CSVLogger
 from guided_diffusion.training.loggers.log import closing_loggers
 from guided_diffusion.training.modules import NoisyTraining
@@ -75,6 +76,7 @@ def train(config: DictConfig, search: Sequence[Path] = (), sweep: Path | None = 
     """
     expand_classifier(config.guidance)
     _check_values(plain(config))
+    initial_weights = resolve_init_from(config, [Path(config.output_dir), *search])
     with _starting_point(config, search, sweep) as start:
         if start.finished:
             return start.folder
@@ -87,6 +89,7 @@ def train(config: DictConfig, search: Sequence[Path] = (), sweep: Path | None = 
         network = build_network(config.network, data.shape, data.num_classes)
         module: NoisyTraining = build(config.module, network=network)
         module.record = make_record(module.kind, settings, data)
+        initialise(network, module.record, initial_weights, start.checkpoint)
         _check_partners(config, module, ModelSpec("this training", module.schedule, data.shape, data.class_names))
         callbacks = [build(node) for node in config.callbacks.values() if isinstance(node, DictConfig)]
         check_optimization(module)
