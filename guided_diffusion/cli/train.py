@@ -33,7 +33,7 @@ from guided_diffusion.training.modules import NoisyTraining
 from guided_diffusion.training.resume import find_run
 from guided_diffusion.training.resume.checkpoint_io import AtomicCheckpointIO
 from guided_diffusion.training.resume.find_run import FINISHED, Start, folder_lock
-from guided_diffusion.training.resume.loop_state import ResumableFitLoop
+from guided_diffusion.training.resume.loop_state import ResumableFitLoop, check_steps_per_epoch
 from guided_diffusion.training.resume.preemption import preemptible
 from guided_diffusion.training.resume.sweep_reuse import WEIGHTS_FROM, reuse_training
 from guided_diffusion.training.trainer import build_trainer
@@ -96,6 +96,7 @@ def train(config: DictConfig, search: Sequence[Path] = (), sweep: Path | None = 
         _check_samples(settings, build(config.recipe), module)
 
         trainer = build_trainer(config.trainer, [Resumable(), *callbacks])
+        check_steps_per_epoch(trainer, len(data.train_dataloader()) // trainer.world_size)
         trainer.strategy.checkpoint_io = AtomicCheckpointIO()
         ResumableFitLoop.replace(trainer)
         trainer.loggers = [build(node) for node in config.logger.values()]

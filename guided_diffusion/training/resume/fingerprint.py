@@ -82,5 +82,5 @@ def _without_folder(config: dict[str, Any]) -> dict[str, Any]:
     return {
         key: value.replace(folder, "") if isinstance(value, str) else value
         for key, value in _flat(config).items()
-        if key not in ("resume", "output_dir")
+        if key not in ("resume", "output_dir", "callbacks.learning_rate._target_")  # older ones name Lightning's class
     }
