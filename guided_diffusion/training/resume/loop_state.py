@@ -135,11 +135,13 @@ def undo_part_of_step(loop: dict[str, Any], step: int, accumulated: int) -> None
     The gradients of these batches are in no checkpoint; their random numbers follow from their place in the epoch.
     """
     trained = loop["epoch_loop.batch_progress"]
-    batches = trained["current"]["completed"] // accumulated * accumulated
-    trained["current"] = dict.fromkeys(trained["current"], batches)
+    done = trained["current"]["completed"]
     trained["total"] = dict.fromkeys(trained["total"], step * accumulated)
-    if "combined_loader" in loop["state_dict"]:
-        loop["state_dict"]["combined_loader"] = [{"batches": batches}]
+    if done % accumulated:
+        batches = done - done % accumulated
+        trained["current"] = dict.fromkeys(trained["current"], batches)
+        if "combined_loader" in loop["state_dict"]:
+            loop["state_dict"]["combined_loader"] = [{"batches": batches}]
 
 
 def rewind_to_step(loop: dict[str, Any], step: int, batches_per_epoch: int, validation_is_due: bool) -> None:

@@ -155,3 +155,25 @@ def test_the_best_checkpoint_of_accumulated_gradients_is_that_of_a_whole_step(
     """Here it is the only checkpoint: the training that is killed goes on from there."""
     killed_and_resumed(server, tmp_path, accumulating(k, saved_every=100), "within step", [4, 2], KILL)
     assert_same(only_run(tmp_path, f"steps_of_{k}"), accumulated(k, saved_every=100))
+
+
+# Other settings of the trainer that decide which batches an epoch has, and when it validates
+
+EPOCHS = {
+    "a share of an epoch": ["trainer.val_check_interval=0.5", "trainer.check_val_every_n_epoch=1"],
+    "every second epoch": ["trainer.val_check_interval=1.0", "trainer.check_val_every_n_epoch=2"],
+    "fewer batches": ["+trainer.limit_train_batches=5"],
+    "half of the batches": ["+trainer.limit_train_batches=0.5"],
+    "loaders made anew": ["+trainer.reload_dataloaders_every_n_epochs=1"],
+    "overfitting": ["+trainer.overfit_batches=3"],
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("k", [1, 2])
+@pytest.mark.parametrize("settings", EPOCHS.values(), ids=EPOCHS)
+def test_a_training_with_other_epochs_ends_the_same(k, settings, server, accumulating, only_run, assert_same, tmp_path):
+    arguments = [*accumulating(k), *settings]
+    assert server(tmp_path / "whole", *arguments).status == 0
+    killed_and_resumed(server, tmp_path / "killed", arguments, "within step", [9, k], KILL)
+    assert_same(*(only_run(tmp_path / name, f"steps_of_{k}") for name in ("killed", "whole")))
