@@ -58,7 +58,7 @@ def weights_of(weights: str, content: dict[str, Any], path: Path) -> dict[str, T
     """
     if weights not in get_args(Weights):
         raise ValueError(f"weights must be ema or raw, got {weights!r}")
-    available = _available_weights(content)
+    available = available_weights(content)
     if weights not in available:
         raise ValueError(f"{path} holds the {available[0]} weights alone: add weights={available[0]}")
     average = content["state_dict"]
@@ -76,7 +76,7 @@ def export(checkpoint: str | Path, output: str | Path, weights: str = "ema") -> 
         raise ValueError(f"output must end in {SUFFIX}, got {output}")
     content = read_model_file(Path(checkpoint))
     state = {key: value.contiguous() for key, value in weights_of(weights, content, Path(checkpoint)).items()}
-    names = [weights] if "current_model_state" in content else _available_weights(content)
+    names = [weights] if "current_model_state" in content else available_weights(content)
     record = content["guided_diffusion"] | {"weights": names}
     with atomic_write(output) as path:
         save_file(state, path, {"format": "pt", "guided_diffusion": json.dumps(record)})
@@ -90,7 +90,8 @@ def _folder_hint(path: Path) -> str:
     return f": it is a folder; did you mean {inside}?" if inside else ": it is a folder"
 
 
-def _available_weights(content: dict[str, Any]) -> list[str]:
+def available_weights(content: dict[str, Any]) -> list[str]:
+    """Return the names of the sets of weights in the content of a file: ``ema``, ``raw`` or both."""
     return content["guided_diffusion"].get("weights", list(get_args(Weights)))
 
 

@@ -99,8 +99,13 @@ class SavedModel:
             ValueError: If the file or its record can't be used.
         """
         path = Path(checkpoint)
-        content = read_model_file(path)
-        record = content["guided_diffusion"]
+        saved = cls(path, read_model_file(path))
+        saved.check(kind, built, trusted)
+        return saved
+
+    def check(self, kind: str, built: tuple[str, ...], trusted: tuple[str, ...]) -> None:
+        """Raise ``ValueError`` if the record can't be used; the arguments are those of ``read``."""
+        path, record = self.path, self.record
         if record["kind"] != kind:
             found = MODEL_NAMES.get(record["kind"], "model")
             raise ValueError(f"{path} is the checkpoint of a {found}, not of a {MODEL_NAMES[kind]}")
@@ -111,15 +116,19 @@ class SavedModel:
                 raise ValueError(f"{path} is not a checkpoint of guided_diffusion: its config has no {key}")
         for key in built:
             check_targets(record["config"][key], trusted, path)
-        return cls(path, content)
+
+    @property
+    def record(self) -> dict[str, Any]:
+        """What ``make_record`` returned in the training."""
+        return self.content["guided_diffusion"]
 
     @property
     def config(self) -> dict[str, Any]:
-        return self.content["guided_diffusion"]["config"]
+        return self.record["config"]
 
     @cached_property
     def spec(self) -> ModelSpec:
-        data = self.content["guided_diffusion"]["data"]
+        data = self.record["data"]
         shape, class_names, value_range = data["shape"], data["class_names"], data.get("range", VALUE_RANGE)
         schedule = build(self.config["schedule"])
         return ModelSpec(str(self.path), schedule, tuple(shape), tuple(class_names), tuple(value_range))

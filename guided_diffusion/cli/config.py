@@ -41,6 +41,7 @@ class TrainConfig(ProgramConfig):
 
     name: str = MISSING
     resume: str | None = None
+    init_from: Any = None
     label_dropout: float = MISSING
     scales: list[float] = MISSING
     data: dict[str, Any] = field(default_factory=dict)

@@ -33,13 +33,14 @@ from guided_diffusion.recipe import Recipe
 from guided_diffusion.training.callbacks import Resumable
 from guided_diffusion.training.callbacks.base import SamplingCallback
 from guided_diffusion.training.checks import check_optimization, check_trainer
+from guided_diffusion.training.initialisation import initialise, resolve_init_from
 from guided_diffusion.training.loggers.csv import CSVLogger
 from guided_diffusion.training.loggers.log import closing_loggers
 from guided_diffusion.training.modules import NoisyTraining
 from guided_diffusion.training.resume import find_run
 from guided_diffusion.training.resume.checkpoint_io import AtomicCheckpointIO
 from guided_diffusion.training.resume.find_run import FINISHED, Start, folder_lock
-from guided_diffusion.training.resume.loop_state import ResumableFitLoop
+from guided_diffusion.training.resume.loop_state import ResumableFitLoop, check_steps_per_epoch
 from guided_diffusion.training.resume.preemption import preemptible
 from guided_diffusion.training.resume.sweep_reuse import WEIGHTS_FROM, reuse_training
 from guided_diffusion.training.trainer import build_trainer
@@ -82,6 +83,7 @@ def train(config: DictConfig, search: Sequence[Path] = (), sweep: Path | None = 
     """
     expand_classifier(config.guidance)
     _check_values(plain(config))
+    initial_weights = resolve_init_from(config, [Path(config.output_dir), *search])
     with _starting_point(config, search, sweep) as start:
         if start.finished:
             return start.folder
@@ -94,6 +96,7 @@ def train(config: DictConfig, search: Sequence[Path] = (), sweep: Path | None = 
         network = build_network(config.network, data.shape, data.num_classes)
         module: NoisyTraining = build(config.module, network=network)
         module.record = make_record(module.kind, settings, data)
+        initialise(network, module.record, initial_weights, start.checkpoint)
         _check_partners(config, module, ModelSpec("this training", module.schedule, data.shape, data.class_names))
         callbacks = [build(node) for node in config.callbacks.values() if isinstance(node, DictConfig)]
         check_optimization(module)
@@ -104,6 +107,7 @@ def train(config: DictConfig, search: Sequence[Path] = (), sweep: Path | None = 
                 callback.check(data)
 
         trainer = build_trainer(config.trainer, [Resumable(), *callbacks])
+        check_steps_per_epoch(trainer, len(data.train_dataloader()) // trainer.world_size)
         trainer.strategy.checkpoint_io = AtomicCheckpointIO()
         ResumableFitLoop.replace(trainer)
         trainer.loggers = [build(node) for node in config.logger.values()]

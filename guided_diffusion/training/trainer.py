@@ -8,7 +8,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig
 from pytorch_lightning import Callback, Trainer
-from pytorch_lightning.callbacks import WeightAveraging
+from pytorch_lightning.callbacks import GradientAccumulationScheduler, WeightAveraging
 from pytorch_lightning.strategies import DeepSpeedStrategy, FSDPStrategy, Strategy
 
 from guided_diffusion.networks.layers import ResidualBlock
@@ -42,10 +42,13 @@ def build_trainer(node: DictConfig, callbacks: Sequence[Callback]) -> Trainer:
     """Build the trainer of a config, without loggers. Its processes belong to one job, even in a sweep.
 
     Raises:
-        ValueError: If the strategy can't work here or with these callbacks.
+        ValueError: If the strategy can't work here or with these callbacks, or a callback changes the number of batches
+            of a step.
         RuntimeError: If several processes are wanted and this version of Lightning has other launchers.
     """
     _check_torchrun()
+    if any(isinstance(callback, GradientAccumulationScheduler) for callback in callbacks):
+        raise ValueError("GradientAccumulationScheduler can't be resumed exactly: use trainer.accumulate_grad_batches")
     trainer: Trainer = build(node, callbacks=list(callbacks), logger=False)
     check_strategy(trainer.strategy, callbacks, trainer.gradient_clip_val)
     if trainer.strategy.launcher is not None:

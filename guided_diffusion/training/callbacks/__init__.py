@@ -3,6 +3,7 @@
 from guided_diffusion.training.callbacks.accuracy_by_noise import AccuracyByNoise
 from guided_diffusion.training.callbacks.by_scale import MeasureByScale
 from guided_diffusion.training.callbacks.ema import EMA
+from guided_diffusion.training.callbacks.learning_rate import LearningRate
 from guided_diffusion.training.callbacks.progress import StepProgress
 from guided_diffusion.training.callbacks.sample_grid import SampleGrid
 from guided_diffusion.training.callbacks.terminate_on_nan import TerminateOnNonFinite
@@ -19,6 +20,7 @@ __all__ = [
     "AccuracyByNoise",
     "ImagesPerSecond",
     "LastCheckpoint",
+    "LearningRate",
     "MeasureByScale",
     "Resumable",
     "SampleGrid",

@@ -19,6 +19,7 @@ from guided_diffusion.recipe import Recipe, eval_mode
 from guided_diffusion.training.callbacks.ema import evaluation_weights
 from guided_diffusion.training.modules import NoisyTraining
 from guided_diffusion.training.resume.preemption import exit_on_sigterm
+from guided_diffusion.training.steps import ends_step
 from guided_diffusion.utils.failures import keeping, reason
 from guided_diffusion.utils.memory import explain_out_of_memory
 from guided_diffusion.utils.validation import check_positive
@@ -100,7 +101,7 @@ class SamplingCallback(Callback, ABC):
     ) -> None:
         """Sample if the interval is over; the last step is left to ``on_train_end``."""
         due = self.every_n_steps and trainer.global_step % self.every_n_steps == 0
-        if due and trainer.global_step not in (self._sampled_step, trainer.max_steps):
+        if due and ends_step(trainer, batch_idx) and trainer.global_step not in (self._sampled_step, trainer.max_steps):
             try:
                 self._run(trainer, pl_module)
             except Exception as error:

@@ -7,6 +7,7 @@ from pytorch_lightning import LightningModule, Trainer
 from pytorch_lightning.callbacks import ProgressBar
 from tqdm import tqdm
 
+from guided_diffusion.training.steps import ends_step
 from guided_diffusion.utils.progress import progress_bar
 from guided_diffusion.utils.validation import check_positive
 
@@ -44,7 +45,8 @@ class StepProgress(ProgressBar):
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         assert self._bar is not None
-        if trainer.global_step % self.every_n_steps == 0 or trainer.global_step == trainer.max_steps:
+        due = trainer.global_step % self.every_n_steps == 0 or trainer.global_step == trainer.max_steps
+        if due and ends_step(trainer, batch_idx):
             metrics = self.get_metrics(trainer, pl_module)
             self._bar.set_postfix({key.split("/")[-1]: value for key, value in metrics.items()}, refresh=False)
             self._bar.update(trainer.global_step - self._bar.n)

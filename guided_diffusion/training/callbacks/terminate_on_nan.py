@@ -8,11 +8,12 @@ from pytorch_lightning import Callback, LightningModule, Trainer
 from torch import Tensor
 from torch.optim import Optimizer
 
+from guided_diffusion.training.steps import ends_step
 from guided_diffusion.utils.validation import check_positive
 
 
 class StepRecord(NamedTuple):
-    """The loss and the gradient norm of a step; both stay on the device until they are checked."""
+    """The loss of a batch and the gradient norm of the last step; both stay on the device until they are checked."""
 
     step: int
     batch: tuple[int, int, int, int]  # seed, epoch, index, rank: everything random in the step follows from them
@@ -45,8 +46,9 @@ class TerminateOnNonFinite(Callback):
     def on_train_batch_end(self, trainer: Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
         key = (pl_module.seed, trainer.current_epoch, batch_idx, trainer.global_rank)
         loss = outputs["loss"].detach()
-        self._records.append(StepRecord(trainer.global_step, key, loss, self._gradient_norm.to(loss)))
-        if len(self._records) >= self.every_n_steps:
+        step = trainer.global_step + (not ends_step(trainer, batch_idx))
+        self._records.append(StepRecord(step, key, loss, self._gradient_norm.to(loss)))
+        if len(self._records) >= self.every_n_steps * trainer.accumulate_grad_batches:
             self._check_records(trainer)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:

@@ -6,6 +6,7 @@ from typing import Any
 from pytorch_lightning import Callback, LightningModule, Trainer
 
 from guided_diffusion.data import Batch
+from guided_diffusion.training.steps import ends_step
 from guided_diffusion.utils.validation import check_positive
 
 
@@ -29,6 +30,7 @@ class ImagesPerSecond(Callback):
     ) -> None:
         self._seconds += perf_counter() - self._start
         self._images += len(batch.labels) * trainer.world_size
-        if (batch_idx + 1) % self.every_n_steps == 0 or trainer.is_last_batch:
+        steps = (batch_idx + 1) // trainer.accumulate_grad_batches
+        if trainer.is_last_batch or (ends_step(trainer, batch_idx) and steps % self.every_n_steps == 0):
             pl_module.log("train/images_per_second", self._images / self._seconds, prog_bar=True)
             self._seconds, self._images = 0.0, 0

@@ -1,12 +1,14 @@
 """The comparison of training configs: whether they are equal, and whether they lead to the same weights."""
 
 from collections.abc import Iterable
+from types import MappingProxyType
 from typing import Any
 
 from guided_diffusion.utils.files import content_hash
 
 WEIGHT_KEYS = (
     *("seed", "label_dropout", "data", "network", "schedule", "weighting", "module", "trainer", "callbacks.ema"),
+    "init_from",
 )
 """The keys of a config that decide the weights, except for those in ``VALIDATION_KEYS`` and ``NEUTRAL_KEYS``."""
 
@@ -26,6 +28,9 @@ NEUTRAL_KEYS = (
 )
 """The keys that leave the weights unchanged. A key in none of the lists was added by a user and may change them."""
 
+LATER_KEYS = MappingProxyType({"init_from": None, "trainer.accumulate_grad_batches": 1})
+"""The keys that older configs lack, with the values that mean the same."""
+
 
 def same_training(one: dict[str, Any], other: dict[str, Any]) -> bool:
     """Return whether two resolved configs are equal except for ``resume`` and the run's folder."""
@@ -34,7 +39,7 @@ def same_training(one: dict[str, Any], other: dict[str, Any]) -> bool:
 
 def differing_weight_keys(one: dict[str, Any], other: dict[str, Any]) -> list[str]:
     """Return the dotted keys that decide the weights and differ between two resolved configs."""
-    flat, flat_other = flatten(one), flatten(other)
+    flat, flat_other = _flat(one), _flat(other)
     ignored = (*VALIDATION_KEYS, *NEUTRAL_KEYS)
     keys = [key for key in flat.keys() | flat_other.keys() if is_below(key, WEIGHT_KEYS) and not is_below(key, ignored)]
     return sorted(key for key in keys if flat.get(key) != flat_other.get(key))
@@ -64,11 +69,18 @@ def is_below(key: str, parents: Iterable[str]) -> bool:
     return any(f"{key}.".startswith(f"{parent}.") for parent in parents)
 
 
+def _flat(config: dict[str, Any]) -> dict[str, Any]:
+    """Return the flat config, in which ``init_from`` is the content of the weights, wherever they are."""
+    flat = LATER_KEYS | flatten(config)
+    flat.pop("init_from.path", None)
+    return flat | {"init_from": flat.pop("init_from.content", flat["init_from"])}
+
+
 def _without_folder(config: dict[str, Any]) -> dict[str, Any]:
     """Return the flat config without ``resume`` and without the run's folder, which is also removed from all values."""
     folder = str(config.get("output_dir"))
     return {
         key: value.replace(folder, "") if isinstance(value, str) else value
-        for key, value in flatten(config).items()
-        if key not in ("resume", "output_dir")
+        for key, value in _flat(config).items()
+        if key not in ("resume", "output_dir", "callbacks.learning_rate._target_")  # older ones name Lightning's class
     }

@@ -42,7 +42,7 @@ class LastCheckpoint(Checkpoint):
             self._save_if_new(trainer)
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
-        if isinstance(exception, SIGTERMException) and not _is_within_step(trainer):
+        if isinstance(exception, SIGTERMException) and not _validation_is_left(trainer):
             self._save_if_new(trainer)
 
     def _save_if_new(self, trainer: Trainer) -> None:
@@ -54,7 +54,6 @@ class LastCheckpoint(Checkpoint):
         self._saved_step = trainer.global_step
 
 
-def _is_within_step(trainer: Trainer) -> bool:
-    """Return whether gradients are being accumulated, or the validation after the last step is not done."""
-    unvalidated = trainer.validating and trainer.global_step == trainer.max_steps
-    return unvalidated or trainer.fit_loop.epoch_loop._should_accumulate()
+def _validation_is_left(trainer: Trainer) -> bool:
+    """Return whether the validation after the last step is not done."""
+    return trainer.validating and trainer.global_step == trainer.max_steps

@@ -4,13 +4,15 @@ Lightning has no public way to do either. This file uses two of its internals: t
 of the loops' state in a checkpoint.
 """
 
-from typing import Any
+import math
+from typing import Any, cast
 
 from pytorch_lightning import Callback, LightningModule, Trainer
 from pytorch_lightning.callbacks import ModelCheckpoint
 
 from guided_diffusion.training.lightning_internals import lightning_internals
 from guided_diffusion.training.loggers.csv import CSVLogger
+from guided_diffusion.training.steps import begins_step, ends_step
 
 MEANWHILE = "go on with the version that began the training"
 
@@ -19,7 +21,12 @@ with lightning_internals(MEANWHILE):
 
 
 class ResumableFitLoop(_FitLoop):
-    """A fit loop that calls ``on_train_end`` even if no step is left to do, unlike Lightning's own."""
+    """A fit loop that calls ``on_train_end`` even if no step is left to do, and whose steps are whole.
+
+    With ``accumulate_grad_batches`` Lightning's own loop takes a smaller step at the end of an epoch, from the batches
+    that are left over, and counts the batches between validations. This one leaves those batches out, as a loader
+    drops the last samples of an epoch, and counts optimizer steps.
+    """
 
     @classmethod
     def replace(cls, trainer: Trainer) -> None:
@@ -32,6 +39,40 @@ class ResumableFitLoop(_FitLoop):
     @property
     def skip(self) -> bool:
         return self.trainer.limit_train_batches == 0 or self.max_batches == 0
+
+    def setup_data(self) -> None:
+        before, accumulated = self._combined_loader, self.trainer.accumulate_grad_batches
+        super().setup_data()
+        is_new = self._combined_loader is not before and self.max_batches < math.inf
+        if accumulated > 1 and is_new:
+            self._use_whole_steps(accumulated, self._combined_loader)
+
+    def _use_whole_steps(self, accumulated: int, loader: Any) -> None:
+        """Limit an epoch to whole steps, and count the steps, instead of the batches, between validations."""
+        steps = int(self.max_batches) // accumulated
+        check_steps_per_epoch(self.trainer, int(self.max_batches))
+        self.max_batches = steps * accumulated
+        loader.limits = self.max_batches
+        iter(cast(Any, self._data_fetcher))  # the iterator that was made has the old limit; no batch is loaded yet
+        interval = self.trainer.val_check_interval
+        between = interval if isinstance(interval, int) else max(1, int(steps * interval))
+        self.trainer.val_check_batch = between * accumulated
+
+
+def check_steps_per_epoch(trainer: Trainer, batches: int) -> None:
+    """Raise ``ValueError`` if an epoch of so many batches has no whole optimizer step, or is too short to validate."""
+    accumulated, interval = trainer.accumulate_grad_batches, trainer.val_check_interval
+    steps = batches // accumulated
+    if steps < 1:
+        raise ValueError(
+            f"trainer.accumulate_grad_batches is {accumulated}, and an epoch has fewer batches ({batches}): lower it, "
+            "or data.batch_size"
+        )
+    if trainer.check_val_every_n_epoch is not None and isinstance(interval, int) and interval > steps:
+        raise ValueError(
+            f"trainer.val_check_interval is {interval}, and an epoch has {steps} steps: lower it, or count steps over "
+            "epochs with trainer.check_val_every_n_epoch=null"
+        )
 
 
 class Resumable(Callback):
@@ -48,12 +89,14 @@ class Resumable(Callback):
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
         trainer.fit_loop.epoch_loop._batches_that_stepped = trainer.global_step
-        self._rows_before_step = _logged_rows(trainer)  # other callbacks log for the step that begins
+        if begins_step(trainer, batch_idx):
+            self._rows_before_step = _logged_rows(trainer)  # other callbacks log for the step that begins
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        self._rows_before_step = None
+        if ends_step(trainer, batch_idx):
+            self._rows_before_step = None
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._validation_is_due = True
@@ -69,15 +112,36 @@ class Resumable(Callback):
         checkpoint["metrics_rows"] = _logged_rows(trainer) if rows is None else rows
         with lightning_internals(MEANWHILE):
             loop = checkpoint["loops"]["fit_loop"]
+            undo_part_of_step(loop, checkpoint["global_step"], trainer.accumulate_grad_batches)
             rewind_to_step(loop, checkpoint["global_step"], batches, self._validation_is_due)
 
     def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
-        """Correct the paths of a run that was moved; Lightning would forget which of its checkpoints is the best."""
+        """Correct the paths of a run that was moved; Lightning would forget which of its checkpoints is the best.
+
+        In a checkpoint of an earlier version a part of a step may be done.
+        """
+        if (accumulated := trainer.accumulate_grad_batches) > 1:
+            undo_part_of_step(checkpoint["loops"]["fit_loop"], checkpoint["global_step"], accumulated)
         for callback in trainer.callbacks:  # type: ignore[attr-defined]
             if isinstance(callback, ModelCheckpoint) and callback.state_key in checkpoint["callbacks"]:
                 state = checkpoint["callbacks"][callback.state_key]
                 new = _replace_folder(state, state["dirpath"], str(callback.dirpath))
                 checkpoint["callbacks"][callback.state_key] = new
+
+
+def undo_part_of_step(loop: dict[str, Any], step: int, accumulated: int) -> None:
+    """Change Lightning's record of its fit loop in place, so that no batch is done of the step after ``step``.
+
+    The gradients of these batches are in no checkpoint; their random numbers follow from their place in the epoch.
+    """
+    trained = loop["epoch_loop.batch_progress"]
+    done = trained["current"]["completed"]
+    trained["total"] = dict.fromkeys(trained["total"], step * accumulated)
+    if done % accumulated:
+        batches = done - done % accumulated
+        trained["current"] = dict.fromkeys(trained["current"], batches)
+        if "combined_loader" in loop["state_dict"]:
+            loop["state_dict"]["combined_loader"] = [{"batches": batches}]
 
 
 def rewind_to_step(loop: dict[str, Any], step: int, batches_per_epoch: int, validation_is_due: bool) -> None:

@@ -38,11 +38,17 @@ class Slow(Callback):
 
 
 @pytest.mark.parametrize(
-    ("every_n_steps", "logged"), [(1, [64, 32, 64 / 3, 16]), (2, [None, 128 / 3, 128 / 3, 128 / 7])]
+    ("every_n_steps", "accumulated", "logged"),
+    [
+        (1, 1, [64, 32, 64 / 3, 16]),
+        (2, 1, [None, 128 / 3, 128 / 3, 128 / 7]),
+        (1, 2, [None, 128 / 3, 128 / 3, 128 / 7]),
+    ],
 )
-def test_only_the_time_of_training_steps_counts(every_n_steps, logged, fit, clock):
+def test_only_the_time_of_training_steps_counts(every_n_steps, accumulated, logged, fit, clock):
     slow = Slow(clock)
     measure = ImagesPerSecond(every_n_steps)
-    fit(callbacks=[measure, slow])
+    steps = [f"trainer.max_steps={4 // accumulated}", f"trainer.accumulate_grad_batches={accumulated}"]
+    fit(*steps, callbacks=[measure, slow])
     values = [value if value is None else value.item() for value in slow.logged]
     assert values == pytest.approx(logged)

@@ -113,3 +113,30 @@ def test_a_nested_config_is_flattened_to_dotted_keys():
 @pytest.mark.parametrize(("key", "below"), [("a.b", True), ("a.b.c", True), ("a", False), ("a.bc", False)])
 def test_a_key_is_below_itself_and_its_parents(key, below):
     assert is_below(key, ["x", "a.b"]) is below
+
+
+# Starting from other weights
+
+
+def test_the_content_of_initial_weights_and_not_their_path_is_part_of_a_training(config):
+    here, moved, other = (
+        config() | {"init_from": {"path": path, "content": content}}
+        for path, content in [("a.ckpt", "0123"), ("b.ckpt", "0123"), ("a.ckpt", "4567")]
+    )
+    assert same_training(here, moved)
+    assert training_fingerprint(here) == training_fingerprint(moved)
+    assert differing_weight_keys(here, moved) == []
+    for different in (other, config()):
+        assert not same_training(here, different)
+        assert training_fingerprint(here) != training_fingerprint(different)
+        assert differing_weight_keys(here, different) == ["init_from"]
+
+
+def test_a_config_from_before_a_key_was_added_is_the_same_training(config):
+    older = config()
+    del older["init_from"], older["trainer"]["accumulate_grad_batches"]
+    older["callbacks"]["learning_rate"]["_target_"] = "pytorch_lightning.callbacks.LearningRateMonitor"
+    assert same_training(older, config())
+    assert differing_weight_keys(older, config("trainer.accumulate_grad_batches=2")) == [
+        "trainer.accumulate_grad_batches"
+    ]

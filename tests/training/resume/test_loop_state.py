@@ -1,5 +1,6 @@
 """Exact resume: a training that is killed, wherever that is, and continued ends as if nothing had happened."""
 
+import functools
 import importlib
 import random
 import signal
@@ -84,3 +85,95 @@ def test_a_training_killed_at_twenty_random_moments_ends_the_same(server, short,
         assert killed.status == status_after(number), killed.printed
     assert server(tmp_path / "killed", *longer, "resume=auto").status == 0
     assert_same(only_run(tmp_path / "killed", "soak"), only_run(tmp_path / "whole", "soak"))
+
+
+# Accumulated gradients: epochs of seven batches, so that one batch is left over with steps of two or three
+
+
+@pytest.fixture(scope="session")
+def accumulating(short):
+    """``accumulating(k)`` are the overrides of the short training with k batches in each step."""
+
+    def overrides(k, saved_every=2):
+        size = (
+            "data.num_train=144",
+            f"trainer.accumulate_grad_batches={k}",
+            f"callbacks.last.every_n_steps={saved_every}",
+        )
+        return (*short, *size, f"name=steps_of_{k}")
+
+    return overrides
+
+
+@pytest.fixture(scope="session")
+def accumulated(server, accumulating, only_run, tmp_path_factory):
+    """``accumulated(k, saved_every)`` is the run that nothing stops, trained once; read only."""
+
+    @functools.cache
+    def run(k, saved_every=2):
+        folder = tmp_path_factory.mktemp("accumulated")
+        trained = server(folder, *accumulating(k, saved_every))
+        assert trained.status == 0, trained.printed
+        return only_run(folder, f"steps_of_{k}")
+
+    return run
+
+
+ACCUMULATED = [
+    ("step", 4, KILL),
+    ("within step", [4, 2], KILL),  # an epoch has three steps of two batches, or two steps of three
+    ("within step", [5, 2], TERM),
+    ("step end", 6, TERM),
+    ("validation", 4, TERM),
+    ("validation end", 8, KILL),
+    ("checkpoint", 6, KILL),
+    ("checkpoint", 11, KILL),
+]
+
+
+def killed_and_resumed(server, folder, arguments, point, at, number):
+    killed = server(folder, *arguments, "resume=auto", signal=number, at=[point, at])
+    assert killed.status == status_after(number), killed.printed
+    resumed = server(folder, *arguments, "resume=auto")
+    assert resumed.status == 0, resumed.printed
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("k", [2, 3])
+@pytest.mark.parametrize(("point", "at", "number"), ACCUMULATED)
+def test_a_training_that_accumulates_gradients_ends_the_same(
+    k, point, at, number, server, accumulating, accumulated, only_run, assert_same, tmp_path
+):
+    killed_and_resumed(server, tmp_path, accumulating(k), point, at, number)
+    assert_same(only_run(tmp_path, f"steps_of_{k}"), accumulated(k))
+
+
+@pytest.mark.parametrize("k", [2, pytest.param(3, marks=pytest.mark.slow)])
+def test_the_best_checkpoint_of_accumulated_gradients_is_that_of_a_whole_step(
+    k, server, accumulating, accumulated, only_run, assert_same, tmp_path
+):
+    """Here it is the only checkpoint: the training that is killed goes on from there."""
+    killed_and_resumed(server, tmp_path, accumulating(k, saved_every=100), "within step", [4, 2], KILL)
+    assert_same(only_run(tmp_path, f"steps_of_{k}"), accumulated(k, saved_every=100))
+
+
+# Other settings of the trainer that decide which batches an epoch has, and when it validates
+
+EPOCHS = {
+    "a share of an epoch": ["trainer.val_check_interval=0.5", "trainer.check_val_every_n_epoch=1"],
+    "every second epoch": ["trainer.val_check_interval=1.0", "trainer.check_val_every_n_epoch=2"],
+    "fewer batches": ["+trainer.limit_train_batches=5"],
+    "half of the batches": ["+trainer.limit_train_batches=0.5"],
+    "loaders made anew": ["+trainer.reload_dataloaders_every_n_epochs=1"],
+    "overfitting": ["+trainer.overfit_batches=3"],
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("k", [1, 2])
+@pytest.mark.parametrize("settings", EPOCHS.values(), ids=EPOCHS)
+def test_a_training_with_other_epochs_ends_the_same(k, settings, server, accumulating, only_run, assert_same, tmp_path):
+    arguments = [*accumulating(k), *settings]
+    assert server(tmp_path / "whole", *arguments).status == 0
+    killed_and_resumed(server, tmp_path / "killed", arguments, "within step", [9, k], KILL)
+    assert_same(*(only_run(tmp_path / name, f"steps_of_{k}") for name in ("killed", "whole")))

@@ -82,6 +82,20 @@ def moment(at, sign):
     Resumable.on_train_batch_start = starting
 
 
+def within_step(at, sign):
+    """Die before a batch of this step, of the batches whose gradients are accumulated; the first is 1."""
+    step, batch = at
+    begin, begun = Resumable.on_train_batch_start, []
+
+    def starting(self, trainer, *arguments):
+        begun.append(trainer.global_step)
+        if begun.count(step) == batch and begun[-1] == step:
+            os.kill(os.getpid(), sign)
+        return begin(self, trainer, *arguments)
+
+    Resumable.on_train_batch_start = starting
+
+
 POINTS = {
     "step": lambda at, sign: before(Resumable, "on_train_batch_start", at, sign),
     "step end": lambda at, sign: before(Resumable, "on_train_batch_end", at, sign),
@@ -92,6 +106,7 @@ POINTS = {
     "renaming": before_renaming,
     "table": within_table,
     "moment": moment,
+    "within step": within_step,
 }
 
 
