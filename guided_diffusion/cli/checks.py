@@ -4,6 +4,7 @@ import math
 from collections.abc import Sequence
 
 from guided_diffusion.evaluation.cost import labels_needed
+from guided_diffusion.evaluation.proportions import LABELS
 from guided_diffusion.recipe import Recipe
 from guided_diffusion.schedules import Schedule
 
@@ -20,6 +21,12 @@ def check_scales(scales: Sequence[float]) -> None:
         raise ValueError("scales must hold at least one number")
     if not all(map(math.isfinite, scales)):
         raise ValueError(f"scales must be finite, got {list(scales)}")
+
+
+def check_labels(labels: str) -> None:
+    """Raise ``ValueError`` unless this is a way to draw labels."""
+    if labels not in LABELS:
+        raise ValueError(f"labels must be {' or '.join(LABELS)}, got {labels}")
 
 
 def check_recipe(recipe: Recipe, schedule: Schedule) -> None:

@@ -72,6 +72,7 @@ class EvaluateConfig(ProgramConfig):
     name: str = MISSING
     checkpoint: str | None = None
     scales: list[float] | None = None
+    labels: str = MISSING
     num_samples: int = MISSING
     weights: str = MISSING
     judge: dict[str, Any] = field(default_factory=dict)
