@@ -112,6 +112,12 @@ def _keys_and_groups(overrides: Sequence[str]) -> list[str]:
     return [override.key_or_group for override in OverridesParser.create().parse_overrides(list(overrides))]
 
 
+def given_keys(overrides: Sequence[str]) -> set[str]:
+    """Return the keys that the command line gives a value other than null, and the groups it chooses an option of."""
+    given = OverridesParser.create().parse_overrides(list(overrides))
+    return {override.key_or_group for override in given if override.value() is not None}
+
+
 def is_overridden(overrides: Sequence[str], key: str) -> bool:
     """Return whether the command line sets this key or chooses an option of this group."""
     return key in _keys_and_groups(overrides)

@@ -10,7 +10,12 @@ from omegaconf import DictConfig, OmegaConf
 from pytorch_lightning.loggers import Logger
 
 from guided_diffusion.checkpoints.loading import TrainedDiffusion
-from guided_diffusion.cli.checks import check_label_dropout, check_labels, check_scales
+from guided_diffusion.cli.checks import (
+    check_judge_is_used,
+    check_label_dropout,
+    check_labels,
+    check_scales,
+)
 from guided_diffusion.cli.config import EvaluateConfig, is_overridden, plain
 from guided_diffusion.cli.provenance import command, write_record
 from guided_diffusion.cli.restore import prepare
@@ -54,6 +59,7 @@ def evaluate(config: DictConfig, overrides: Sequence[str] = ()) -> Path:
     if not config.untaught_scales:
         check_label_dropout(model.label_dropout, recipe, scales, model.schedule, "scales")
     data = model.data()
+    check_judge_is_used(overrides, data.kind)
     sizes = None if config.labels == EQUAL else data.class_counts("test").tolist()
     size = recipe.batch_size
     plan = Plan(scales, config.num_samples, model.num_classes, model.shape, size, config.seed, class_sizes=sizes)
