@@ -39,7 +39,7 @@ def test_settings_of_a_diffusion_model_are_refused_for_a_classifier(override, co
 
 
 def test_a_classifier_that_the_guidance_does_not_use_is_refused(compose):
-    with pytest.raises(ValueError, match="^classifier has no effect on this guidance: add guidance=classifier"):
+    with pytest.raises(ValueError, match=r"^classifier has no effect on this guidance: add guidance=classifier"):
         check_classifier_guides(["classifier=a.ckpt"], compose().guidance)
     check_classifier_guides(["classifier=a.ckpt"], compose("guidance=classifier").guidance)
     check_classifier_guides(["classifier=null"], compose().guidance)
@@ -47,7 +47,7 @@ def test_a_classifier_that_the_guidance_does_not_use_is_refused(compose):
 
 @pytest.mark.parametrize("override", ["judge=lenet", "judge.width=8"])
 def test_a_judge_of_points_is_refused(override):
-    with pytest.raises(ValueError, match="^judge has no effect on points, which need none: leave it out$"):
+    with pytest.raises(ValueError, match=r"^judge has no effect on points, which need none: leave it out$"):
         check_judge_is_used([override], "points")
     check_judge_is_used([override], "images")
     check_judge_is_used(["seed=1"], "points")
