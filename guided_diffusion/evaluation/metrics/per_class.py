@@ -33,10 +33,8 @@ def measure_classes(
     share = samples.counted.labels.bincount(minlength=len(class_names)) / count  # nan without samples
     _, precision, _, f1 = scores(confusion * share.nan_to_num()[:, None])
     drawn = torch.where(share > 0, 1, torch.nan)
-    accuracy, low, high = (
-        torch.tensor(values)
-        for values in zip(*map(wilson, (confusion.diag() / count).tolist(), count.tolist()), strict=True)
-    )
+    intervals = map(wilson, (confusion.diag() / count).tolist(), count.tolist())
+    accuracy, low, high = (torch.tensor(values) for values in zip(*intervals, strict=True))
     columns = {
         "accuracy": accuracy,
         "accuracy_low": low,
