@@ -198,7 +198,8 @@ def kernel_distance_interval(
 ) -> Interval:
     """Return the kernel distance, with an interval from the squared MMD of all samples, resampled.
 
-    With weights of the real features its value is the squared MMD of all samples: subsets would lack rare classes.
+    With weights of the real features its value is the squared MMD of all samples: subsets would lack rare classes. It
+    is a little too low where a class has few real features, which make no pairs with themselves.
     """
     drawn = row_counts(resampled_rows(len(generated), seed), len(generated)).double()
     resampled = squared_mmd_up_to_a_constant(real, generated, drawn, real_weights=weights)  # centring removes constants
