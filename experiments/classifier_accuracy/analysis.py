@@ -10,7 +10,6 @@ predicts the noise. Writes ``accuracy.csv``, ``pixel_variance.csv``, ``accuracy.
 from __future__ import annotations
 
 import argparse
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
@@ -23,8 +22,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
+from guided_diffusion.evaluation.metrics.shares import wilson
 from guided_diffusion.evaluation.plots.curves import Curve, draw_against_scale, spread_scales
-from guided_diffusion.evaluation.results import Interval, Result, read, write_csv
+from guided_diffusion.evaluation.results import Result, read, write_csv
 
 PUBLISHED = {0: 0.7, 0.5: 0.85, 1: 0.935, 2: 0.97, 3: 0.94, 5: 0.84, 7.5: 0.655, 10: 0.385, 20: 0.15}
 """The accuracies of mnist-diffusion-cfg-analysis, by its scale s = w - 1."""
@@ -48,13 +48,12 @@ def main() -> None:
     arguments = parser.parse_args()
 
     results = read(arguments.sweep)
-    num_classes = len(results.about["class_names"])
     curves = {
         name: sorted((row for row in results.rows if row.options["threshold"] == name), key=lambda row: row.scale)
         for name in THRESHOLDS
     }
     rows = [row for rows in curves.values() for row in rows]
-    write_csv(arguments.output_dir / "accuracy.csv", [line(row, arguments.few, num_classes) for row in rows])
+    write_csv(arguments.output_dir / "accuracy.csv", [line(row, arguments.few) for row in rows])
     variances = [
         {"threshold": row.options["threshold"], "scale": row.scale, "class": one["class_name"]}
         | {"pixel_variance": float(one["pixel_variance"])}
@@ -69,8 +68,7 @@ def main() -> None:
 
     def accuracies(axes: Axes, count: int) -> None:
         lines = [
-            Curve(words, "", [with_accuracy(row, count, num_classes) for row in curves[name]])
-            for name, words in THRESHOLDS.items()
+            Curve(words, "", [with_accuracy(row, count) for row in curves[name]]) for name, words in THRESHOLDS.items()
         ]
         draw_against_scale(axes, [*lines, published(rows[0])], "accuracy")
         axes.axhline(results.about["judge_ceiling"], linestyle="--", color="grey", label="real test images")
@@ -104,11 +102,11 @@ def save_panels(panels: Sequence[Callable[[Axes], None]], quantity: str, path: P
     figure.savefig(path)
 
 
-def line(row: Result, few: int, num_classes: int) -> dict[str, Any]:
+def line(row: Result, few: int) -> dict[str, Any]:
     """Return a row of ``accuracy.csv``."""
     values: dict[str, Any] = {"threshold": row.options["threshold"], "scale": row.scale}
     for count in (few, row.num_samples):
-        interval = with_accuracy(row, count, num_classes).measured["accuracy"]
+        interval = with_accuracy(row, count).measured["accuracy"]
         values |= {f"accuracy_{count}{end}": value for end, value in zip(("", "_low", "_high"), interval, strict=True)}
     probabilities = row.pictures.probabilities
     values["probability_mean"] = float(probabilities.mean())
@@ -116,17 +114,10 @@ def line(row: Result, few: int, num_classes: int) -> dict[str, Any]:
     return values | {name: row.measured[name].value for name in ("saturation", "fld", "diversity")}
 
 
-def with_accuracy(row: Result, count: int, num_classes: int) -> Result:
-    """Return the row with the accuracy of its first ``count`` samples; labels cycle through the classes."""
-    right = row.pictures.predictions[:count] == np.arange(count) % num_classes
+def with_accuracy(row: Result, count: int) -> Result:
+    """Return the row with the accuracy of its first ``count`` samples."""
+    right = row.pictures.predictions[:count] == row.pictures.labels[:count]
     return replace(row, num_samples=count, measured={"accuracy": wilson(float(right.mean()), count)})
-
-
-def wilson(share: float, count: int, z: float = 1.96) -> Interval:
-    """Return a share with its Wilson interval (1927), which has a positive width at shares of 0 and 1 too."""
-    centre = (share + z**2 / (2 * count)) / (1 + z**2 / count)
-    half = z / (1 + z**2 / count) * math.sqrt(share * (1 - share) / count + z**2 / (4 * count**2))
-    return Interval(share, centre - half, centre + half)
 
 
 def published(like: Result) -> Curve:

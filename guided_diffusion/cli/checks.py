@@ -1,14 +1,72 @@
-"""Checks that no single class can make: seed, scales, time grid, label dropout against the scales, and folders."""
+"""Checks that no single class can make: seed, scales, time grid, folders, and settings against each other."""
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
+from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
+
+from guided_diffusion.checkpoints.guidance_config import Node, guidance_needs_classifier
+from guided_diffusion.cli.config import given_keys
 from guided_diffusion.evaluation.cost import labels_needed
+from guided_diffusion.evaluation.modalities import modality
 from guided_diffusion.evaluation.plan import Plan
+from guided_diffusion.evaluation.proportions import LABELS
 from guided_diffusion.recipe import Recipe
 from guided_diffusion.schedules import Schedule
 from guided_diffusion.utils.files import check_cache, check_writable
+
+JUDGES = ("judge", "judge.first", "judge.second")
+JUDGE_SETTINGS = ("architecture", "steps", "batch_size", "learning_rate", "width", "seed")
+REPLACED_BY = (
+    ("guidance.scale", "scales"),
+    ("classifier", "guidance.classifier"),
+    ("classifier", "guidance.classifier.checkpoint"),
+    ("label_dropout", "module.label_dropout"),
+    ("module.optimizer.lr", "module.lr_scheduler.max_lr"),
+    *((f"{judge}.{name}", f"{judge}.checkpoint") for judge in JUDGES for name in JUDGE_SETTINGS),
+)
+"""Pairs of keys: the first has no effect where the second is given."""
+
+
+def check_no_key_replaces_another(overrides: Sequence[str]) -> None:
+    """Raise ``ValueError`` if the command line gives a key that has no effect beside another one that it gives too."""
+    given = given_keys(overrides)
+    for key, other in REPLACED_BY:
+        if {key, other} <= given:
+            raise ValueError(f"{key} has no effect beside {other}: leave one of them out")
+
+
+def check_keys_of_module(overrides: Sequence[str], module: Mapping[str, Any]) -> None:
+    """Raise ``ValueError`` if the command line sets what the module, given as its config, does not use."""
+    for key in ("label_dropout", "weighting"):
+        if key not in module and _sets(overrides, key):
+            name = str(module.get("_target_")).rpartition(".")[2]
+            raise ValueError(f"{key} has no effect on {name}, which learns from every label: leave it out")
+
+
+def check_classifier_guides(overrides: Sequence[str], guidance: Node) -> None:
+    """Raise ``ValueError`` if the command line names a classifier that the guidance does not use.
+
+    In a sweep it may be for other jobs, as in ``classifier=PATH guidance=cfg,classifier``.
+    """
+    if HydraConfig.initialized() and HydraConfig.get().mode == RunMode.MULTIRUN:
+        return
+    if "classifier" in given_keys(overrides) and not guidance_needs_classifier(guidance):
+        raise ValueError("classifier has no effect on this guidance: add guidance=classifier, or leave it out")
+
+
+def check_judge_is_used(overrides: Sequence[str], kind: str) -> None:
+    """Raise ``ValueError`` if the command line sets the judge of data that need none."""
+    if not modality(kind).uses_judge and _sets(overrides, "judge"):
+        raise ValueError(f"judge has no effect on {kind}, which need none: leave it out")
+
+
+def _sets(overrides: Sequence[str], key: str) -> bool:
+    """Return whether the command line gives this key, or one below it."""
+    return any(f"{given}.".startswith(f"{key}.") for given in given_keys(overrides))
 
 
 def check_seed(seed: int) -> None:
@@ -35,6 +93,12 @@ def check_space(plan: Plan, at_once: int = 1) -> None:
     """Raise ``OSError`` if the cache can't be written, or the samples of ``at_once`` such plans don't fit into it."""
     values = len(plan.scales) * plan.per_scale * math.prod(plan.shape)
     check_cache(needed=4 * values * at_once)
+
+
+def check_labels(labels: str) -> None:
+    """Raise ``ValueError`` unless this is a way to draw labels."""
+    if labels not in LABELS:
+        raise ValueError(f"labels must be {' or '.join(LABELS)}, got {labels}")
 
 
 def check_recipe(recipe: Recipe, schedule: Schedule) -> None:

@@ -73,6 +73,7 @@ class EvaluateConfig(ProgramConfig):
     name: str = MISSING
     checkpoint: str | None = None
     scales: list[float] | None = None
+    labels: str = MISSING
     num_samples: int = MISSING
     weights: str = MISSING
     judge: dict[str, Any] = field(default_factory=dict)
@@ -110,6 +111,12 @@ def plain(config: DictConfig) -> dict[str, Any]:
 
 def _keys_and_groups(overrides: Sequence[str]) -> list[str]:
     return [override.key_or_group for override in OverridesParser.create().parse_overrides(list(overrides))]
+
+
+def given_keys(overrides: Sequence[str]) -> set[str]:
+    """Return the keys that the command line gives a value other than null, and the groups it chooses an option of."""
+    given = OverridesParser.create().parse_overrides(list(overrides))
+    return {override.key_or_group for override in given if override.value() is not None}
 
 
 def is_overridden(overrides: Sequence[str], key: str) -> bool:

@@ -10,7 +10,14 @@ from omegaconf import DictConfig, OmegaConf
 from pytorch_lightning.loggers import Logger
 
 from guided_diffusion.checkpoints.loading import TrainedDiffusion
-from guided_diffusion.cli.checks import check_label_dropout, check_output_folders, check_scales, check_space
+from guided_diffusion.cli.checks import (
+    check_judge_is_used,
+    check_label_dropout,
+    check_labels,
+    check_output_folders,
+    check_scales,
+    check_space,
+)
 from guided_diffusion.cli.config import EvaluateConfig, is_overridden, plain
 from guided_diffusion.cli.provenance import command, write_record
 from guided_diffusion.cli.restore import prepare
@@ -19,6 +26,7 @@ from guided_diffusion.evaluation.chunks import Chunks, EvaluationProgress, draw,
 from guided_diffusion.evaluation.cost import evaluations_per_sample
 from guided_diffusion.evaluation.modalities import Examination, modality
 from guided_diffusion.evaluation.plan import Plan, sampling_fingerprint
+from guided_diffusion.evaluation.proportions import EQUAL
 from guided_diffusion.evaluation.publish import publish_results
 from guided_diffusion.evaluation.report.page import write_report
 from guided_diffusion.evaluation.results import Result, Results, describe_setting, save
@@ -47,14 +55,17 @@ def evaluate(config: DictConfig, overrides: Sequence[str] = ()) -> Path:
     Raises:
         ValueError, FileNotFoundError: For a wrong config, checkpoint or data, before anything is sampled.
     """
+    check_labels(config.labels)
     model, recipe = prepare(config, overrides, EvaluateConfig)
     scales = _scales(config, overrides, model.config)
     check_scales(scales)
     if not config.untaught_scales:
         check_label_dropout(model.label_dropout, recipe, scales, model.schedule, "scales")
-    plan = Plan(scales, config.num_samples, model.num_classes, model.shape, recipe.batch_size, config.seed)
     data = model.data()
-    data.split("test")
+    check_judge_is_used(overrides, data.kind)
+    sizes = None if config.labels == EQUAL else data.class_counts("test").tolist()
+    size = recipe.batch_size
+    plan = Plan(scales, config.num_samples, model.num_classes, model.shape, size, config.seed, class_sizes=sizes)
     judge_source = build(config.judge)
     check_output_folders(Path(config.output_dir), ("plots",))
     check_space(plan)
@@ -96,7 +107,7 @@ def _rows(examination: Examination, seconds: Sequence[float], chunks: Chunks, ki
             scale=scale,
             sampler=describe_setting(recipe.sampler.method),
             steps=recipe.sampler.steps,
-            num_samples=plan.per_scale,
+            num_samples=plan.num_counted,
             measured=found.measured,
             floors=examination.floors,
             nfe=cost,
@@ -105,6 +116,7 @@ def _rows(examination: Examination, seconds: Sequence[float], chunks: Chunks, ki
             pictures=found.pictures,
             kind=kind,
             columns=modality(kind).columns,
+            labels=plan.drawn,
         )
         for scale, found, taken, cost in zip(plan.scales, examination.findings, seconds, chunks.costs, strict=True)
     ]

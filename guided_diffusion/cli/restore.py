@@ -9,7 +9,7 @@ from guided_diffusion.checkpoints.compatibility import check_guidance
 from guided_diffusion.checkpoints.files import LAST
 from guided_diffusion.checkpoints.guidance_config import expand_classifier
 from guided_diffusion.checkpoints.loading import TrainedDiffusion, load
-from guided_diffusion.cli.checks import check_recipe, check_seed
+from guided_diffusion.cli.checks import check_classifier_guides, check_no_key_replaces_another, check_recipe, check_seed
 from guided_diffusion.cli.config import plain, use_recipe_of_training
 from guided_diffusion.cli.validation import check_config
 from guided_diffusion.recipe import Recipe
@@ -30,6 +30,8 @@ def prepare(config: DictConfig, overrides: Sequence[str], schema: type) -> tuple
     if (Path(config.output_dir) / LAST.parent).is_dir():
         raise ValueError(f"output_dir: {config.output_dir} is the folder of a training, to be kept: choose another")
     check_seed(config.seed)
+    check_no_key_replaces_another(overrides)
+    check_classifier_guides(overrides, config.guidance)
     model = load(config.checkpoint, weights=config.weights)
     use_recipe_of_training(config, model.config, overrides)
     expand_classifier(config.guidance)

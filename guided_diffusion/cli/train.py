@@ -19,7 +19,10 @@ from guided_diffusion.checkpoints.files import LAST
 from guided_diffusion.checkpoints.guidance_config import expand_classifier, guidance_needs_classifier
 from guided_diffusion.checkpoints.record import ModelSpec, build_network, make_record
 from guided_diffusion.cli.checks import (
+    check_classifier_guides,
+    check_keys_of_module,
     check_label_dropout,
+    check_no_key_replaces_another,
     check_output_folders,
     check_recipe,
     check_scales,
@@ -54,6 +57,9 @@ def run(config: DictConfig) -> None:
     hydra = HydraConfig.get()
     config.output_dir = hydra.runtime.output_dir
     overrides = hydra.overrides.task
+    check_no_key_replaces_another(overrides)
+    check_keys_of_module(overrides, config.module)
+    check_classifier_guides(overrides, config.guidance)
     scale = config.guidance.get("scale")
     only_one_scale = is_overridden(overrides, "guidance.scale") and not is_overridden(overrides, "scales")
     if only_one_scale and isinstance(scale, int | float):
@@ -146,7 +152,7 @@ def _check_samples(settings: dict[str, Any], recipe: Recipe, module: NoisyTraini
     """Raise ``ValueError`` if this training can't be sampled as the config says, even if no callback samples."""
     check_recipe(recipe, module.schedule)
     if module.kind == "diffusion" and not settings["untaught_scales"]:
-        check_label_dropout(settings["label_dropout"], recipe, settings["scales"], module.schedule, "scales")
+        check_label_dropout(settings["module"]["label_dropout"], recipe, settings["scales"], module.schedule, "scales")
 
 
 def _write_records(trainer: Trainer, settings: dict[str, Any], start: Start) -> None:

@@ -165,6 +165,10 @@ class LabelledDataModule(LightningDataModule, ABC):
                 self._splits |= self._split_training(self.load(train=True))
         return self._splits[name]
 
+    def class_counts(self, split: Split) -> Int[Tensor, " classes"]:
+        """Return the number of samples of each class in a split."""
+        return torch.bincount(self.split(split).labels, minlength=self.num_classes)
+
     def _split_training(self, data: Batch) -> dict[Split, Batch]:
         order = torch.randperm(len(data.labels), generator=torch.Generator().manual_seed(self.split_seed))
         remaining = len(order) - self.validation_size

@@ -114,7 +114,7 @@ class Chunks(LightningModule):
             [share / share.sum() * chunk["seconds"] for share, chunk in zip(shares, chunks, strict=True)]
         )
         parts = zip(samples.split(per_scale), saturations.split(per_scale), strict=True)
-        drawn = [LabelledSamples(part, labels, saturation) for part, saturation in parts]
+        drawn = [LabelledSamples(part, labels, saturation, self.plan.num_extra) for part, saturation in parts]
         return drawn, [float(part.sum()) for part in seconds.split(per_scale)]
 
 

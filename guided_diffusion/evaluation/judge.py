@@ -206,10 +206,15 @@ def _check_pair(source: JudgePair, data: ImageDataModule) -> None:
     source.second.check(data)
 
 
-def accuracy(network: nn.Module, data: ImageDataModule) -> float:
-    """Return the share of real test images that the network, which must be in eval mode, classifies correctly."""
+def accuracy(network: nn.Module, data: ImageDataModule, balanced: bool = False) -> float:
+    """Return the share of real test images that the network, which must be in eval mode, classifies correctly.
+
+    With ``balanced`` it is the mean of the shares of the classes that have test images.
+    """
     images, labels = data.split("test")
-    return (_in_chunks(network, normalise(images)).argmax(1) == labels).double().mean().item()
+    right = (_in_chunks(network, normalise(images)).argmax(1) == labels).double()
+    groups = [labels == label for label in labels.unique()] if balanced else [slice(None)]
+    return torch.stack([right[group].mean() for group in groups]).mean().item()
 
 
 @torch.no_grad()

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -12,8 +13,12 @@ from omegaconf import DictConfig, OmegaConf
 from torch import Tensor
 
 from guided_diffusion.checkpoints.guidance_config import classifier_checkpoint
+from guided_diffusion.evaluation.proportions import EQUAL, PROPORTIONAL, apportion, interleave
 from guided_diffusion.utils.files import content_hash
 from guided_diffusion.utils.validation import check_positive
+
+MIN_OF_CLASS = 50
+"""The number of samples that every class has at least, unless ``num_samples`` is lower."""
 
 
 class LabelledSamples(NamedTuple):
@@ -25,6 +30,14 @@ class LabelledSamples(NamedTuple):
     """The class that was asked for in each sample."""
     saturation: Float[Tensor, " n"]
     """The share of each sample's values with |x| > 1 before clamping."""
+    num_extra: int = 0
+    """The number of samples at the end that count for the measures of their own class only."""
+
+    @property
+    def counted(self) -> "LabelledSamples":
+        """The samples without the extra ones."""
+        rows = slice(len(self.labels) - self.num_extra)
+        return LabelledSamples(self.samples[rows], self.labels[rows], self.saturation[rows])
 
 
 @dataclass(frozen=True)
@@ -32,9 +45,12 @@ class Plan:
     """The samples to draw: all scales in one list, scale after scale, cut into chunks.
 
     Args:
-        num_samples: The number of samples of each class at every scale.
+        num_samples: The number of samples of each class at every scale, on average over the classes.
         seed: The seed of the noise; sample i has the same noise at every scale.
-        classes: The classes to draw, one after the other; by default the labels cycle through all of them.
+        classes: The classes to draw, one after the other; by default the labels are mixed.
+        class_sizes: The number of real samples of each class, whose proportions the labels get; by default they cycle
+            through the classes. A class that would have fewer than ``num_samples`` and than 50 samples gets as many by
+            extra ones, which follow all others and count for the measures of their own class only.
 
     Raises:
         ValueError: If scales are missing or repeated, or ``num_samples`` is below 1.
@@ -47,6 +63,7 @@ class Plan:
     batch_size: int
     seed: int = 0
     classes: Sequence[int] | None = None
+    class_sizes: Sequence[int] | None = None
 
     def __post_init__(self) -> None:
         if not self.scales:
@@ -57,15 +74,39 @@ class Plan:
 
     @property
     def per_scale(self) -> int:
-        """The number of samples at one scale."""
+        """The number of samples at one scale, with the extra ones."""
+        return self.num_counted + self.num_extra
+
+    @property
+    def num_counted(self) -> int:
+        """The number of samples at one scale that count for everything."""
         return self.num_samples * self.num_classes
+
+    @cached_property
+    def num_extra(self) -> int:
+        """The number of extra samples at one scale."""
+        return int(self._extra(self._counts).sum())
+
+    @property
+    def drawn(self) -> str:
+        """How the labels are drawn: ``proportional`` or ``equal``."""
+        return EQUAL if self.class_sizes is None else PROPORTIONAL
 
     @property
     def labels(self) -> Int[Tensor, " n"]:
         """The labels of the samples of one scale."""
         if self.classes is not None:
             return torch.tensor(self.classes).repeat_interleave(self.num_samples)
-        return torch.arange(self.per_scale) % self.num_classes
+        counts = self._counts
+        return torch.cat([interleave(counts), interleave(self._extra(counts))])
+
+    @property
+    def _counts(self) -> Int[Tensor, " classes"]:
+        sizes = [1] * self.num_classes if self.class_sizes is None else list(self.class_sizes)
+        return apportion(self.num_counted, torch.tensor(sizes))
+
+    def _extra(self, counts: Int[Tensor, " classes"]) -> Int[Tensor, " classes"]:
+        return (min(self.num_samples, MIN_OF_CLASS) - counts).clamp(min=0)
 
     def __len__(self) -> int:
         """Return the number of chunks."""
@@ -82,7 +123,8 @@ class Plan:
     def plain(self) -> dict[str, Any]:
         """Return the plan as plain data for JSON."""
         scales, classes = [float(scale) for scale in self.scales], self.classes and list(self.classes)
-        return asdict(self) | {"scales": scales, "shape": list(self.shape), "classes": classes}
+        sizes = self.class_sizes and list(self.class_sizes)
+        return asdict(self) | {"scales": scales, "shape": list(self.shape), "classes": classes, "class_sizes": sizes}
 
     def scales_of(self, rows: Int[Tensor, " rows"]) -> Float[Tensor, " rows"]:
         return torch.tensor(self.scales, dtype=torch.float64)[rows // self.per_scale]

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from guided_diffusion.utils.files import atomic_write
 
-SETTING = ("method", "scale", "scale_minus_one", "sampler", "steps", "num_samples")
+SETTING = ("method", "scale", "scale_minus_one", "sampler", "steps", "num_samples", "labels")
 COST = ("nfe", "seconds")
 KEY = ("method", "scale", "sampler", "steps")
 
@@ -55,7 +55,7 @@ class Pictures(NamedTuple):
     """Sample images in [-1, 1] of one row, and the judge's predictions for all samples of the row."""
 
     strip: NDArray[np.float32]
-    """The first samples, shape (k, c, h, w); every row of an evaluation has the same noise and labels."""
+    """The first samples of each class, shape (k, c, h, w); every row of an evaluation has the same noise and labels."""
     means: NDArray[np.float32]
     """The mean image of each class, shape (classes, c, h, w)."""
     uncertain: NDArray[np.float32]
@@ -64,11 +64,13 @@ class Pictures(NamedTuple):
     uncertain_predictions: NDArray[np.int64]
     uncertain_probabilities: NDArray[np.float32]
     confusion: NDArray[np.int64]
-    """The number of samples by label (row) and predicted class (column), shape (classes, classes)."""
+    """The number of samples by label (row) and predicted class (column), shape (classes, classes); extra ones count."""
     predictions: NDArray[np.int64]
-    """The predicted class of every sample, shape (num_samples,); labels cycle through the classes."""
+    """The predicted class of every sample but the extra ones, shape (num_samples,)."""
     probabilities: NDArray[np.float32]
-    """The probability that the judge gives to the label of every sample, shape (num_samples,)."""
+    """The probability that the judge gives to the label of each of these samples, shape (num_samples,)."""
+    labels: NDArray[np.int64]
+    """The label of each of these samples, shape (num_samples,)."""
 
 
 class PointPictures(NamedTuple):
@@ -89,6 +91,7 @@ class Result:
     sampler: str
     steps: int
     num_samples: int
+    """The number of samples, without the extra ones of rare classes."""
     measured: Mapping[str, Interval]
     floors: Mapping[str, float]
     """The value that real data reach, by measure; nan where it is undefined."""
@@ -96,7 +99,7 @@ class Result:
     """The number of network evaluations per sample."""
     seconds: float
     per_class: Sequence[Mapping[str, Any]]
-    """For each class: ``class``, ``class_name``, ``count`` and the measures of the class."""
+    """For each class: ``class``, ``class_name``, ``count`` (extra samples included) and the measures of the class."""
     pictures: Any
     """``Pictures`` of images or ``PointPictures`` of points."""
     options: Mapping[str, str] = field(default_factory=dict)
@@ -105,6 +108,8 @@ class Result:
     """The kind of the data, ``images`` or ``points``."""
     columns: Sequence[str] = COLUMNS
     """The columns of results.csv for this kind of data."""
+    labels: str = ""
+    """How labels were drawn: ``proportional`` or ``equal``; empty in older results: equal, unlike the data."""
 
     @property
     def row(self) -> dict[str, Any]:
@@ -172,8 +177,13 @@ def read(folder: Path) -> Results:
 
 
 def _pictures(arrays: Mapping[str, NDArray[Any]], number: int) -> Pictures | PointPictures | None:
-    """Return the pictures of a row; None if neither class has exactly these arrays."""
+    """Return the pictures of a row; None if neither class has exactly these arrays.
+
+    Older files hold no labels of images: theirs cycle through the classes.
+    """
     found = {name.partition(".")[2]: arrays[name] for name in arrays if name.startswith(f"{number}.")}
+    if "confusion" in found:
+        found = {"labels": np.arange(len(found["predictions"])) % len(found["confusion"])} | found
     return next((one(**found) for one in (Pictures, PointPictures) if set(one._fields) == set(found)), None)
 
 

@@ -4,10 +4,17 @@ import math
 from collections.abc import Sequence
 
 from guided_diffusion.evaluation.plots.curves import curve_name
+from guided_diffusion.evaluation.proportions import EQUAL, PROPORTIONAL
 from guided_diffusion.evaluation.results import Result, Results
 
 PERCENT = ("accuracy", "saturation", "off_curve", "own_pattern")
 """The measures that are written in per cent."""
+
+LABELS_SENTENCES = {
+    PROPORTIONAL: "Classes are drawn in the proportions of the test data.",
+    EQUAL: "Every class is drawn equally often and counts the same in the test data.",
+}
+"""What is said about the ways to draw labels."""
 
 
 def best_row(rows: Sequence[Result], measure: str, lowest: bool) -> Result | None:
@@ -31,6 +38,18 @@ def best_sentence(subject: str, row: Result | None, measure: str, several: bool)
 def floor_of(row: Result | None, results: Results, measure: str) -> float:
     """Return the floor of a measure in a row, or in the first row if there is none."""
     return (row or results.rows[0]).floors[measure]
+
+
+def labels_sentences(results: Results) -> list[str]:
+    """Return what is to be said about the labels: how they were drawn, and how many extra samples rare classes have.
+
+    The rows of a sweep may differ in it; older results say nothing.
+    """
+    found = {row.labels for row in results.rows}
+    sentences = [sentence for labels, sentence in LABELS_SENTENCES.items() if labels in found]
+    extra = max(sum(int(one["count"]) for one in row.per_class) - row.num_samples for row in results.rows)
+    more = f"{extra} more samples of rare classes count in the measures of these classes only."
+    return [*sentences, more] if sentences and extra > 0 else sentences
 
 
 def shown(name: str, value: float) -> str:

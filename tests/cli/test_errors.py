@@ -163,6 +163,7 @@ REFUSED_VALUES = [
     ("evaluate", "checkpoint=nowhere", "there is no checkpoint at "),
     ("evaluate", "trainer.precision=7", "precision"),
     ("evaluate", "seed=-1", "seed"),
+    ("evaluate", "labels=balanced", "labels must be proportional or equal, got balanced"),
     ("evaluate", "judge.checkpoint=nowhere", "judge"),
     ("evaluate", "judge.checkpoint=", "judge.checkpoint is empty"),
     ("evaluate", "checkpoint=null", "checkpoint is missing: add checkpoint=PATH"),

@@ -15,6 +15,7 @@ from omegaconf import OmegaConf
 import guided_diffusion
 from guided_diffusion.cli.evaluate import evaluate
 from guided_diffusion.data import Fake
+from guided_diffusion.data.base import Batch
 from guided_diffusion.evaluation.chunks import Chunks
 from guided_diffusion.evaluation.judge import JudgeSource
 from guided_diffusion.evaluation.results import COLUMNS, POINT_COLUMNS, read
@@ -98,7 +99,7 @@ def test_every_scale_and_method_starts_from_the_same_noise(evaluated, classifier
 @pytest.mark.slow
 def test_a_scale_on_the_command_line_is_the_one_that_is_measured(evaluated):
     assert [row["scale"] for row in table(evaluated("guidance.scale=2.5"))] == ["2.5"]
-    assert [row["scale"] for row in table(evaluated("guidance.scale=2.5", "scales=[0,4]"))] == ["0", "4"]
+    assert [row["scale"] for row in table(evaluated("guidance.scale=2.5", "scales=null"))] == ["2.5"]
 
 
 @pytest.mark.slow
@@ -184,6 +185,33 @@ def test_a_killed_evaluation_started_again_gives_the_same_table(checkpoint, tmp_
     whole.communicate(timeout=120)
     assert whole.returncode == 0
     assert without_seconds(tmp_path / "again") == without_seconds(tmp_path / "whole")
+
+
+@pytest.mark.slow
+def test_labels_are_drawn_in_the_proportions_of_the_data_or_equally(evaluated, monkeypatch, capsys):
+    """Of 64 test images, 40 are of class 0, 24 of class 1, and none of the other eight."""
+    load = Fake.load
+
+    def uneven(self, train):
+        images, labels = load(self, train)
+        return Batch(images, labels if train else torch.tensor([0] * 40 + [1] * 24))
+
+    monkeypatch.setattr(Fake, "load", uneven)
+    proportional = evaluated("scales=[1]", "num_samples=4")
+    drawn = "Classes are drawn in the proportions of the test data."
+    extra = "32 more samples of rare classes count in the measures of these classes only."
+    assert f"{drawn}\n{extra}\n" in capsys.readouterr().out
+    assert f"{drawn} {extra}" in (proportional / "report.html").read_text()
+    assert OmegaConf.load(proportional / "config.yaml").labels == "proportional"
+    equal = evaluated("scales=[1]", "num_samples=4", "labels=equal")
+    for folder, labels, counts in ((proportional, "proportional", [25, 15] + [4] * 8), (equal, "equal", [4] * 10)):
+        (row,) = table(folder)
+        assert (row["labels"], row["num_samples"]) == (labels, "40")
+        with (folder / "per_class.csv").open() as file:
+            classes = list(csv.DictReader(file))
+        assert [int(one["count"]) for one in classes] == counts
+        assert all(0 <= float(one["accuracy_low"]) < float(one["accuracy_high"]) <= 1 for one in classes)
+        assert read(folder).rows[0].labels == labels
 
 
 # Sweeps

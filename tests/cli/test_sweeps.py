@@ -18,9 +18,9 @@ def unscaled(tiny):
 
 
 @pytest.fixture
-def minimal(tiny):
+def minimal(unscaled):
     """The tiny training without what samples."""
-    return [*(override for override in tiny if not override.startswith("callbacks.")), "callbacks=minimal"]
+    return [*(override for override in unscaled if not override.startswith("callbacks.")), "callbacks=minimal"]
 
 
 def plain(config):
@@ -85,18 +85,18 @@ def test_different_trainings_are_not_shared(call, minimal, tmp_path):
 
 
 @pytest.mark.slow
-def test_a_job_that_reused_a_training_can_be_resumed(call, tiny, tmp_path):
+def test_a_job_that_reused_a_training_can_be_resumed(call, unscaled, tmp_path):
     """The folder of a job that reused a training is a run like any other."""
-    assert call("train", *tiny, "hydra.sweep.dir=swept", "-m", "guidance.scale=0,3").status == 0
-    called = call("train", *tiny, "scales=[3]", "guidance.scale=3", "resume=swept/1")
+    assert call("train", *unscaled, "hydra.sweep.dir=swept", "-m", "guidance.scale=0,3").status == 0
+    called = call("train", *unscaled, "guidance.scale=3", "resume=swept/1")
     assert called.status == 0
     assert f"resume: {tmp_path / 'swept' / '1'} has finished: there is nothing left to train" in called.out
 
 
 @pytest.mark.slow
-def test_a_resumed_sweep_reuses_finished_runs(call, tiny, tmp_path):
-    assert call("train", *tiny, "name=swept", "-m", "guidance.scale=0").status == 0
-    called = call("train", *tiny, "name=swept", "resume=auto", "-m", "guidance.scale=0,3")
+def test_a_resumed_sweep_reuses_finished_runs(call, unscaled, tmp_path):
+    assert call("train", *unscaled, "name=swept", "-m", "guidance.scale=0").status == 0
+    called = call("train", *unscaled, "name=swept", "resume=auto", "-m", "guidance.scale=0,3")
     assert called.status == 0
     assert "0 has finished: there is nothing left to train" in called.out
     assert called.out.count("nothing to train: ") == 1
@@ -126,8 +126,8 @@ def test_a_repeated_sweep_in_the_same_folder_trains_again(call, minimal, tmp_pat
 
 
 @pytest.mark.slow
-def test_after_a_failed_training_the_next_job_trains(call, tiny, tmp_path):
-    called = call("train", *tiny, "hydra.sweep.dir=swept", "-m", "guidance.scale=nan,3,2")
+def test_after_a_failed_training_the_next_job_trains(call, unscaled, tmp_path):
+    called = call("train", *unscaled, "hydra.sweep.dir=swept", "-m", "guidance.scale=nan,3,2")
     assert called.status == 1
     assert not (tmp_path / "swept" / "1" / WEIGHTS_FROM).exists()
     assert (tmp_path / "swept" / "2" / WEIGHTS_FROM).exists()
@@ -155,5 +155,3 @@ def test_a_sweep_of_trainings_ends_in_a_page(call, tiny, tmp_path):
 def test_guidance_scale_on_the_command_line_replaces_the_scales(call, unscaled, tmp_path):
     assert call("train", *unscaled, "output_dir=one", "guidance.scale=4").status == 0
     assert [row["scale"] for row in rows(tmp_path / "one" / "accuracy_by_scale.csv")] == ["4"]
-    assert call("train", *unscaled, "output_dir=both", "guidance.scale=4", "scales=[0,2]").status == 0
-    assert [row["scale"] for row in rows(tmp_path / "both" / "accuracy_by_scale.csv")] == ["0", "2"]

@@ -32,6 +32,7 @@ def fabricated_pictures(value: float, scale: float, classes: int, shape: tuple[i
         confusion=np.zeros((classes, classes), np.int64) if unknown else np.eye(classes, dtype=np.int64) * 3 + 1,
         predictions=np.arange(4 * classes) % classes,
         probabilities=np.full(4 * classes, value, np.float32),
+        labels=np.arange(4 * classes) % classes,
     )
 
 

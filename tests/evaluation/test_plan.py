@@ -20,6 +20,32 @@ def test_labels_cycle_through_all_classes_by_default():
     assert PLAN.labels.tolist() == [0, 1, 2, 0, 1, 2]
 
 
+def test_labels_have_the_proportions_of_the_class_sizes_in_every_part_of_the_list():
+    plan = replace(PLAN, num_samples=100, class_sizes=[80, 15, 5])
+    assert plan.num_counted == 300
+    assert plan.labels[:300].bincount().tolist() == [240, 45, 15]
+    for start in range(0, 300, 20):
+        assert plan.labels[start : start + 20].bincount(minlength=3).tolist() == pytest.approx([16, 3, 1], abs=1)
+
+
+@pytest.mark.parametrize("num_samples", [100, 10])
+def test_rare_classes_get_extra_samples_at_the_end(num_samples):
+    """Also a class that the data lack."""
+    plan = replace(PLAN, num_samples=num_samples, class_sizes=[80, 20, 0])
+    fewest = min(50, num_samples)
+    counted = [num_samples * 3 * 80 // 100, num_samples * 3 * 20 // 100, 0]
+    extra = [max(0, fewest - count) for count in counted]
+    assert plan.labels[: plan.num_counted].bincount(minlength=3).tolist() == counted
+    assert plan.labels[plan.num_counted :].bincount(minlength=3).tolist() == extra
+    assert plan.num_extra == sum(extra)
+    assert plan.per_scale == len(plan.labels)
+    assert torch.cat([plan.rows(chunk) for chunk in range(len(plan))]).tolist() == list(range(3 * plan.per_scale))
+
+
+def test_equal_sizes_give_the_same_labels_as_no_sizes():
+    assert torch.equal(replace(PLAN, class_sizes=[7, 7, 7]).labels, PLAN.labels)
+
+
 def test_chosen_classes_are_drawn_one_after_the_other():
     assert replace(PLAN, num_classes=2, classes=[2, 0]).labels.tolist() == [2, 2, 0, 0]
 
@@ -68,6 +94,7 @@ def test_the_fingerprint_differs_for_another_setting(key, value, config):
 
 def test_the_fingerprint_differs_for_another_plan(config):
     assert sampling_fingerprint(config, replace(PLAN, seed=8)) != sampling_fingerprint(config, PLAN)
+    assert sampling_fingerprint(config, replace(PLAN, class_sizes=[2, 1, 1])) != sampling_fingerprint(config, PLAN)
 
 
 @pytest.mark.parametrize("name", ["model.ckpt", "classifier.ckpt"])

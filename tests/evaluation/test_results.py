@@ -64,6 +64,24 @@ def test_results_are_read_as_they_were_saved(case, fabricate, tmp_path):
     assert_equal(read(tmp_path), results)
 
 
+def test_results_of_before_labels_were_recorded_can_be_read(fabricate, tmp_path):
+    """Their labels cycled through the classes."""
+    results = fabricate()
+    save(results, tmp_path)
+    with np.load(tmp_path / "pictures.npz") as arrays:
+        kept = {name: arrays[name] for name in arrays if not name.endswith(".labels")}
+    np.savez(tmp_path / "pictures.npz", **kept)
+    content = json.loads((tmp_path / "results.json").read_text())
+    for row in content["rows"]:
+        row.pop("labels")
+        row["columns"].remove("labels")
+    (tmp_path / "results.json").write_text(json.dumps(content))
+    for row in read(tmp_path).rows:
+        assert row.labels == ""
+        assert "labels" not in row.row
+        assert row.pictures.labels.tolist() == [0, 1, 2] * 4
+
+
 def test_results_of_points_are_read_as_they_were_saved(fabricate, tmp_path):
     results = of_points(fabricate())
     save(results, tmp_path)

@@ -156,7 +156,8 @@ def results(folder):
 
 @pytest.mark.slow
 def test_a_sweep_of_three_jobs_with_two_processes_each_makes_three_folders(tiny, tmp_path):
-    called = shell("train", *tiny, *TWO, "hydra.sweep.dir=swept", "-m", "guidance.scale=1,2,4", folder=tmp_path)
+    unscaled = [override for override in tiny if not override.startswith("scales=")]
+    called = shell("train", *unscaled, *TWO, "hydra.sweep.dir=swept", "-m", "guidance.scale=1,2,4", folder=tmp_path)
     assert called.returncode == 0, called.stderr
     assert jobs(tmp_path) == ["swept"]
     assert jobs(tmp_path / "swept") == ["0", "1", "2"]

@@ -1,4 +1,4 @@
-"""The resampling behind every confidence interval; each interval is computed beside its measure.
+"""The resampling behind the confidence intervals of all measures but shares, which are in ``shares.py``.
 
 The percentile bootstrap (Efron & Tibshirani 1993, section 13.3) draws n of the n rows with repetition, many times, and
 takes quantiles of the statistic over these draws.

@@ -2,11 +2,12 @@
 
 from typing import NamedTuple
 
+import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 from torchmetrics.functional.classification import multiclass_confusion_matrix
 
-from guided_diffusion.evaluation.metrics.bootstrap import percentile_interval, resampled_rows, row_counts
+from guided_diffusion.evaluation.metrics.shares import share_interval, wilson
 from guided_diffusion.evaluation.results import Interval
 
 
@@ -26,9 +27,14 @@ def scores(confusion: Float[Tensor, "*batch classes classes"] | Int[Tensor, "*ba
     """
     confusion = confusion.double()
     right = confusion.diagonal(dim1=-2, dim2=-1)
+    accuracy = right.sum(-1) / confusion.sum((-2, -1))
+    return Scores(accuracy, *(torch.where(total > 0, right / total, 0) for total in _trials(confusion)))
+
+
+def _trials(confusion: Float[Tensor, "*batch classes classes"]) -> tuple[Tensor, Tensor, Tensor]:
+    """Return what the right samples of each class are divided by, for precision, recall and F1."""
     asked, seen = confusion.sum(-1), confusion.sum(-2)
-    accuracy = right.sum(-1) / asked.sum(-1)
-    return Scores(accuracy, *(right / total.clamp(min=0.5) for total in (seen, asked, (seen + asked) / 2)))
+    return seen, asked, (seen + asked) / 2
 
 
 def macro_average(
@@ -40,16 +46,19 @@ def macro_average(
 
 
 def classification_intervals(
-    predictions: Int[Tensor, " n"], labels: Int[Tensor, " n"], num_classes: int, seed: int
+    predictions: Int[Tensor, " n"], labels: Int[Tensor, " n"], num_classes: int
 ) -> dict[str, Interval]:
-    """Return the accuracy and the macro averages of precision, recall and F1, with intervals from resampled samples."""
-    cells = (labels * num_classes + predictions)[resampled_rows(len(labels), seed)]
-    value = _averages(multiclass_confusion_matrix(predictions, labels, num_classes, validate_args=False))
-    resampled = _averages(row_counts(cells, num_classes**2).unflatten(1, (num_classes, num_classes)))
-    return {name: percentile_interval(value[name].item(), resampled[name]) for name in value}
+    """Return the accuracy and the macro averages of precision, recall and F1, with Wilson intervals.
 
-
-def _averages(confusion: Int[Tensor, "*batch classes classes"]) -> dict[str, Float[Tensor, "*batch"]]:
-    accuracy, *by_class = scores(confusion)
-    averages = (macro_average(confusion, values) for values in by_class)
-    return {"accuracy": accuracy, **dict(zip(Scores._fields[1:], averages, strict=True))}
+    A macro average is a weighted share: each sample asked for (recall) or seen (precision) in class c, or the mean of
+    both (F1), weighs 1 / n_c. The number of trials is the effective one of these weights, C^2 / sum_c 1 / n_c for C
+    classes; a class without a trial counts as one that failed.
+    """
+    confusion = multiclass_confusion_matrix(predictions, labels, num_classes, validate_args=False)
+    _, *by_class = scores(confusion)
+    occurs = confusion.sum(-1) + confusion.sum(-2) > 0
+    found = {"accuracy": share_interval(predictions == labels)}
+    for name, values, trials in zip(Scores._fields[1:], by_class, _trials(confusion.double()), strict=True):
+        count = occurs.sum() ** 2 / (1 / trials[occurs].clamp(min=1)).sum()
+        found[name] = wilson(macro_average(confusion, values).clamp(0, 1).item(), count.item())
+    return found

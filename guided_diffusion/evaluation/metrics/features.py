@@ -35,12 +35,16 @@ class ManifoldScores(NamedTuple):
     coverage: Float[Tensor, " n_real"]
 
 
-def fit_gaussian(features: Float[Tensor, "n d"]) -> Gaussian:
-    """Return the mean and the unbiased covariance of features; the covariance of a single one is nan."""
+def fit_gaussian(features: Float[Tensor, "n d"], weights: Float[Tensor, " n"] | None = None) -> Gaussian:
+    """Return the mean and the unbiased covariance of features; the covariance of a single one is nan.
+
+    With weights w of sum 1 these are m = sum_i w_i x_i and sum_i w_i (x_i - m) (x_i - m)^T / (1 - sum_i w_i^2).
+    """
     features = features.double()
-    mean = features.mean(0)
+    weights = _weights_of(features, weights)
+    mean = weights @ features
     deviations = features - mean
-    return Gaussian(mean, deviations.T @ deviations / (len(features) - 1))
+    return Gaussian(mean, (weights * deviations.T) @ deviations / (1 - weights.square().sum()))
 
 
 def frechet_distance(real: Gaussian, generated: Gaussian) -> float:
@@ -95,6 +99,7 @@ def squared_mmd(
     generated: Float[Tensor, "n d"],
     weights: Float[Tensor, "r n"],
     kernel: Callable[[Tensor, Tensor], Tensor] = cubic_kernel,
+    real_weights: Float[Tensor, " m"] | None = None,
 ) -> Float[Tensor, " r"]:
     """Return the squared maximum mean discrepancy of all samples, for each row of weights.
 
@@ -104,13 +109,13 @@ def squared_mmd(
             - 2 sum_{ij} w_j k(x_i, y_j) / (m sum_j w_j)
 
     With w = 1 this is the unbiased estimate. It is nan where a set has no pair. ``kernel`` computes k for all pairs of
-    two sets: n x d and m x d to n x m.
+    two sets: n x d and m x d to n x m. ``real_weights`` weigh the x_i as the w_j do the y_j.
 
     References:
         Gretton et al. 2012, JMLR 13, eq. 3
     """
-    within_real = mean_over_pairs(real, torch.ones(1, len(real)), kernel)
-    return within_real + squared_mmd_up_to_a_constant(real, generated, weights, kernel)
+    within_real = mean_over_pairs(real, _weights_of(real, real_weights)[None], kernel)
+    return within_real + squared_mmd_up_to_a_constant(real, generated, weights, kernel, real_weights)
 
 
 def squared_mmd_up_to_a_constant(
@@ -118,11 +123,19 @@ def squared_mmd_up_to_a_constant(
     generated: Float[Tensor, "n d"],
     weights: Float[Tensor, "r n"],
     kernel: Callable[[Tensor, Tensor], Tensor] = cubic_kernel,
+    real_weights: Float[Tensor, " m"] | None = None,
 ) -> Float[Tensor, " r"]:
     """Return ``squared_mmd`` without its first term, which is the same for every row of weights."""
     real, generated, weights = real.double(), generated.double(), weights.double()
-    between = torch.cat([kernel(generated[rows], real).mean(1) for rows in _chunks(len(generated))])
+    shares = _weights_of(real, real_weights)
+    between = torch.cat([kernel(generated[rows], real) @ shares for rows in _chunks(len(generated))])
     return mean_over_pairs(generated, weights, kernel) - 2 * (weights @ between) / weights.sum(1)
+
+
+def _weights_of(features: Float[Tensor, "n d"], weights: Float[Tensor, " n"] | None) -> Float[Tensor, " n"]:
+    """Return weights of sum 1, equal ones if there are none."""
+    weights = torch.ones(len(features)) if weights is None else weights
+    return weights.double() / weights.double().sum()
 
 
 def manifold_scores(real: Float[Tensor, "n_real d"], generated: Float[Tensor, "n_gen d"], k: int = 5) -> ManifoldScores:

@@ -12,7 +12,7 @@ from functools import cached_property
 from typing import Any
 
 import torch
-from jaxtyping import Float, Int, UInt8
+from jaxtyping import Bool, Float, Int, UInt8
 from torch import Tensor
 from torchmetrics.functional.classification import multiclass_confusion_matrix
 
@@ -26,7 +26,7 @@ from guided_diffusion.evaluation.metrics.bootstrap import (
     resampled_rows,
     row_counts,
 )
-from guided_diffusion.evaluation.metrics.classification import classification_intervals, scores
+from guided_diffusion.evaluation.metrics.classification import classification_intervals
 from guided_diffusion.evaluation.metrics.features import (
     Gaussian,
     fit_gaussian,
@@ -35,10 +35,14 @@ from guided_diffusion.evaluation.metrics.features import (
     manifold_scores,
     mean_over_pairs,
     nearest_distances,
+    squared_mmd,
     squared_mmd_up_to_a_constant,
     within_class_diversity,
 )
+from guided_diffusion.evaluation.metrics.per_class import measure_classes
+from guided_diffusion.evaluation.metrics.shares import share_interval
 from guided_diffusion.evaluation.plan import LabelledSamples
+from guided_diffusion.evaluation.proportions import apportion
 from guided_diffusion.evaluation.results import Interval
 from guided_diffusion.utils.rng import generator_for
 
@@ -53,35 +57,56 @@ class Reference:
 
     features: Float[Tensor, "test d"]
     """The features of the test images."""
+    weights: Float[Tensor, " test"] | None
+    """The weights of the test images in all measures; None if all count alike."""
     train_features: Float[Tensor, "some d"]
-    """The features of as many training images as there are samples, or of all if there are fewer."""
+    """The features of training images with the labels of the samples, or of fewer where a class has fewer."""
+    train_weights: Float[Tensor, " some"] | None
+    """The weights that make up for the classes that have fewer; None if all count alike."""
     train_images: UInt8[Tensor, "train c h w"]
     nearest_test: float
     """The mean distance of test images, 2,000 at most, to the nearest training image."""
     class_names: tuple[str, ...]
+    known: Bool[Tensor, " classes"]
+    """Whether a class has test images."""
 
     @classmethod
-    def of(cls, data: ImageDataModule, judge: Judge, num_samples: int, seed: int) -> Reference:
-        """Return the reference for ``num_samples`` samples of this data; ``seed`` picks a subset of images."""
-        train, test = data.split("train").samples, data.split("test").samples
-        nearest = nearest_distances(normalise(test[_random_rows(len(test), NEAREST_LIMIT, seed)]), normalise(train))
+    def of(cls, data: ImageDataModule, judge: Judge, num_samples: int, seed: int, equal: bool = False) -> Reference:
+        """Return the reference for ``num_samples`` samples of this data; ``seed`` picks a subset of images.
+
+        The samples have labels in the proportions of the test images. With ``equal`` they have equally many of each
+        class, and the images are weighted so that every class counts the same.
+        """
+        (train, train_labels), (test, test_labels) = data.split("train"), data.split("test")
+        sizes = data.class_counts("test")
+        frequencies = (sizes > 0).long() if equal else sizes
+        wanted = apportion(num_samples, frequencies)
+        train_rows, test_rows = (
+            _rows_of_classes(train_labels, wanted, seed),
+            _random_rows(len(test), NEAREST_LIMIT, seed),
+        )
+        weights = _weights(test_labels, frequencies)
+        nearest = nearest_distances(normalise(test[test_rows]), normalise(train))
         return cls(
             features=judge.features(normalise(test)),
-            train_features=judge.features(normalise(train[_random_rows(len(train), num_samples, seed)])),
+            weights=weights,
+            train_features=judge.features(normalise(train[train_rows])),
+            train_weights=_weights(train_labels[train_rows], wanted),
             train_images=train,
-            nearest_test=nearest.mean().item(),
+            nearest_test=_mean(nearest, _at(weights, test_rows)),
             class_names=tuple(data.class_names),
+            known=sizes > 0,
         )
 
     @cached_property
     def gaussian(self) -> Gaussian:
         """The Gaussian fitted to the test features."""
-        return fit_gaussian(self.features)
+        return fit_gaussian(self.features, self.weights)
 
     @cached_property
     def floor(self) -> float:
         """The Fréchet distance of training to test features, which as many perfect samples would reach."""
-        return frechet_distance(self.gaussian, fit_gaussian(self.train_features))
+        return frechet_distance(self.gaussian, fit_gaussian(self.train_features, self.train_weights))
 
 
 @dataclass(frozen=True)
@@ -101,20 +126,26 @@ class Measurement:
         nearest                          mean distance of samples, 2,000 at most, to the nearest training image, divided
                                          by that of test images: well below 1 for copies
 
-    Intervals come from resampled samples, except that ``improved_recall`` and ``coverage`` are means over test images,
-    which are resampled instead. ``diversity`` is resampled within each class. The interval of ``fld`` is moved to the
-    value, because repeated samples bias it upwards; that of ``kid`` is moved to the mean over its subsets and is too
-    wide, by half or more, where that mean is near 0. Values that need more samples are nan.
+    Shares (accuracy, precision, recall, f1, and all of the manifold scores but ``density``) have Wilson intervals;
+    those of ``improved_recall`` and ``coverage`` are shares of test images. Other intervals come from resampled
+    samples. ``diversity`` is resampled within each class. The interval of ``fld`` is moved to the value, because
+    repeated samples bias it upwards; that of ``kid`` is moved to the mean over its subsets and is too wide, by half or
+    more, where that mean is near 0. Values that need more samples are nan.
+
+    Samples of a class without test images are left out of the comparisons with images, from ``fld`` to ``coverage``
+    and ``nearest``. Extra samples count in ``diversity``, ``per_class`` and ``confusion`` only.
     """
 
     measured: Mapping[str, Interval]
     per_class: Sequence[Mapping[str, Any]]
-    """For each class ``class``, ``class_name``, ``count`` and its measures, nan where it has too few samples."""
+    """For each class ``class``, ``class_name``, ``count`` and its measures, nan where it has too few samples. Precision
+    and F1 weigh the labels as they are without the extra samples."""
     confusion: Int[Tensor, "classes classes"]
     """The number of samples by label (rows) and predicted class (columns)."""
     predictions: Int[Tensor, " n"]
+    """The predicted class of each sample but the extra ones."""
     probabilities: Float[Tensor, " n"]
-    """The probability that the judge gives to the label."""
+    """The probability that the judge gives to the label, for the same samples."""
     cross_accuracy: Interval | None
     """The accuracy by the judge's ``cross_check``; None without one."""
 
@@ -123,27 +154,35 @@ def measure(samples: LabelledSamples, reference: Reference, judge: Judge, seed: 
     """Measure at least one sample as ``Measurement`` describes; ``seed`` decides all that is drawn at random."""
     probabilities, features = judge.probabilities(samples.samples), judge.features(samples.samples)
     predictions = probabilities.argmax(1)
-    num_classes = len(reference.class_names)
+    num_classes, counted = len(reference.class_names), samples.counted
     label_probabilities = probabilities.gather(1, samples.labels[:, None]).squeeze(1)
     diversity = within_class_diversity(features, samples.labels, num_classes)
     confusion = multiclass_confusion_matrix(predictions, samples.labels, num_classes, validate_args=False)
+    count = len(counted.labels)
+    compared = reference.known[counted.labels].nonzero().squeeze(1)
     return Measurement(
         measured={
-            **classification_intervals(predictions, samples.labels, num_classes, seed),
-            "judge_probability": bootstrap_mean(label_probabilities, seed),
-            "fld": _frechet_interval(reference.gaussian, features, seed),
-            "kid": kernel_distance_interval(reference.features, features, seed),
-            **_manifold_intervals(reference.features, features, seed),
+            **classification_intervals(predictions[:count], counted.labels, num_classes),
+            "judge_probability": bootstrap_mean(label_probabilities[:count], seed),
+            **_distance_intervals(features[compared], reference, seed),
             "diversity": _diversity_interval(features, samples.labels, diversity, seed),
-            "saturation": bootstrap_mean(samples.saturation, seed),
-            "nearest": _nearest_interval(samples.samples, reference, seed),
+            "saturation": bootstrap_mean(counted.saturation, seed),
+            "nearest": _nearest_interval(counted.samples[compared], reference, seed),
         },
-        per_class=_per_class(samples, reference.class_names, confusion, label_probabilities, diversity),
+        per_class=measure_classes(samples, reference.class_names, confusion, label_probabilities, diversity),
         confusion=confusion,
-        predictions=predictions,
-        probabilities=label_probabilities,
-        cross_accuracy=_cross_accuracy(samples, judge, seed),
+        predictions=predictions[:count],
+        probabilities=label_probabilities[:count],
+        cross_accuracy=_cross_accuracy(counted, judge),
     )
+
+
+def _distance_intervals(features: Float[Tensor, "n d"], reference: Reference, seed: int) -> dict[str, Interval]:
+    return {
+        "fld": _frechet_interval(reference.gaussian, features, seed),
+        "kid": kernel_distance_interval(reference.features, features, seed, reference.weights),
+        **_manifold_intervals(reference, features, seed),
+    }
 
 
 def _frechet_interval(real: Gaussian, generated: Float[Tensor, "n d"], seed: int) -> Interval:
@@ -154,17 +193,32 @@ def _frechet_interval(real: Gaussian, generated: Float[Tensor, "n d"], seed: int
     return Interval(value, max(low, 0.0), high)
 
 
-def kernel_distance_interval(real: Float[Tensor, "m d"], generated: Float[Tensor, "n d"], seed: int) -> Interval:
-    """Return the kernel distance, with an interval from the squared MMD of all samples, resampled."""
-    weights = row_counts(resampled_rows(len(generated), seed), len(generated)).double()
-    resampled = squared_mmd_up_to_a_constant(real, generated, weights)  # centring removes any constant
-    return percentile_interval(kernel_distance(real, generated, seed=seed), resampled, centred=True)
+def kernel_distance_interval(
+    real: Float[Tensor, "m d"], generated: Float[Tensor, "n d"], seed: int, weights: Float[Tensor, " m"] | None = None
+) -> Interval:
+    """Return the kernel distance, with an interval from the squared MMD of all samples, resampled.
+
+    With weights of the real features its value is the squared MMD of all samples: subsets would lack rare classes. It
+    is a little too low where a class has few real features, which make no pairs with themselves.
+    """
+    drawn = row_counts(resampled_rows(len(generated), seed), len(generated)).double()
+    resampled = squared_mmd_up_to_a_constant(real, generated, drawn, real_weights=weights)  # centring removes constants
+    if weights is None:
+        value = kernel_distance(real, generated, seed=seed)
+    else:
+        value = squared_mmd(real, generated, torch.ones(1, len(generated)), real_weights=weights).item()
+    return percentile_interval(value, resampled, centred=True)
 
 
-def _manifold_intervals(real: Float[Tensor, "m d"], generated: Float[Tensor, "n d"], seed: int) -> dict[str, Interval]:
-    found = manifold_scores(real[_random_rows(len(real), MANIFOLD_LIMIT, seed)], generated)
-    names = ("improved_precision", "improved_recall", "density", "coverage")
-    return {name: bootstrap_mean(values, seed) for name, values in zip(names, found, strict=True)}
+def _manifold_intervals(reference: Reference, generated: Float[Tensor, "n d"], seed: int) -> dict[str, Interval]:
+    rows = _random_rows(len(reference.features), MANIFOLD_LIMIT, seed)
+    found, weights = manifold_scores(reference.features[rows], generated), _at(reference.weights, rows)
+    return {
+        "improved_precision": share_interval(found.precision),
+        "improved_recall": share_interval(found.recall, weights),
+        "density": bootstrap_mean(found.density, seed),
+        "coverage": share_interval(found.coverage, weights),
+    }
 
 
 def _diversity_interval(
@@ -187,41 +241,34 @@ def _nearest_interval(images: Float[Tensor, "n c h w"], reference: Reference, se
     return bootstrap_mean(distances / reference.nearest_test, seed)
 
 
-def _cross_accuracy(samples: LabelledSamples, judge: Judge, seed: int) -> Interval | None:
+def _cross_accuracy(samples: LabelledSamples, judge: Judge) -> Interval | None:
     if judge.cross_check is None:
         return None
-    return bootstrap_mean((judge.cross_check.classify(samples.samples) == samples.labels).double(), seed)
-
-
-def _per_class(
-    samples: LabelledSamples,
-    class_names: Sequence[str],
-    confusion: Int[Tensor, "classes classes"],
-    probabilities: Float[Tensor, " n"],
-    diversity: Float[Tensor, " classes"],
-) -> list[dict[str, Any]]:
-    _, precision, recall, f1 = scores(confusion)
-    groups = [samples.labels == label for label in range(len(class_names))]
-    count = torch.stack([group.sum() for group in groups])
-    exists = torch.where(count > 0, 1, torch.nan)
-    scored = {"accuracy": recall, "precision": precision, "recall": recall, "f1": f1}
-    columns = {name: values * exists for name, values in scored.items()} | {
-        "probability_mean": torch.stack([probabilities[group].mean() for group in groups]),
-        "diversity": diversity,
-        "pixel_variance": torch.stack([_pixel_variance(samples.samples[group]) for group in groups]),
-    }
-    return [
-        {"class": label, "class_name": name, "count": int(count[label])}
-        | {column: values[label].item() for column, values in columns.items()}
-        for label, name in enumerate(class_names)
-    ]
-
-
-def _pixel_variance(images: Float[Tensor, "n c h w"]) -> Float[Tensor, ""]:
-    """Return the unbiased variance of a pixel over the images, averaged over the pixels."""
-    return images.var(0).mean() if len(images) > 1 else torch.tensor(torch.nan)
+    return share_interval(judge.cross_check.classify(samples.samples) == samples.labels)
 
 
 def _random_rows(count: int, limit: int, seed: int) -> Int[Tensor, " rows"]:
     """Return sorted row numbers: all of them, or ``limit`` drawn at random."""
     return torch.randperm(count, generator=generator_for("cpu", seed))[:limit].sort().values
+
+
+def _rows_of_classes(labels: Int[Tensor, " n"], wanted: Int[Tensor, " classes"], seed: int) -> Int[Tensor, " rows"]:
+    """Return sorted random row numbers: as many of each class as wanted, or all where a class has fewer."""
+    order = torch.randperm(len(labels), generator=generator_for("cpu", seed))
+    rows = [order[labels[order] == label][:count] for label, count in enumerate(wanted.tolist())]
+    return torch.cat(rows).sort().values
+
+
+def _weights(labels: Int[Tensor, " n"], frequencies: Int[Tensor, " classes"]) -> Float[Tensor, " n"] | None:
+    """Return weights of rows with which the classes have these frequencies; None if all weigh the same."""
+    weights = (frequencies / labels.bincount(minlength=len(frequencies)))[labels].double()
+    return None if (weights == weights[:1]).all() else weights
+
+
+def _at(weights: Float[Tensor, " n"] | None, rows: Int[Tensor, " rows"]) -> Float[Tensor, " rows"] | None:
+    return None if weights is None else weights[rows]
+
+
+def _mean(values: Float[Tensor, " n"], weights: Float[Tensor, " n"] | None) -> float:
+    """Return the weighted mean, or the plain one without weights."""
+    return (values.mean() if weights is None else (values * weights).sum() / weights.sum()).item()

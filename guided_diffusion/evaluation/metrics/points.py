@@ -9,12 +9,13 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from guided_diffusion.data import Pattern
 from guided_diffusion.evaluation.metrics.bootstrap import RESAMPLES, percentile_interval, row_counts
 from guided_diffusion.evaluation.metrics.features import squared_mmd
+from guided_diffusion.evaluation.metrics.shares import share_interval
 from guided_diffusion.evaluation.plan import LabelledSamples
 from guided_diffusion.evaluation.results import POINT_COLUMNS, Interval
 from guided_diffusion.utils.rng import generator_for
@@ -34,7 +35,7 @@ MEASURES = tuple(name.removesuffix("_floor") for name in POINT_COLUMNS if name.e
 class PointMeasurement:
     """The result of ``measure_points``.
 
-    ``measured`` holds means over the classes that have samples, with 95 % intervals:
+    ``measured`` holds means over the classes, weighted by their share of the labels, with 95 % intervals:
 
         distance_mean, distance_p95   distance to the curve: mean and 95th percentile
         off_curve                     share of points further than 0.05 from it
@@ -44,14 +45,16 @@ class PointMeasurement:
         total_variation, kl           from the points' histogram to the exact probabilities of its cells
         saturation                    share of |x| > 1 before clamping
 
-    Intervals come from points resampled within each class. Those of ``sliced_wasserstein`` to ``kl`` are moved to
-    the value, because repeated points bias them upwards.
+    The intervals of the shares ``off_curve`` and ``own_pattern`` are Wilson's. Others come from points resampled within
+    each class; those of ``sliced_wasserstein`` to ``kl`` are moved to the value, because repeated points bias them
+    upwards. Extra samples count in the values of their class, but not in its weight.
     """
 
     measured: Mapping[str, Interval]
     per_class: Sequence[Mapping[str, Any]]
-    """For each class ``class``, ``class_name``, ``count``, its measures (nan without samples), and ``share``: the share
-    of all samples whose nearest pattern it is, whatever their label."""
+    """For each class ``class``, ``class_name``, ``count``, its measures (nan without samples), ``_low`` and ``_high``
+    of its shares, and ``share``: the share of all but the extra samples whose nearest pattern it is, whatever their
+    label."""
 
 
 def measure_points(
@@ -62,17 +65,34 @@ def measure_points(
     ``seed`` decides the true points and the resampling.
     """
     distances = torch.stack([pattern.distance(samples.samples) for pattern in patterns], dim=1)
-    groups = [label for label in range(len(patterns)) if (samples.labels == label).any()]
+    size, counted = len(patterns), samples.counted.labels
+    count, frequency = samples.labels.bincount(minlength=size), counted.bincount(minlength=size)
+    groups = count.nonzero().flatten().tolist()
     found = {label: _measure_class(samples, distances, label, patterns[label], seed) for label in groups}
-    measured = {name: _mean_over_classes([found[label][name] for label in groups]) for name in found[groups[0]]}
-    share = torch.bincount(distances.argmin(1), minlength=len(patterns)) / len(distances)
+    measured = {name: _mean([found[label][name] for label in groups], frequency[groups]) for name in found[groups[0]]}
+    successes, weights = _shares(distances, samples.labels), (frequency / count)[samples.labels]
+    nearest = distances[: len(counted)].argmin(1).bincount(minlength=size) / len(counted)
     per_class = [
-        {"class": label, "class_name": name, "count": int((samples.labels == label).sum())}
+        {"class": label, "class_name": name, "count": int(count[label])}
         | {measure: found[label][measure].value if label in found else math.nan for measure in measured}
-        | {"share": share[label].item()}
+        | _ends({measure: share_interval(of_all[samples.labels == label]) for measure, of_all in successes.items()})
+        | {"share": nearest[label].item()}
         for label, name in enumerate(class_names)
     ]
-    return PointMeasurement({name: _interval(name, one) for name, one in measured.items()}, per_class)
+    intervals = {name: _interval(name, one) for name, one in measured.items()}
+    shares = {name: share_interval(of_all, weights) for name, of_all in successes.items()}
+    return PointMeasurement(intervals | shares, per_class)
+
+
+def _shares(distances: Float[Tensor, "n classes"], labels: Int[Tensor, " n"]) -> dict[str, Bool[Tensor, " n"]]:
+    """Return for each measure that is a share whether each point counts."""
+    own = distances.gather(1, labels[:, None]).squeeze(1)
+    return {"off_curve": own > TOLERANCE, "own_pattern": distances.argmin(1) == labels}
+
+
+def _ends(shares: Mapping[str, Interval]) -> dict[str, float]:
+    """Return the ends of intervals, by the name of the measure with ``_low`` and ``_high``."""
+    return {f"{name}_{end}": getattr(one, end) for name, one in shares.items() for end in ("low", "high")}
 
 
 def distances_to_own(
@@ -86,16 +106,20 @@ def distances_to_own(
 
 
 def floors_of(
-    patterns: Sequence[Pattern], class_names: Sequence[str], num_samples: int, seed: int = 0
+    patterns: Sequence[Pattern],
+    class_names: Sequence[str],
+    labels: Int[Tensor, " n"],
+    num_extra: int = 0,
+    seed: int = 0,
 ) -> dict[str, float]:
-    """Return the measures of ``num_samples`` true points, evenly over the classes: the best a sampler can reach."""
-    labels = torch.arange(num_samples) % len(patterns)
+    """Return the measures of true points with these labels: the best a sampler can reach."""
     generator = generator_for("cpu", seed, len(patterns) + 1, 1)
-    points = torch.zeros(num_samples, 2)
+    points = torch.zeros(len(labels), 2)
     for label, pattern in enumerate(patterns):
         of_class = labels == label
         points[of_class] = pattern.generate(int(of_class.sum()), generator)
-    found = measure_points(LabelledSamples(points, labels, torch.zeros(num_samples)), patterns, class_names, seed)
+    true = LabelledSamples(points, labels, torch.zeros(len(labels)), num_extra)
+    found = measure_points(true, patterns, class_names, seed)
     return {name: found.measured[name].value for name in MEASURES}
 
 
@@ -230,6 +254,9 @@ def _interval(name: str, found: _Resampled) -> Interval:
     return Interval(value, low if name == "mmd" else max(low, 0.0), high)
 
 
-def _mean_over_classes(classes: Sequence[_Resampled]) -> _Resampled:
-    values = torch.tensor([one.value for one in classes], dtype=torch.float64)
-    return _Resampled(values.mean().item(), torch.stack([one.resampled.double() for one in classes]).mean(0))
+def _mean(classes: Sequence[_Resampled], weights: Int[Tensor, " classes"]) -> _Resampled:
+    """Return the weighted mean; classes of weight 0, which may be nan, are left out."""
+    kept, weights = [one for one, weight in zip(classes, weights, strict=True) if weight], weights[weights > 0].double()
+    weights = weights / weights.sum()
+    values = torch.tensor([one.value for one in kept], dtype=torch.float64)
+    return _Resampled((weights @ values).item(), weights @ torch.stack([one.resampled.double() for one in kept]))

@@ -7,13 +7,13 @@ from typing import Any, ClassVar
 
 import numpy as np
 import torch
-from jaxtyping import Float, UInt8
+from jaxtyping import Float, Int, UInt8
 from PIL import Image
 from torch import Tensor
 from torchmetrics.functional.classification import multiclass_accuracy
 
 from guided_diffusion.data import LabelledDataModule
-from guided_diffusion.evaluation.judge import Judge, check_judge
+from guided_diffusion.evaluation.judge import Judge, accuracy, check_judge
 from guided_diffusion.evaluation.metrics.images import Measurement, Reference, measure
 from guided_diffusion.evaluation.modalities.base import Examination, Finding, Gallery, JudgeSource, Modality, ScaleCurve
 from guided_diffusion.evaluation.plan import LabelledSamples, Plan
@@ -26,8 +26,9 @@ from guided_diffusion.evaluation.plots.image_grid import (
     save_labelled_grid,
     side_by_side,
 )
+from guided_diffusion.evaluation.proportions import EQUAL, occurrences
 from guided_diffusion.evaluation.results import COLUMNS, Pictures, Result, Results
-from guided_diffusion.evaluation.summary import best_row, best_sentence, floor_of, number, percent
+from guided_diffusion.evaluation.summary import best_row, best_sentence, floor_of, labels_sentences, number, percent
 from guided_diffusion.samplers import Step
 
 SHOWN = 20
@@ -70,14 +71,15 @@ class Images(Modality):
         self, data: Any, judge_source: JudgeSource, samples: Sequence[LabelledSamples], plan: Plan
     ) -> Examination:
         judge = judge_source(data)
-        reference = Reference.of(data, judge, plan.per_scale, plan.seed)
+        reference = Reference.of(data, judge, plan.num_counted, plan.seed, equal=plan.drawn == EQUAL)
         findings = []
         for of_scale in samples:
             found = measure(of_scale, reference, judge, plan.seed)
             extra = {} if found.cross_accuracy is None else {"cross_accuracy": found.cross_accuracy}
             findings.append(Finding({**found.measured, **extra}, found.per_class, pictures(of_scale, found)))
-        cross_check = judge.cross_check and {"name": judge.cross_check.name, "ceiling": judge.cross_check.ceiling}
-        about = {"judge": judge.name, "judge_ceiling": judge.ceiling, "cross_check": cross_check}
+        second = judge.cross_check
+        cross_check = second and {"name": second.name, "ceiling": _ceiling(second, data, plan)}
+        about = {"judge": judge.name, "judge_ceiling": _ceiling(judge, data, plan), "cross_check": cross_check}
         return Examination(findings, {"fld": reference.floor}, about)
 
     def measure_by_scale(
@@ -131,12 +133,14 @@ class Images(Modality):
             "There is one class, from which the judge learns nothing: its features are those of random weights."
             if len(results.about["class_names"]) == 1
             else "",
+            *labels_sentences(results),
         ]
         return " ".join(filter(None, sentences))
 
     def print_table(self, results: Results) -> None:
         about, floor = results.about, results.rows[0].floors["fld"]
         print(f"\njudge {about['judge']}: {about['judge_ceiling']:.1%} on real test images; Fréchet floor {floor:.2f}")
+        print("".join(f"{sentence}\n" for sentence in labels_sentences(results)), end="")
         heads = f"{'w':>6} {'accuracy':>20} {'fld':>22} {'density':>8} {'coverage':>9} {'saturated':>10}"
         print(f"{heads} {'nfe':>5} {'s':>7}")
         for row in results.rows:
@@ -149,13 +153,18 @@ class Images(Modality):
             )
 
 
+def _ceiling(judge: Judge, data: Any, plan: Plan) -> float:
+    """Return the accuracy on test images, which are weighted so that their classes are as frequent as the labels."""
+    return accuracy(judge.network, data, balanced=True) if plan.drawn == EQUAL else judge.ceiling
+
+
 def pictures(samples: LabelledSamples, found: Measurement) -> Pictures:
     """Return the pictures of the samples of one scale."""
     num_classes = len(found.confusion)
     groups = [samples.samples[samples.labels == label] for label in range(num_classes)]
     uncertain = found.probabilities.argsort()[:SHOWN]
     return Pictures(
-        strip=samples.samples[: max(1, SHOWN // num_classes) * num_classes][:SHOWN].numpy(),
+        strip=samples.samples[_rows_of_strip(samples.labels, num_classes)].numpy(),
         means=torch.stack([group.mean(0) for group in groups]).numpy(),
         uncertain=samples.samples[uncertain].numpy(),
         uncertain_labels=samples.labels[uncertain].numpy(),
@@ -164,7 +173,15 @@ def pictures(samples: LabelledSamples, found: Measurement) -> Pictures:
         confusion=found.confusion.numpy(),
         predictions=found.predictions.numpy(),
         probabilities=found.probabilities.float().numpy(),
+        labels=samples.counted.labels.numpy(),
     )
+
+
+def _rows_of_strip(labels: Int[Tensor, " n"], num_classes: int) -> Int[Tensor, " rows"]:
+    """Return the rows of the first samples of each class, class after class, and again for the second ones."""
+    before = occurrences(labels)
+    rows = (before * num_classes + labels).argsort()
+    return rows[before[rows] < max(1, SHOWN // num_classes)][:SHOWN]
 
 
 @dataclass(frozen=True)

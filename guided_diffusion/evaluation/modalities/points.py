@@ -20,8 +20,9 @@ from guided_diffusion.evaluation.plan import Plan
 from guided_diffusion.evaluation.plots import point_evaluation
 from guided_diffusion.evaluation.plots.curves import curves
 from guided_diffusion.evaluation.plots.scatter import LIMIT, NOISE_LIMIT, densities_of, point_frames, scatter_grid
+from guided_diffusion.evaluation.proportions import apportion
 from guided_diffusion.evaluation.results import POINT_COLUMNS, PointPictures, Result, Results
-from guided_diffusion.evaluation.summary import best_row, best_sentence, floor_of, number, percent
+from guided_diffusion.evaluation.summary import best_row, best_sentence, floor_of, labels_sentences, number, percent
 from guided_diffusion.samplers import Step
 from guided_diffusion.utils.files import atomic_write
 from guided_diffusion.utils.rng import generator_for
@@ -30,7 +31,7 @@ SHOWN = 500
 """The number of points of each class that are kept for pictures."""
 
 FLOOR_POINTS = 5000
-"""The number of true points of each class that a training compares its samples with."""
+"""The number of true points of each class, on average, that a training compares its samples with."""
 
 
 class Points(Modality):
@@ -72,20 +73,28 @@ class Points(Modality):
         self, data: Any, judge_source: JudgeSource, samples: Sequence[LabelledSamples], plan: Plan
     ) -> Examination:
         densities = densities_of(data.patterns, LIMIT)
+        fewest = int(plan.labels.bincount(minlength=data.num_classes).min())
         findings = []
         for of_scale in samples:
             found = measure_points(of_scale, data.patterns, data.class_names, plan.seed)
-            classes = [of_scale.samples[of_scale.labels == label][:SHOWN] for label in range(data.num_classes)]
+            classes = [
+                of_scale.samples[of_scale.labels == label][: min(SHOWN, fewest)] for label in range(data.num_classes)
+            ]
             shown = PointPictures(torch.stack(classes).numpy(), densities)
             findings.append(Finding(found.measured, found.per_class, shown))
-        return Examination(findings, floors_of(data.patterns, data.class_names, plan.per_scale, plan.seed), {})
+        return Examination(
+            findings, floors_of(data.patterns, data.class_names, plan.labels, plan.num_extra, plan.seed), {}
+        )
 
     def measure_by_scale(
         self, samples: Float[Tensor, "scales n *shape"], labels: Tensor, data: Any, judge: Judge | None, seed: int
     ) -> ScaleCurve:
         """Measure the distance of samples to the curve of their label."""
         distances = [distances_to_own(points, labels, data.patterns) for points in samples]
-        points = ((one, one.generate(FLOOR_POINTS, generator_for("cpu", seed, 1))) for one in data.patterns)
+        counts = apportion(FLOOR_POINTS * data.num_classes, data.class_counts("test")).tolist()
+        points = (
+            (one, one.generate(n, generator_for("cpu", seed, 1))) for one, n in zip(data.patterns, counts, strict=True)
+        )
         true = torch.cat([pattern.distance(cloud) for pattern, cloud in points])
         return ScaleCurve(
             name="distance",
@@ -128,12 +137,14 @@ class Points(Modality):
             f"Between two sets of true points it is {distance}.",
             "Points close to their curve may still be spread over it unlike the data; the distances between sets show "
             "that.",
+            *labels_sentences(results),
         ]
         return " ".join(sentences)
 
     def print_table(self, results: Results) -> None:
         names = ("distance_mean", "distance_p95", "sliced_wasserstein", "mmd", "total_variation", "kl")
-        print(f"\n{'w':>6} {'off the curve':>21} {' '.join(f'{name:>18}' for name in names)} {'nfe':>5} {'s':>7}")
+        print("\n" + "".join(f"{sentence}\n" for sentence in labels_sentences(results)), end="")
+        print(f"{'w':>6} {'off the curve':>21} {' '.join(f'{name:>18}' for name in names)} {'nfe':>5} {'s':>7}")
         floors = results.rows[0].floors
         print(f"{'true':>6} {floors['off_curve']:8.2%} {'':12} {' '.join(f'{floors[name]:18.4f}' for name in names)}")
         for row in results.rows:

@@ -5,11 +5,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
 from pytorch_lightning import Trainer
 
 from guided_diffusion.evaluation.modalities import JudgeSource, ScaleCurve, modality
 from guided_diffusion.evaluation.plots.curves import save_share_plot
+from guided_diffusion.evaluation.proportions import apportion, interleave
 from guided_diffusion.evaluation.summary import percent, shown
 from guided_diffusion.recipe import Recipe
 from guided_diffusion.training.callbacks.base import SamplingCallback, Sweep
@@ -22,8 +22,8 @@ class MeasureByScale(SamplingCallback):
 
     For images ``accuracy`` is the share of samples in which the judge sees their label, and ``judge_ceiling`` that of
     real test images. For points ``off_curve`` is the share further than 0.05 from the curve of their label, and
-    ``off_curve_floor`` that of true points. All scales have the same noise and labels; labels cycle through the
-    classes.
+    ``off_curve_floor`` that of true points. All scales have the same noise and labels, which are drawn in the
+    proportions of the test split.
 
     Args:
         judge: A function that returns the judge for a DataModule; images need it, points must not have it.
@@ -66,7 +66,7 @@ class MeasureByScale(SamplingCallback):
     def sample(self, trainer: Trainer, sweep: Sweep, data: Any) -> None:
         """Measure, write, print and log the samples of every scale."""
         judge = self.judge(data) if self.judge else None  # first: no samples are drawn in vain if it can't be had
-        labels = torch.arange(self.num_samples) % data.num_classes
+        labels = interleave(apportion(self.num_samples, data.class_counts("test")))
         curve = modality(data.kind).measure_by_scale(sweep(labels), labels, data, judge, self.seed)
         table = self.output_dir / f"{curve.name}_by_scale.csv"
         self._write(curve, table)

@@ -52,6 +52,25 @@ def updated(metric, real, generated):
 # Fréchet distance
 
 
+def test_a_weighted_gaussian_has_numpys_weighted_moments():
+    features, weights = torch.randn(30, 3, dtype=F64), torch.rand(30, dtype=F64)
+    found = fit_gaussian(features, 7 * weights)
+    assert found.mean.numpy() == pytest.approx(np.average(features, axis=0, weights=weights))
+    assert found.covariance.numpy() == pytest.approx(np.cov(features.T, aweights=weights))
+    plain, equal = fit_gaussian(features), fit_gaussian(features, torch.full((30,), 3.0))
+    torch.testing.assert_close(vars(plain), vars(equal))
+
+
+def test_weights_of_real_features_weigh_their_terms_of_the_squared_mmd():
+    real, generated, weights = torch.randn(5, 2, dtype=F64), torch.randn(4, 2, dtype=F64), torch.rand(5, dtype=F64)
+    within, between = (real @ real.T / 2 + 1) ** 3, (real @ generated.T / 2 + 1) ** 3
+    pairs = weights[:, None] * weights * (1 - torch.eye(5))
+    expected = (pairs * within).sum() / pairs.sum() - 2 * (weights @ between).mean() / weights.sum()
+    once = torch.ones(1, 4)
+    expected += mean_over_pairs(generated, once, lambda x, y: (x @ y.T / 2 + 1) ** 3).item()
+    assert squared_mmd(real, generated, once, real_weights=weights).item() == pytest.approx(expected.item())
+
+
 def fld(real, generated):
     return frechet_distance(fit_gaussian(real), fit_gaussian(generated))
 

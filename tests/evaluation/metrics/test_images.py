@@ -16,6 +16,7 @@ from guided_diffusion.evaluation.metrics.features import (
     squared_mmd,
 )
 from guided_diffusion.evaluation.metrics.images import Reference, kernel_distance_interval, measure
+from guided_diffusion.evaluation.metrics.shares import share_interval, wilson
 from guided_diffusion.evaluation.plan import LabelledSamples
 
 CLASSES = 4
@@ -95,8 +96,11 @@ def test_training_images_are_chosen_by_seed_and_none_twice(data, judge):
     assert all((everything == row).all(1).any() for row in features(0))
 
 
-def test_more_samples_than_training_images_are_compared_with_all_training_images(data, judge):
-    assert len(Reference.of(data, judge, num_samples=10_000, seed=0).train_features) == 256 - 32
+def test_more_samples_than_training_images_are_compared_with_all_training_images_weighted_by_class(data, judge):
+    reference, labels = Reference.of(data, judge, num_samples=10_000, seed=0), data.split("train").labels
+    assert len(reference.train_features) == 256 - 32
+    totals = torch.zeros(CLASSES).double().index_add_(0, labels, reference.train_weights)
+    assert totals.tolist() == pytest.approx([2500] * CLASSES)  # as the test images, of which there are equally many
 
 
 @pytest.mark.parametrize("limit", [2000, 10])
@@ -132,7 +136,7 @@ def test_predictions_and_probabilities_are_those_of_the_judge(forty, judge):
     assert torch.equal(found.probabilities, label_probabilities)
     assert found.measured["judge_probability"] == bootstrap_mean(label_probabilities, 0)
     assert found.measured["saturation"] == bootstrap_mean(samples.saturation, 0)
-    expected = classification_intervals(found.predictions, samples.labels, CLASSES, 0)
+    expected = classification_intervals(found.predictions, samples.labels, CLASSES)
     assert {name: found.measured[name] for name in expected} == expected
 
 
@@ -158,9 +162,14 @@ def test_the_interval_of_the_kernel_distance_is_as_wide_as_the_spread_over_new_s
     assert all(low + width / 4 < value < high - width / 4 for value, low, high in intervals)
 
 
-def test_training_images_as_samples_are_at_the_floor_and_are_copies(data, measured):
-    found, reference = measured(data, split_as_samples(data, "train"))
-    assert found.measured["fld"].value == pytest.approx(reference.floor)
+def test_training_images_as_samples_are_at_the_floor_and_are_copies(data, judge, measured):
+    everything = split_as_samples(data, "train")
+    rows = torch.cat([(everything.labels == label).nonzero()[:40, 0] for label in range(CLASSES)])
+    samples = LabelledSamples(*(part[rows] for part in everything[:3]))
+    found, reference = measured(data, samples)
+    others = Reference.of(data, judge, len(rows), seed=1)
+    assert found.measured["fld"].low < reference.floor < found.measured["fld"].high
+    assert reference.floor == pytest.approx(others.floor, rel=0.5)
     assert found.measured["nearest"] == (0, 0, 0)
     assert found.measured["saturation"] == (0, 0, 0)
 
@@ -183,9 +192,11 @@ def test_manifold_scores_are_means_over_a_limited_number_of_test_features(data, 
     found, _ = measured(data, samples_of(data, 50))
     ((real, generated),) = asked
     assert (len(real), len(generated)) == (30, 50)
-    expected = manifold_scores(real, generated)._asdict()
-    for name in ("improved_precision", "improved_recall", "density", "coverage"):
-        assert found.measured[name] == bootstrap_mean(expected[name.removeprefix("improved_")], 0), name
+    expected = manifold_scores(real, generated)
+    assert found.measured["density"] == bootstrap_mean(expected.density, 0)
+    shares = {"improved_precision": expected.precision, "improved_recall": expected.recall}
+    for name, successes in (shares | {"coverage": expected.coverage}).items():
+        assert found.measured[name] == share_interval(successes), name
 
 
 def test_diversity_is_the_mean_over_the_classes_that_have_two_samples(gray, measured):
@@ -243,6 +254,8 @@ def test_every_class_has_its_own_measures(data, measured):
         right = found.predictions[of_class] == row["class"]
         assert row["count"] == of_class.sum()
         assert row["accuracy"] == row["recall"] == pytest.approx(right.double().mean().item())
+        expected = wilson(row["accuracy"], row["count"])
+        assert (row["accuracy"], row["accuracy_low"], row["accuracy_high"]) == pytest.approx(expected)
         seen = samples.labels[found.predictions == row["class"]] == row["class"]
         assert row["precision"] == pytest.approx(seen.double().mean().item())
         assert row["f1"] == pytest.approx(2 / (1 / row["precision"] + 1 / row["recall"]))
@@ -259,7 +272,7 @@ def test_a_second_judge_adds_its_accuracy_and_changes_nothing_else(forty, judge)
     checked = measure(samples, reference, Judge(judge.network, 1.0, cross_check=Judge(Opposite(), 1.0)))
     assert found.cross_accuracy is None
     right = judge.network(samples.samples).argmin(1) == samples.labels
-    assert checked.cross_accuracy == bootstrap_mean(right.double(), 0)
+    assert checked.cross_accuracy == share_interval(right)
     assert checked.measured == found.measured
 
 

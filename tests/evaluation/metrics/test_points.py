@@ -135,12 +135,33 @@ def test_cells_are_numbered_by_row_from_below_and_points_outside_come_last():
 
 
 def test_true_points_reach_the_floors(true_measures):
-    found, floors = true_measures, floors_of(PATTERNS, NAMES, 1200)
+    found, floors = true_measures, floors_of(PATTERNS, NAMES, torch.arange(1200) % 3)
     assert set(floors) == set(MEASURES)
     for name, floor in floors.items():
         assert found[name].value == pytest.approx(floor, rel=0.35, abs=0.005), name
     assert found["own_pattern"].value > 0.9
     assert found["off_curve"].value < 0.01
+
+
+def test_means_weigh_the_classes_by_their_labels_and_extra_points_count_for_their_own_class_only():
+    on_curve, off_curve = MIXTURES[0].places[:1].repeat(90, 1), MIXTURES[1].places[:1].repeat(30, 1) + 0.3
+    labels = torch.tensor([0] * 90 + [1] * 30)
+    plain = measured(samples_of(torch.cat([on_curve, off_curve[:10]]), labels[:100]), MIXTURES, ("a", "b", "c"))
+    extra = samples_of(torch.cat([on_curve, off_curve]), labels)._replace(num_extra=20)
+    found = measured(extra, MIXTURES, ("a", "b", "c"))
+    for one in (plain, found):
+        assert one.measured["off_curve"].value == pytest.approx(0.1)
+        assert one.measured["distance_mean"].value == pytest.approx(0.1 * math.hypot(0.3, 0.3), rel=1e-3)
+    assert [row["count"] for row in found.per_class] == [90, 30, 0]
+    assert found.per_class[1]["off_curve_low"] > plain.per_class[1]["off_curve_low"] > 0.5
+    assert found.per_class[0]["share"] == plain.per_class[0]["share"]
+
+
+def test_a_share_of_no_point_of_500_has_an_interval_with_a_width():
+    points = MIXTURES[0].places[:1].repeat(500, 1)
+    found = measured(samples_of(points, torch.zeros(500, dtype=torch.long)), MIXTURES, ("a", "b", "c")).measured
+    assert found["off_curve"] == pytest.approx((0, 0, 0.00762), abs=1e-5)
+    assert found["own_pattern"] == pytest.approx((1, 0.99238, 1), abs=1e-5)
 
 
 def test_shifted_points_are_worse_by_every_measure(true_measures):

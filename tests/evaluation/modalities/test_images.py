@@ -15,8 +15,8 @@ from guided_diffusion.samplers import Step
 IMAGES = modality("images")
 
 
-def plan(num_samples):
-    return Plan([0.0, 2.0], num_samples, 3, (1, 8, 8), batch_size=10)
+def plan(num_samples, class_sizes=(22, 21, 21)):
+    return Plan([0.0, 2.0], num_samples, 3, (1, 8, 8), batch_size=10, class_sizes=class_sizes)
 
 
 @pytest.fixture
@@ -37,6 +37,7 @@ def test_samples_of_every_scale_are_measured_with_the_judge(judge):
     assert pictures.strip.shape == (18, 1, 8, 8)  # as many of each class
     assert pictures.means.shape == (3, 1, 8, 8)
     assert torch.equal(torch.from_numpy(pictures.means[1]), samples.samples[labels[:30] == 1].mean(0))
+    assert pictures.labels.tolist() == labels[:30].tolist()
     assert pictures.uncertain_probabilities.tolist() == sorted(pictures.probabilities)[:20]
 
 
@@ -65,6 +66,30 @@ def test_one_class_and_images_of_any_shape_are_measured(data, fabricate):
         curve = IMAGES.measure_by_scale(normalise(images[None, :6]), labels, data, Judge(network, 1.0), 0)
         assert curve.values == {"accuracy": [1.0]}
         assert "its features are those of random weights" in IMAGES.summary(fabricate(classes=1))
+
+
+def test_with_equal_labels_the_ceiling_is_the_mean_over_the_classes(judge):
+    data = Fake(8, 8, num_classes=3)
+    data.split("test").labels[:] = torch.tensor([0] * 60 + [1] * 4)
+    images, labels = data.split("test")
+    samples = LabelledSamples(normalise(images[:9]), torch.arange(9) % 3, torch.zeros(9))
+    right = (judge.classify(normalise(images)) == labels).double()
+    found = IMAGES.examine(data, lambda data: judge, [samples], plan(3, class_sizes=None))
+    assert found.about["judge_ceiling"] == pytest.approx((right[:60].mean() + right[60:].mean()).item() / 2)
+
+
+def test_the_strip_shows_every_class_and_the_counts_of_pictures_are_those_of_the_results(judge):
+    data = Fake(8, 8, num_classes=3)
+    data.split("test").labels[:] = torch.tensor([0] * 62 + [1] * 2)
+    drawn = plan(20, data.class_counts("test").tolist())
+    values = torch.linspace(-1, 1, drawn.per_scale)[:, None, None, None].repeat(1, 1, 8, 8)
+    samples = LabelledSamples(values, drawn.labels, torch.zeros(drawn.per_scale), drawn.num_extra)
+    (found, _) = IMAGES.examine(data, lambda data: judge, [samples, samples], drawn).findings
+    first = [values[drawn.labels == label][:6] for label in range(3)]
+    strip = torch.stack(first, dim=1).flatten(0, 1)
+    assert torch.equal(torch.from_numpy(found.pictures.strip), strip)
+    assert len(found.pictures.predictions) == len(found.pictures.labels) == 60
+    assert found.pictures.confusion.sum(1).tolist() == [58, 20, 20]
 
 
 @pytest.mark.parametrize(("channels", "mode"), [(1, "L"), (3, "RGB"), (4, "L")])
@@ -112,6 +137,19 @@ def test_the_summary_explains_an_accuracy_above_the_ceiling(ceiling, explained, 
     results = fabricate()
     text = IMAGES.summary(replace(results, about={**results.about, "judge_ceiling": ceiling}))
     assert ("easier to classify than real images" in text) == explained
+
+
+def test_summary_and_table_say_how_labels_were_drawn(fabricate, capsys):
+    results = fabricate()
+    rows = [replace(row, labels="proportional", num_samples=10) for row in results.rows]
+    proportional = replace(results, rows=rows)
+    drawn = "Classes are drawn in the proportions of the test data."
+    extra = "2 more samples of rare classes count in the measures of these classes only."
+    assert IMAGES.summary(proportional).endswith(f"{drawn} {extra}")
+    IMAGES.print_table(proportional)
+    assert capsys.readouterr().out.splitlines()[2:4] == [drawn, extra]
+    equal = replace(results, rows=[replace(row, labels="equal") for row in results.rows])
+    assert IMAGES.summary(equal).endswith("Every class is drawn equally often and counts the same in the test data.")
 
 
 def test_the_table_has_a_line_for_each_row(fabricate, capsys):

@@ -6,6 +6,8 @@ from PIL import Image
 from pytorch_lightning.loggers import CSVLogger
 from torch import nn
 
+from guided_diffusion.data import Fake
+from guided_diffusion.data.base import Batch
 from guided_diffusion.evaluation.judge import Judge
 from guided_diffusion.guidance import ClassifierFree
 from guided_diffusion.recipe import Recipe
@@ -76,6 +78,18 @@ def test_the_judge_sees_samples_of_every_scale(fit, tmp_path):
         expected = one.sample(module.denoiser, torch.arange(20) % 10, (1, 8, 8), seed=7)
         torch.testing.assert_close(images, expected, rtol=0, atol=1e-5)
     assert not torch.equal(seen[0], seen[2])
+
+
+def test_labels_are_drawn_in_the_proportions_of_the_test_split(measured, monkeypatch):
+    """Of 64 test images, 48 are of class 0 and 16 of class 1; the judge sees class 0 only."""
+    load = Fake.load
+
+    def uneven(self, train):
+        images, labels = load(self, train)
+        return Batch(images, labels if train else torch.tensor([0] * 48 + [1] * 16))
+
+    monkeypatch.setattr(Fake, "load", uneven)
+    assert {row["accuracy"] for row in measured([0] * 40)} == {"0.750000"}
 
 
 def test_the_plot_is_written_the_table_printed_and_the_logger_gets_a_metric_for_each_scale(measured, tmp_path, capsys):

@@ -1,0 +1,60 @@
+import pytest
+
+from guided_diffusion.cli.checks import (
+    check_classifier_guides,
+    check_judge_is_used,
+    check_keys_of_module,
+    check_no_key_replaces_another,
+)
+
+
+@pytest.mark.parametrize(
+    ("key", "other"),
+    [
+        ("guidance.scale=2", "scales=[1,3]"),
+        ("classifier=a.ckpt", "guidance.classifier=b.ckpt"),
+        ("label_dropout=0.2", "module.label_dropout=0.1"),
+        ("module.optimizer.lr=1e-3", "module.lr_scheduler.max_lr=2e-3"),
+        ("judge.width=8", "judge.checkpoint=judge.pt"),
+        ("judge.second.steps=8", "judge.second.checkpoint=judge.pt"),
+    ],
+)
+def test_a_key_beside_another_that_replaces_it_is_refused(key, other):
+    (name, _, _), (other_name, _, _) = key.partition("="), other.partition("=")
+    with pytest.raises(ValueError, match=f"^{name} has no effect beside {other_name}: leave one of them out$"):
+        check_no_key_replaces_another(["seed=1", other, f"++{key}"])
+    check_no_key_replaces_another([key])
+    check_no_key_replaces_another([other])
+    check_no_key_replaces_another([key, f"{other_name}=null"])
+
+
+@pytest.mark.parametrize("override", ["label_dropout=0.2", "weighting=min_snr", "weighting.gamma=3"])
+def test_settings_of_a_diffusion_model_are_refused_for_a_classifier(override, compose, classifier_overrides):
+    classifier = compose(*classifier_overrides).module
+    key = override.partition("=")[0].partition(".")[0]
+    with pytest.raises(ValueError, match=rf"^{key} has no effect on ClassifierModule, .*: leave it out$"):
+        check_keys_of_module([*classifier_overrides, override], classifier)
+    check_keys_of_module(list(classifier_overrides), classifier)
+    check_keys_of_module([override], compose().module)
+
+
+def test_a_classifier_that_the_guidance_does_not_use_is_refused(compose):
+    with pytest.raises(ValueError, match=r"^classifier has no effect on this guidance: add guidance=classifier"):
+        check_classifier_guides(["classifier=a.ckpt"], compose().guidance)
+    check_classifier_guides(["classifier=a.ckpt"], compose("guidance=classifier").guidance)
+    check_classifier_guides(["classifier=null"], compose().guidance)
+
+
+@pytest.mark.parametrize("override", ["judge=lenet", "judge.width=8"])
+def test_a_judge_of_points_is_refused(override):
+    with pytest.raises(ValueError, match=r"^judge has no effect on points, which need none: leave it out$"):
+        check_judge_is_used([override], "points")
+    check_judge_is_used([override], "images")
+    check_judge_is_used(["seed=1"], "points")
+
+
+@pytest.mark.parametrize("arguments", [["train"], ["evaluate", "checkpoint=none.ckpt"]], ids=["train", "evaluate"])
+def test_both_programs_refuse_a_scale_beside_scales(arguments, call):
+    called = call(*arguments, "guidance.scale=2", "scales=[1]")
+    assert called.status == 1
+    assert called.err == "error: guidance.scale has no effect beside scales: leave one of them out\n"
