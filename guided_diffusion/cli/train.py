@@ -89,12 +89,13 @@ def train(config: DictConfig, search: Sequence[Path] = (), sweep: Path | None = 
         module.record = make_record(module.kind, settings, data)
         _check_partners(config, module, ModelSpec("this training", module.schedule, data.shape, data.class_names))
         callbacks = [build(node) for node in config.callbacks.values() if isinstance(node, DictConfig)]
-        check_optimization(module)
+        check_optimization(module, config.trainer.max_steps)
         _check_samples(settings, build(config.recipe), module)
 
         trainer = build_trainer(config.trainer, [Resumable(), *callbacks])
         trainer.strategy.checkpoint_io = AtomicCheckpointIO()
         ResumableFitLoop.replace(trainer)
+        trainer.precision_plugin.convert_module(module)  # before the average copies it, and a checkpoint is loaded
         trainer.loggers = [build(node) for node in config.logger.values()]
 
         with folder_lock(start.folder):
@@ -142,10 +143,10 @@ def _write_records(trainer: Trainer, settings: dict[str, Any], start: Start) -> 
             for of_earlier_run in (FINISHED, WEIGHTS_FROM):
                 (folder / of_earlier_run).unlink(missing_ok=True)
             OmegaConf.save(OmegaConf.create(settings), folder / "config.yaml")
-            (folder / "command.txt").write_text(command() + "\n")
+            (folder / "command.txt").write_text(command() + "\n", encoding="utf-8")
             write_record(folder, settings["seed"], trainer.strategy.root_device.type)
         if start.reused:
-            (folder / WEIGHTS_FROM).write_text(f"{start.checkpoint}\n")
+            (folder / WEIGHTS_FROM).write_text(f"{start.checkpoint}\n", encoding="utf-8")
     for logger in trainer.loggers:
         if isinstance(logger, CSVLogger):
             logger.keep(start.metrics_rows)

@@ -1,13 +1,15 @@
 """Checks of the trainer's and the optimizer's settings before anything is written."""
 
 import math
-from typing import Any, cast
+from typing import Any
 
-from pytorch_lightning import LightningModule
+from guided_diffusion.training.modules import NoisyTraining
+from guided_diffusion.utils.precision import check_precision
 
 
 def check_trainer(node: dict[str, Any]) -> None:
     """Raise ``ValueError`` for settings that Lightning accepts but then ignores, or with which it hangs or fails."""
+    check_precision(node.get("precision"))
     if not node["max_steps"] >= 1:
         raise ValueError(f"trainer.max_steps must be at least 1, got {node['max_steps']}")
     for name in ("accumulate_grad_batches", "log_every_n_steps", "val_check_interval"):
@@ -17,11 +19,11 @@ def check_trainer(node: dict[str, Any]) -> None:
         raise ValueError(f"trainer.gradient_clip_val must be positive, or null for no clipping, got {value}")
 
 
-def check_optimization(module: LightningModule) -> None:
+def check_optimization(module: NoisyTraining, max_steps: int) -> None:
     """Raise ``ValueError`` if the optimizer or its schedule can't be built, or the learning rate is unusable."""
     try:
-        optimizer = cast(Any, module.configure_optimizers())["optimizer"]
-    except (ValueError, TypeError) as error:
+        optimizer, _ = module.build_optimization(max_steps, max(max_steps, 1))
+    except (ValueError, TypeError, ArithmeticError) as error:
         raise ValueError(f"module.optimizer or module.lr_scheduler: {error}") from error
     lr = optimizer.defaults["lr"]
     if not 0 < lr < math.inf:

@@ -15,6 +15,7 @@ from guided_diffusion.networks.layers import ResidualBlock
 from guided_diffusion.training.callbacks import LastCheckpoint
 from guided_diffusion.training.callbacks.base import SamplingCallback
 from guided_diffusion.utils.instantiate import build
+from guided_diffusion.utils.precision import check_precision
 
 NEED_WHOLE_WEIGHTS: dict[type, tuple[type, ...]] = {
     FSDPStrategy: (WeightAveraging, SamplingCallback),
@@ -46,6 +47,7 @@ def build_trainer(node: DictConfig, callbacks: Sequence[Callback]) -> Trainer:
         RuntimeError: If several processes are wanted and this version of Lightning has other launchers.
     """
     _check_torchrun()
+    check_precision(node.get("precision"))
     trainer: Trainer = build(node, callbacks=list(callbacks), logger=False)
     check_strategy(trainer.strategy, callbacks, trainer.gradient_clip_val)
     if trainer.strategy.launcher is not None:

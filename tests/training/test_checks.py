@@ -1,21 +1,20 @@
 """Refusals of settings with which a training could not run, never end, or learn nothing."""
 
+from functools import partial
+
 import pytest
-from pytorch_lightning import LightningModule
 from torch import nn
 from torch.optim import SGD
+from torch.optim.lr_scheduler import LambdaLR, LinearLR, OneCycleLR
 
 from guided_diffusion.training.checks import check_optimization, check_trainer
+from guided_diffusion.training.modules import NoisyTraining
 
 
-class Module(LightningModule):
-    def __init__(self, optimizer):
-        super().__init__()
+class Module(NoisyTraining):
+    def __init__(self, optimizer, lr_scheduler=LinearLR):
+        super().__init__(nn.Linear(1, 1), optimizer, lr_scheduler, 0, False, False)
         self.layer = nn.Linear(1, 1)
-        self.optimizer = optimizer
-
-    def configure_optimizers(self):
-        return {"optimizer": self.optimizer(self.parameters())}
 
 
 @pytest.mark.parametrize(
@@ -41,9 +40,32 @@ def test_trainer_settings_in_range_are_accepted():
 @pytest.mark.parametrize("lr", [0.0, float("inf"), float("nan")])
 def test_a_learning_rate_that_teaches_nothing_is_refused(lr):
     with pytest.raises(ValueError, match=rf"module\.optimizer\.lr must be positive and finite, got {lr}"):
-        check_optimization(Module(lambda parameters: SGD(parameters, lr=lr)))
+        check_optimization(Module(lambda parameters: SGD(parameters, lr=lr)), 4)
+
+
+@pytest.mark.parametrize("max_steps", [1, 10, -1])
+def test_a_schedule_over_any_number_of_steps_is_accepted(max_steps):
+    cycle = partial(OneCycleLR, max_lr=1.0, total_steps=max_steps, pct_start=0.1)
+    check_optimization(Module(partial(SGD, lr=1.0, momentum=0.9), cycle), max_steps)
+
+
+def test_a_schedule_that_divides_by_zero_is_refused():
+    with pytest.raises(ValueError, match=r"module\.optimizer or module\.lr_scheduler: division by zero"):
+        check_optimization(Module(partial(SGD, lr=1.0), partial(LambdaLR, lr_lambda=lambda step: 1 / step)), 4)
+
+
+@pytest.mark.parametrize("precision", ["bf16-true", "16-true", "transformer-engine", "8", 8])
+def test_a_precision_in_which_trainings_go_wrong_is_refused(precision):
+    message = f"^trainer.precision must be 32-true, bf16-mixed, 16-mixed or 64-true, got {precision}$"
+    with pytest.raises(ValueError, match=message):
+        check_trainer({"max_steps": 1, "precision": precision})
+
+
+@pytest.mark.parametrize("precision", [None, 32, "32-true", "bf16", "bf16-mixed", "16-mixed", "64-true"])
+def test_a_precision_that_works_is_accepted(precision):
+    check_trainer({"max_steps": 1, "precision": precision})
 
 
 def test_an_optimizer_that_cannot_be_built_is_refused():
     with pytest.raises(ValueError, match=r"module\.optimizer or module\.lr_scheduler: Invalid learning rate: -1"):
-        check_optimization(Module(lambda parameters: SGD(parameters, lr=-1)))
+        check_optimization(Module(lambda parameters: SGD(parameters, lr=-1)), 4)
