@@ -26,7 +26,7 @@ from guided_diffusion.data import LabelledDataModule
 from guided_diffusion.recipe import Recipe
 from guided_diffusion.training.callbacks import Resumable
 from guided_diffusion.training.checks import check_optimization, check_trainer
-from guided_diffusion.training.loggers.csv import CSVLogger
+from guided_diffusion.training.loggers.continuation import Continuation, begin_logging
 from guided_diffusion.training.loggers.log import closing_loggers
 from guided_diffusion.training.modules import NoisyTraining
 from guided_diffusion.training.resume import find_run
@@ -136,7 +136,7 @@ def _check_samples(settings: dict[str, Any], recipe: Recipe, module: NoisyTraini
 
 
 def _write_records(trainer: Trainer, settings: dict[str, Any], start: Start) -> None:
-    """Write config, command and environment of a new run; keep the metrics of an earlier one up to the checkpoint."""
+    """Write config, command and environment of a new run."""
     folder = start.folder
     if trainer.is_global_zero:
         if start.reused or not start.checkpoint:
@@ -147,16 +147,13 @@ def _write_records(trainer: Trainer, settings: dict[str, Any], start: Start) -> 
             write_record(folder, settings["seed"], trainer.strategy.root_device.type)
         if start.reused:
             (folder / WEIGHTS_FROM).write_text(f"{start.checkpoint}\n", encoding="utf-8")
-    for logger in trainer.loggers:
-        if isinstance(logger, CSVLogger):
-            logger.keep(start.metrics_rows)
 
 
 def _fit(trainer: Trainer, module: NoisyTraining, data: LabelledDataModule, start: Start) -> None:
     """Train until the end, or until a signal ends the program, which then prints the command that goes on."""
     with closing_loggers(trainer.loggers):
-        for logger in trainer.loggers:
-            logger.log_hyperparams(module.record["config"])
+        is_new = start.reused or not start.checkpoint
+        begin_logging(trainer, module.record["config"], Continuation(is_new, start.step, start.metrics_rows))
         try:
             with preemptible(), explain_out_of_memory("data.batch_size"):
                 trainer.fit(module, datamodule=data, ckpt_path=start.checkpoint, weights_only=True)
