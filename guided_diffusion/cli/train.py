@@ -38,6 +38,7 @@ from guided_diffusion.training.resume.sweep_reuse import WEIGHTS_FROM, reuse_tra
 from guided_diffusion.training.trainer import build_trainer
 from guided_diffusion.utils.instantiate import build
 from guided_diffusion.utils.memory import explain_out_of_memory
+from guided_diffusion.utils.precision import check_precision
 from guided_diffusion.utils.signals import TERMINATED
 
 
@@ -122,6 +123,7 @@ def _starting_point(config: DictConfig, search: Sequence[Path], sweep: Path | No
 
 
 def _check_values(settings: dict[str, Any]) -> None:
+    check_precision(settings["trainer"].get("precision"))
     check_config(settings, TrainConfig)
     check_seed(settings["seed"])
     check_scales(settings["scales"])

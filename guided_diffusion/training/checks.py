@@ -4,15 +4,19 @@ import math
 from typing import Any
 
 from guided_diffusion.training.modules import NoisyTraining
-from guided_diffusion.utils.precision import check_precision
+
+POSITIVE = (
+    *("accumulate_grad_batches", "check_val_every_n_epoch", "limit_train_batches", "log_every_n_steps"),
+    "val_check_interval",
+)
+"""The settings of the trainer that Lightning lets be 0, and then divides by it or trains nothing."""
 
 
 def check_trainer(node: dict[str, Any]) -> None:
     """Raise ``ValueError`` for settings that Lightning accepts but then ignores, or with which it hangs or fails."""
-    check_precision(node.get("precision"))
     if not node["max_steps"] >= 1:
         raise ValueError(f"trainer.max_steps must be at least 1, got {node['max_steps']}")
-    for name in ("accumulate_grad_batches", "log_every_n_steps", "val_check_interval"):
+    for name in POSITIVE:
         if isinstance(value := node.get(name), int | float) and not value > 0:
             raise ValueError(f"trainer.{name} must be positive, got {value}")
     if (value := node.get("gradient_clip_val")) is not None and not value > 0:

@@ -23,6 +23,9 @@ NEED_WHOLE_WEIGHTS: dict[type, tuple[type, ...]] = {
 }
 """The strategies that shard the weights, and the callbacks that need the weights whole or in one file."""
 
+FEW = 4
+"""The number of processes that are allowed on a machine with fewer CPUs."""
+
 
 def fsdp() -> FSDPStrategy:
     """Return a fully sharded strategy (FSDP) that gathers one residual block at a time and saves whole checkpoints."""
@@ -49,6 +52,7 @@ def build_trainer(node: DictConfig, callbacks: Sequence[Callback]) -> Trainer:
     _check_torchrun()
     check_precision(node.get("precision"))
     trainer: Trainer = build(node, callbacks=list(callbacks), logger=False)
+    _check_num_processes(trainer)
     check_strategy(trainer.strategy, callbacks, trainer.gradient_clip_val)
     if trainer.strategy.launcher is not None:
         from guided_diffusion.training.launchers import replace_launcher
@@ -72,6 +76,13 @@ def check_not_sharded(strategy: Strategy) -> None:
     if type(strategy) in NEED_WHOLE_WEIGHTS:
         name = type(strategy).__name__
         raise ValueError(f"{name} shards the weights, and sampling needs them whole: add strategy=ddp")
+
+
+def _check_num_processes(trainer: Trainer) -> None:
+    """Raise ``ValueError`` for many more processes than there are CPUs, if they are to run on those."""
+    cpus = os.cpu_count() or 1
+    if trainer.strategy.root_device.type == "cpu" and trainer.num_devices > max(cpus, FEW):
+        raise ValueError(f"trainer.devices={trainer.num_devices} would start as many processes on {cpus} CPUs: lower it")
 
 
 def _check_torchrun() -> None:

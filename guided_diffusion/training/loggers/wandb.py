@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from hydra.core.hydra_config import HydraConfig
-from hydra.core.utils import env_override
 from hydra.types import RunMode
 from pytorch_lightning.loggers import WandbLogger
 from pytorch_lightning.utilities import rank_zero_only
 
+from guided_diffusion.training.lightning_internals import lightning_internals
 from guided_diffusion.utils.files import atomic_write
 
 STATE = "wandb_run.json"
@@ -55,15 +55,16 @@ class OneRunLogger(WandbLogger):
         if state.get("id") == self._id_of_run:
             self._before = Logged(state["rows"], state["step"], frozenset(state["keys"]))
         self._logged = self._before
-        with env_override({RUN_ID: self._id_of_run}):
-            run = self.experiment
+        with lightning_internals("leave out logger=wandb"):
+            self._wandb_init["id"] = self._id_of_run
+        run = self.experiment
         if run.step < self._logged.rows:  # offline, W&B does not know where the run was, and drops lower steps
             run.log({"trainer/global_step": self._logged.step}, step=self._logged.rows, commit=True)
             self._logged = self._logged._replace(rows=self._logged.rows + 1)
         self._save()
 
     @rank_zero_only
-    def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
+    def log_metrics(self, metrics: Mapping[str, Any], step: int | None = None) -> None:
         if step is None or self.is_first(step, metrics):
             super().log_metrics(metrics, step)
 
