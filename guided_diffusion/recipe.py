@@ -39,11 +39,11 @@ class Recipe:
         self, denoiser: Denoiser, labels: Int[Tensor, " n"], shape: Sequence[int], indices: Sequence[int], seed: int = 0
     ) -> Iterator[Step]:
         """Yield the steps of one batch; arguments as for ``sample``. The noise of a sample comes from (seed, index)."""
-        device = next(denoiser.parameters()).device
+        weight = next(denoiser.parameters())
         draw = SampleNoise(seed, indices)
         denoise = self.threshold(self.guidance(denoiser, denoiser.schedule), denoiser.schedule)
-        noise = draw((len(labels), *shape)).to(device)
-        return self.sampler(denoise, denoiser.schedule, noise, labels.to(device), draw)
+        noise = draw((len(labels), *shape)).to(weight)
+        return self.sampler(denoise, denoiser.schedule, noise, labels.to(weight.device), draw)
 
     def sample(
         self,

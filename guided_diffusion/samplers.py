@@ -232,7 +232,8 @@ class SampleNoise:
 
     def __call__(self, shape: Sequence[int]) -> Samples:
         """Return the next noise of each sample; ``shape`` is that of the batch."""
-        unique = torch.stack([torch.randn(tuple(shape[1:]), generator=generator) for generator in self._generators])
+        draws = (torch.randn(tuple(shape[1:]), generator=one, dtype=torch.float32) for one in self._generators)
+        unique = torch.stack(list(draws))
         return unique[self._rows]
 
 

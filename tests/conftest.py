@@ -155,6 +155,30 @@ def counted() -> type[Counted]:
     return Counted
 
 
+class OnDevice(Tensor):
+    """A tensor of a pretended device without float64, like those of Apple's GPUs; ``cpu()`` gets its values back."""
+
+    @classmethod
+    def __torch_function__(cls, function, types, args=(), kwargs=None):
+        with torch._C.DisableTorchFunctionSubclass():
+            made = function(*args, **kwargs or {})
+        if function is Tensor.cpu:
+            return made.as_subclass(Tensor)
+        return cls.place(made) if isinstance(made, Tensor) else made
+
+    @classmethod
+    def place(cls, tensor: Tensor) -> OnDevice:
+        if tensor.dtype == F64:
+            raise TypeError("the device has no float64")
+        return tensor.as_subclass(cls)
+
+
+@pytest.fixture
+def on_device() -> Callable[[Tensor], Tensor]:
+    """Return a function that moves a tensor to a pretended device, on which float64 raises ``TypeError``."""
+    return OnDevice.place
+
+
 # Fixtures for tests that train or run programs. They import what they need inside, so that other tests start fast.
 
 CLASSIFIER = ("module=classifier", "network=classifier_8", "guidance=classifier", "callbacks=classifier")

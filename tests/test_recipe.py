@@ -5,10 +5,20 @@ import pytest
 import torch
 from torch import nn
 
-from guided_diffusion.guidance import ClassifierFree, Clip, Guidance, NoThreshold
+from guided_diffusion.denoisers import Prediction
+from guided_diffusion.guidance import (
+    ClassifierFree,
+    ClassifierGuidance,
+    Clip,
+    Combined,
+    DynamicThreshold,
+    Guidance,
+    LimitedInterval,
+    NoThreshold,
+)
 from guided_diffusion.recipe import Recipe, eval_mode
-from guided_diffusion.samplers import Sampler, ddim, ddpm, dpmpp_2m, heun
-from guided_diffusion.schedules import Cosine
+from guided_diffusion.samplers import Sampler, ddim, ddpm, dpmpp_2m, heun, log_snr_times
+from guided_diffusion.schedules import Cosine, LinearBeta
 
 F64 = torch.float64
 every_method = pytest.mark.parametrize("method", [ddpm, ddim, partial(ddim, eta=0.5), heun, dpmpp_2m])
@@ -165,3 +175,35 @@ def test_eval_mode_restores_the_modes_after_an_error():
     with pytest.raises(RuntimeError, match="stop"), eval_mode(module):
         raise RuntimeError("stop")
     assert [part.training for part in module.modules()] == [True, False, True]
+
+
+def classify(x_t, t):
+    return torch.stack([x_t.sum(1), x_t.square().sum(1) * t, x_t[:, 0]], 1)
+
+
+@pytest.mark.parametrize(
+    ("guidance", "threshold"),
+    [
+        (ClassifierFree(torch.tensor([0.0, 1.0, 3.0], dtype=F64)), Clip()),
+        (LimitedInterval(2.0), DynamicThreshold()),
+        (LimitedInterval(torch.tensor([0.0, 1.0, 3.0], dtype=F64)), NoThreshold()),
+        (ClassifierGuidance(classify, 2.0), Clip()),
+        (Combined(classify, 2.0, 1.5), NoThreshold()),
+    ],
+    ids=lambda part: type(part).__name__,
+)
+def test_a_device_without_float64_samples_as_the_cpu_does(guidance, threshold, on_device):
+    schedule = LinearBeta()
+
+    def denoise(x_t, t, y):
+        shift = 0 if y is None else y[:, None] / 3
+        return Prediction.from_x0((x_t - shift).tanh(), x_t, t, schedule)
+
+    noise, y, guided = torch.randn(3, 2), torch.tensor([0, 1, 2]), threshold(guidance(denoise, schedule), schedule)
+    for method in (ddpm, partial(ddim, eta=0.5), heun, dpmpp_2m):
+        sampler = Sampler(method, 3, log_snr_times)
+        places = (torch.Tensor.cpu, on_device)
+        on_cpu, there = ([*sampler(guided, schedule, put(noise), put(y), torch.ones)][-1].x for put in places)
+        assert torch.equal(there.cpu(), on_cpu)
+        with pytest.raises(TypeError, match="no float64"):
+            there.double()

@@ -77,7 +77,7 @@ class TrainedClassifier(Trained):
     classifier: Classifier
 
     def __call__(self, x_t: Tensor, t: Tensor) -> Tensor:
-        return self.classifier.to(x_t.device)(x_t, t)
+        return self.classifier.to(x_t)(x_t, t)
 
 
 def load(

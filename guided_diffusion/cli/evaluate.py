@@ -137,8 +137,8 @@ def _about(config: DictConfig, model: TrainedDiffusion, data: LabelledDataModule
 def _write(config: DictConfig, results: Results, output_dir: Path, device: str, loggers: Sequence[Logger]) -> None:
     output_dir.mkdir(parents=True, exist_ok=True)
     text = OmegaConf.to_yaml(config, resolve=True)
-    (output_dir / "config.yaml").write_text(text)
-    (output_dir / "command.txt").write_text(command() + "\n")
+    (output_dir / "config.yaml").write_text(text, encoding="utf-8")
+    (output_dir / "command.txt").write_text(command() + "\n", encoding="utf-8")
     write_record(output_dir, config.seed, device)
     save(results, output_dir)
     modality(results.kind).print_table(results)

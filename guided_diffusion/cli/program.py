@@ -3,7 +3,6 @@
 import importlib
 import logging
 import os
-import signal
 import sys
 import traceback
 import warnings
@@ -24,7 +23,7 @@ from guided_diffusion.cli.config import CONFIG_PATH, register
 from guided_diffusion.cli.errors import check_flags, explain
 from guided_diffusion.cli.output_folders import FAILED, check_output_dir, output_folders, remove_if_empty
 from guided_diffusion.utils.memory import keep_freed_memory
-from guided_diffusion.utils.signals import INTERRUPTED, TERMINATED, Terminated, signal_handlers
+from guided_diffusion.utils.signals import INTERRUPTED, STOP_SIGNALS, TERMINATED, Terminated, signal_handlers
 
 log = logging.getLogger(__name__)
 
@@ -85,7 +84,7 @@ def _launch(job: Run, config_name: str) -> BaseException | None:
     try:
         sys.argv[1:] = sorted(sys.argv[1:], key=lambda argument: argument not in ("-m", "--multirun"))
         check_flags(sys.argv[1:])
-        handlers = signal_handlers({signal.SIGTERM: _terminate, signal.SIGUSR1: _terminate})
+        handlers = signal_handlers(dict.fromkeys(STOP_SIGNALS, _terminate))
         with handlers, env_override({FULL_ERROR: "1"}):
             hydra.main(version_base="1.3", config_path=CONFIG_PATH, config_name=config_name)(job)()
     except JobError as failed:
@@ -121,7 +120,7 @@ def _note_failure(error: Exception, config_name: str) -> None:
     hydra_config, is_bug = HydraConfig.get(), not _is_users(error)
     message = str(error) if is_bug else explain(error, config_name)
     log.error("job %s: error: %s", hydra_config.job.num, message, exc_info=error if is_bug else None)
-    with (Path(hydra_config.sweep.dir) / FAILED).open("a") as file:
+    with (Path(hydra_config.sweep.dir) / FAILED).open("a", encoding="utf-8") as file:
         file.write(f"{hydra_config.job.num}: {' '.join(hydra_config.overrides.task)}: {message}\n")
 
 

@@ -32,7 +32,7 @@ def write_record(output_dir: Path, seed: int, device: str) -> None:
     found = environment(seed, device)
     (output_dir / "environment.json").write_text(json.dumps(found, indent=2) + "\n")
     script = output_dir / "reproduce.sh"
-    script.write_text(reproduce(command(), found))
+    script.write_text(reproduce(command(), found), encoding="utf-8")
     script.chmod(0o755)
 
 

@@ -14,6 +14,7 @@ from guided_diffusion.cli.config import plain, use_recipe_of_training
 from guided_diffusion.cli.validation import check_config
 from guided_diffusion.recipe import Recipe
 from guided_diffusion.utils.instantiate import build
+from guided_diffusion.utils.precision import check_precision
 
 
 def prepare(config: DictConfig, overrides: Sequence[str], schema: type) -> tuple[TrainedDiffusion, Recipe]:
@@ -35,6 +36,7 @@ def prepare(config: DictConfig, overrides: Sequence[str], schema: type) -> tuple
     model = load(config.checkpoint, weights=config.weights)
     use_recipe_of_training(config, model.config, overrides)
     expand_classifier(config.guidance)
+    check_precision(config.trainer.get("precision"))
     check_config(plain(config), schema)
     check_guidance(config.guidance, model.spec)
     recipe: Recipe = build(config.recipe)

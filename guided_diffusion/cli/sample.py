@@ -99,7 +99,7 @@ def _sample(
     if trainer.is_global_zero and config.compare:
         rows = plan.labels.unflatten(0, (len(names), -1)).tolist()
         lines = (f"{name}: {' '.join(map(str, row))}\n" for name, row in zip(names, rows, strict=True))
-        (output_dir / "labels.txt").write_text("".join(lines))
+        (output_dir / "labels.txt").write_text("".join(lines), encoding="utf-8")
     if trainer.is_global_zero and config.animate:
         model.denoiser.to(trainer.strategy.root_device)
         _animate(config, model, recipe, plan, gallery, names)

@@ -140,7 +140,7 @@ def _config_text(job: Job) -> str:
 
 
 def _rows(table: Path) -> list[dict[str, str]]:
-    with table.open(newline="") as file:
+    with table.open(newline="", encoding="utf-8") as file:
         return list(csv.DictReader(file))
 
 

@@ -37,7 +37,7 @@ from guided_diffusion.training.callbacks import Resumable
 from guided_diffusion.training.callbacks.base import SamplingCallback
 from guided_diffusion.training.checks import check_optimization, check_trainer
 from guided_diffusion.training.initialisation import initialise, resolve_init_from
-from guided_diffusion.training.loggers.csv import CSVLogger
+from guided_diffusion.training.loggers.continuation import Continuation, begin_logging
 from guided_diffusion.training.loggers.log import closing_loggers
 from guided_diffusion.training.modules import NoisyTraining
 from guided_diffusion.training.resume import find_run
@@ -49,6 +49,7 @@ from guided_diffusion.training.resume.sweep_reuse import WEIGHTS_FROM, reuse_tra
 from guided_diffusion.training.trainer import build_trainer
 from guided_diffusion.utils.instantiate import build
 from guided_diffusion.utils.memory import explain_out_of_memory
+from guided_diffusion.utils.precision import check_precision
 from guided_diffusion.utils.signals import TERMINATED
 
 
@@ -105,7 +106,7 @@ def train(config: DictConfig, search: Sequence[Path] = (), sweep: Path | None = 
         initialise(network, module.record, initial_weights, start.checkpoint)
         _check_partners(config, module, ModelSpec("this training", module.schedule, data.shape, data.class_names))
         callbacks = [build(node) for node in config.callbacks.values() if isinstance(node, DictConfig)]
-        check_optimization(module)
+        check_optimization(module, config.trainer.max_steps)
         _check_samples(settings, build(config.recipe), module)
         check_output_folders(start.folder, ("checkpoints", "samples"))
         for callback in callbacks:
@@ -116,6 +117,7 @@ def train(config: DictConfig, search: Sequence[Path] = (), sweep: Path | None = 
         check_steps_per_epoch(trainer, len(data.train_dataloader()) // trainer.world_size)
         trainer.strategy.checkpoint_io = AtomicCheckpointIO()
         ResumableFitLoop.replace(trainer)
+        trainer.precision_plugin.convert_module(module)  # before the average copies it, and a checkpoint is loaded
         trainer.loggers = [build(node) for node in config.logger.values()]
 
         with folder_lock(start.folder):
@@ -142,6 +144,7 @@ def _starting_point(config: DictConfig, search: Sequence[Path], sweep: Path | No
 
 
 def _check_values(settings: dict[str, Any]) -> None:
+    check_precision(settings["trainer"].get("precision"))
     check_config(settings, TrainConfig)
     check_seed(settings["seed"])
     check_scales(settings["scales"])
@@ -156,27 +159,24 @@ def _check_samples(settings: dict[str, Any], recipe: Recipe, module: NoisyTraini
 
 
 def _write_records(trainer: Trainer, settings: dict[str, Any], start: Start) -> None:
-    """Write config, command and environment of a new run; keep the metrics of an earlier one up to the checkpoint."""
+    """Write config, command and environment of a new run."""
     folder = start.folder
     if trainer.is_global_zero:
         if start.reused or not start.checkpoint:
             for of_earlier_run in (FINISHED, WEIGHTS_FROM):
                 (folder / of_earlier_run).unlink(missing_ok=True)
             OmegaConf.save(OmegaConf.create(settings), folder / "config.yaml")
-            (folder / "command.txt").write_text(command() + "\n")
+            (folder / "command.txt").write_text(command() + "\n", encoding="utf-8")
             write_record(folder, settings["seed"], trainer.strategy.root_device.type)
         if start.reused:
-            (folder / WEIGHTS_FROM).write_text(f"{start.checkpoint}\n")
-    for logger in trainer.loggers:
-        if isinstance(logger, CSVLogger):
-            logger.keep(start.metrics_rows)
+            (folder / WEIGHTS_FROM).write_text(f"{start.checkpoint}\n", encoding="utf-8")
 
 
 def _fit(trainer: Trainer, module: NoisyTraining, data: LabelledDataModule, start: Start) -> None:
     """Train until the end, or until a signal ends the program, which then prints the command that goes on."""
     with closing_loggers(trainer.loggers):
-        for logger in trainer.loggers:
-            logger.log_hyperparams(module.record["config"])
+        is_new = start.reused or not start.checkpoint
+        begin_logging(trainer, module.record["config"], Continuation(is_new, start.step, start.metrics_rows))
         try:
             with preemptible(), explain_out_of_memory("data.batch_size"):
                 trainer.fit(module, datamodule=data, ckpt_path=start.checkpoint, weights_only=True)

@@ -190,7 +190,7 @@ def _pictures(arrays: Mapping[str, NDArray[Any]], number: int) -> Pictures | Poi
 def write_csv(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
     """Write a table with a column for every key that occurs in a row; floats have six significant digits."""
     names = list(dict.fromkeys(name for row in rows for name in row))
-    with atomic_write(path) as temporary, temporary.open("w", newline="") as file:
+    with atomic_write(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
         table = csv.DictWriter(file, names, lineterminator="\n")
         table.writeheader()
         for row in rows:

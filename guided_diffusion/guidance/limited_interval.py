@@ -40,7 +40,7 @@ class LimitedInterval(Guidance):
 
         def guided(x_t: Tensor, t: Tensor, y: Labels) -> Prediction:
             check_length(scale, x_t)
-            noise = (-schedule.log_snr(t.double()) / 2).exp().cpu()
+            noise = (-schedule.log_snr(t.cpu().double()) / 2).exp()  # on the CPU: Apple's GPUs have no float64
             inside = (self.sigma_lo < noise) & (noise <= self.sigma_hi)
             return ClassifierFree(scale.where(inside, 1.0))(denoise, schedule)(x_t, t, y)
 

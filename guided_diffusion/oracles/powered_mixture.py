@@ -40,7 +40,7 @@ Table = tuple[Tensor, Tensor, Tensor]
 class PoweredMixture:
     """The exact denoiser of ``q(x | y) = p(x) p(y|x)^w / Z``: ``powered(x_t, t, y) -> Prediction``.
 
-    It takes any precision and integrates in float64. For samples without a label q is p(x).
+    It takes any precision and device, and integrates in float64 on the CPU. For samples without a label q is p(x).
 
         E[x_0 | x_t, y] = int x q(x | y) N(x_t; alpha x, sigma^2 I) dx / int q(x | y) N(x_t; alpha x, sigma^2 I) dx
 
@@ -130,9 +130,9 @@ class PoweredMixture:
     # The denoiser
 
     def __call__(self, x_t: Samples, t: Times, y: Labels = None) -> Prediction:
-        alpha, sigma = (value[:, None] for value in self.mixture.schedule(t.double()))
-        centre, width = x_t.double().flatten(1) / alpha, sigma / alpha
-        labels = torch.full_like(t, UNLABELLED, dtype=torch.long) if y is None else y
+        alpha, sigma = (value[:, None] for value in self.mixture.schedule(t.cpu().double()))
+        centre, width = x_t.cpu().double().flatten(1) / alpha, sigma / alpha
+        labels = torch.full(t.shape, UNLABELLED) if y is None else y.cpu()
         narrow = width[:, 0] < NARROW * self.spacing
         z = torch.empty_like(centre)
         for rows in narrow.nonzero()[:, 0].split(ROWS):
@@ -140,7 +140,7 @@ class PoweredMixture:
         for label in labels[~narrow].unique().tolist():
             rows = (~narrow & (labels == label)).nonzero()[:, 0]
             z[rows] = (self._on_grid(centre[rows], width[rows], label) - centre[rows]) / width[rows]
-        return Prediction(*((value.to(x_t.dtype).reshape(x_t.shape)) for value in (centre + width * z, -z)))
+        return Prediction(*(value.to(x_t).reshape(x_t.shape) for value in (centre + width * z, -z)))
 
     def _around(self, centre: Tensor, width: Tensor, y: Tensor) -> Tensor:
         """Return ``E[z]`` by quadrature for ``x_0 = centre + width z``, where z is normal, weighted by q(x_0)."""

@@ -1,16 +1,22 @@
 """Checks of the trainer's and the optimizer's settings before anything is written."""
 
 import math
-from typing import Any, cast
+from typing import Any
 
-from pytorch_lightning import LightningModule
+from guided_diffusion.training.modules import NoisyTraining
+
+POSITIVE = (
+    *("accumulate_grad_batches", "check_val_every_n_epoch", "limit_train_batches", "log_every_n_steps"),
+    "val_check_interval",
+)
+"""The settings of the trainer that Lightning lets be 0, and then divides by it or trains nothing."""
 
 
 def check_trainer(node: dict[str, Any]) -> None:
     """Raise ``ValueError`` for settings that Lightning accepts but then ignores, or with which it hangs or fails."""
     if not node["max_steps"] >= 1:
         raise ValueError(f"trainer.max_steps must be at least 1, got {node['max_steps']}")
-    for name in ("accumulate_grad_batches", "log_every_n_steps", "val_check_interval"):
+    for name in POSITIVE:
         if isinstance(value := node.get(name), int | float) and not value > 0:
             raise ValueError(f"trainer.{name} must be positive, got {value}")
     if not isinstance(value := node.get("val_check_interval"), int | float | None):
@@ -22,11 +28,11 @@ def check_trainer(node: dict[str, Any]) -> None:
         raise ValueError(f"trainer.gradient_clip_val must be positive, or null for no clipping, got {value}")
 
 
-def check_optimization(module: LightningModule) -> None:
+def check_optimization(module: NoisyTraining, max_steps: int) -> None:
     """Raise ``ValueError`` if the optimizer or its schedule can't be built, or the learning rate is unusable."""
     try:
-        optimizer = cast(Any, module.configure_optimizers())["optimizer"]
-    except (ValueError, TypeError) as error:
+        optimizer, _ = module.build_optimization(max_steps, max(max_steps, 1))
+    except (ValueError, TypeError, ArithmeticError) as error:
         raise ValueError(f"module.optimizer or module.lr_scheduler: {error}") from error
     lr = optimizer.defaults["lr"]
     if not 0 < lr < math.inf:

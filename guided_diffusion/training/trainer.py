@@ -15,12 +15,16 @@ from guided_diffusion.networks.layers import ResidualBlock
 from guided_diffusion.training.callbacks import LastCheckpoint
 from guided_diffusion.training.callbacks.base import SamplingCallback
 from guided_diffusion.utils.instantiate import build
+from guided_diffusion.utils.precision import check_precision
 
 NEED_WHOLE_WEIGHTS: dict[type, tuple[type, ...]] = {
     FSDPStrategy: (WeightAveraging, SamplingCallback),
     DeepSpeedStrategy: (WeightAveraging, SamplingCallback, LastCheckpoint),  # its checkpoints are folders
 }
 """The strategies that shard the weights, and the callbacks that need the weights whole or in one file."""
+
+FEW = 4
+"""The number of processes that are allowed on a machine with fewer CPUs."""
 
 
 def fsdp() -> FSDPStrategy:
@@ -49,7 +53,9 @@ def build_trainer(node: DictConfig, callbacks: Sequence[Callback]) -> Trainer:
     _check_torchrun()
     if any(isinstance(callback, GradientAccumulationScheduler) for callback in callbacks):
         raise ValueError("GradientAccumulationScheduler can't be resumed exactly: use trainer.accumulate_grad_batches")
+    check_precision(node.get("precision"))
     trainer: Trainer = build(node, callbacks=list(callbacks), logger=False)
+    _check_num_processes(trainer)
     check_strategy(trainer.strategy, callbacks, trainer.gradient_clip_val)
     if trainer.strategy.launcher is not None:
         from guided_diffusion.training.launchers import replace_launcher
@@ -73,6 +79,13 @@ def check_not_sharded(strategy: Strategy) -> None:
     if type(strategy) in NEED_WHOLE_WEIGHTS:
         name = type(strategy).__name__
         raise ValueError(f"{name} shards the weights, and sampling needs them whole: add strategy=ddp")
+
+
+def _check_num_processes(trainer: Trainer) -> None:
+    """Raise ``ValueError`` for many more processes than there are CPUs, if they are to run on those."""
+    cpus = os.cpu_count() or 1
+    if trainer.strategy.root_device.type == "cpu" and trainer.num_devices > max(cpus, FEW):
+        raise ValueError(f"trainer.devices={trainer.num_devices} would start as many processes on {cpus} CPUs: lower it")
 
 
 def _check_torchrun() -> None:

@@ -57,8 +57,14 @@ def atomic_write(path: str | Path) -> Iterator[Path]:
 
 
 def flush_to_disk(path: Path) -> None:
-    """Make the system write a file, or the names in a folder, to the disk now."""
-    descriptor = os.open(path, os.O_RDONLY)
+    """Make the system write a file, or the names in a folder, to the disk now; Windows has no call for a folder."""
+    is_folder = path.is_dir()
+    try:
+        descriptor = os.open(path, os.O_RDONLY if is_folder else os.O_RDWR)  # Windows flushes no file open to read
+    except PermissionError:
+        if is_folder:
+            return
+        raise
     try:
         os.fsync(descriptor)
     finally:

@@ -1,25 +1,36 @@
-"""Locks on files and folders between processes. The system releases the locks of a process that dies."""
+"""Locks on files and folders between processes. The system releases the locks of a process that dies.
 
-import fcntl
+Unix has ``flock``: waiting costs nothing, a folder can be locked itself, and no lock file is left. Windows has not;
+there the locks are those of ``filelock``.
+"""
+
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO
 
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None  # type: ignore[assignment]
 
-def try_lock(descriptor: int) -> bool:
-    """Lock an open file or folder until it is closed, and return whether that was possible without waiting.
 
-    Where the file system has no locks this always succeeds.
+@contextmanager
+def try_folder_lock(folder: Path) -> Iterator[bool]:
+    """Lock a folder for the block if no other process has locked it, and yield whether that was so.
+
+    Where the file system has no locks this is always so. Windows locks the file ``.lock`` in the folder.
     """
+    if fcntl is None:
+        with _portable_lock(folder / ".lock") as is_free:
+            yield is_free
+        return
+    descriptor = os.open(folder, os.O_RDONLY)
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    except OSError:  # the file system has no locks
-        return True
-    return True
+        yield _try_flock(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 @contextmanager
@@ -31,6 +42,10 @@ def file_lock(path: Path, why: str) -> Iterator[None]:
         why: The reason to wait, which is printed once.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
+    if fcntl is None:
+        with _portable_lock(path, why):
+            yield
+        return
     file = _open_locked(path, why)
     try:
         yield
@@ -41,17 +56,51 @@ def file_lock(path: Path, why: str) -> Iterator[None]:
         file.close()
 
 
+@contextmanager
+def _portable_lock(path: Path, why: str | None = None) -> Iterator[bool]:
+    """Lock a file with ``filelock`` and yield True; if another process has it, wait, or yield False without a ``why``."""
+    from filelock import FileLock, Timeout
+
+    lock, is_free = FileLock(path), True
+    try:
+        lock.acquire(blocking=False)
+    except Timeout:
+        if why:
+            _announce(why)
+            lock.acquire(poll_interval=0.5)
+        is_free = bool(why)
+    try:
+        yield is_free
+    finally:
+        lock.release()
+
+
+def _try_flock(descriptor: int) -> bool:
+    """Lock an open file or folder until it is closed, and return whether that was possible without waiting."""
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError:  # the file system has no locks
+        return True
+    return True
+
+
 def _open_locked(path: Path, why: str) -> IO[str]:
     """Open and lock the file at ``path``; start again if its previous holder removes it in between."""
     announced = False
     while True:
         file = path.open("w")
-        if not try_lock(file.fileno()):
+        if not _try_flock(file.fileno()):
             if not announced:
-                print(f"waiting: {why}", flush=True)
+                _announce(why)
                 announced = True
             fcntl.flock(file, fcntl.LOCK_EX)
         with suppress(FileNotFoundError):
             if os.path.samestat(os.fstat(file.fileno()), path.stat()):
                 return file
         file.close()
+
+
+def _announce(why: str) -> None:
+    print(f"waiting: {why}", flush=True)

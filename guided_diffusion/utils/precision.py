@@ -1,4 +1,19 @@
-"""The fastest precision that the hardware supports."""
+"""The precisions that work, and the fastest one that the hardware supports."""
+
+PRECISIONS = ("32-true", "bf16-mixed", "16-mixed", "64-true")
+"""The values of ``trainer.precision`` that train and sample well.
+
+Weights in bfloat16 or float16 lose the small changes of the average, and times and noise levels most of their digits.
+"""
+SHORT = ("32", "bf16", "16", "64", "None")
+"""Lightning's short forms of the same."""
+
+
+def check_precision(precision: str | int | None) -> None:
+    """Raise ``ValueError`` for a ``trainer.precision`` in which trainings or samples go wrong."""
+    if str(precision) not in (*PRECISIONS, *SHORT):
+        *others, last = PRECISIONS
+        raise ValueError(f"trainer.precision must be {', '.join(others)} or {last}, got {precision}")
 
 
 def fast_precision(accelerator: str) -> str:

@@ -11,6 +11,9 @@ INTERRUPTED = 128 + signal.SIGINT
 TERMINATED = 128 + signal.SIGTERM
 """The exit status after SIGTERM or SIGUSR1."""
 
+STOP_SIGNALS: tuple[int, ...] = tuple(vars(signal)[name] for name in ("SIGTERM", "SIGUSR1") if name in vars(signal))
+"""The signals besides Ctrl-C that end a program: SIGTERM, and except on Windows SIGUSR1, which Slurm sends."""
+
 Handler = Callable[[int, FrameType | None], None]
 
 

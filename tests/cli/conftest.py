@@ -36,7 +36,8 @@ def shell(tmp_path):
     def run(*arguments):
         path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
         environment = os.environ | {"PYTHONPATH": str(Path(guided_diffusion.__file__).parent.parent), "PATH": path}
-        command = [sys.executable, *arguments] if str(arguments[0]).startswith("-") else arguments
+        is_for_python = str(arguments[0]).startswith("-") or str(arguments[0]).endswith(".py")
+        command = [sys.executable, *arguments] if is_for_python else arguments
         return subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
 
     return run

@@ -13,6 +13,8 @@ from guided_diffusion.cli import program as programs
 from guided_diffusion.cli.program import program
 from guided_diffusion.cli.provenance import command
 
+AS_ON_WINDOWS = Path(__file__).with_name("as_on_windows.py")
+
 
 @pytest.fixture
 def toy(call, monkeypatch):
@@ -188,3 +190,28 @@ def test_a_failed_job_of_a_launcher_is_named_and_the_others_are_gathered(launche
     assert "label_dropout=1.5" in (tmp_path / "swept" / "report.html").read_text()
     assert (tmp_path / "swept" / "0" / "checkpoints" / "last.ckpt").is_file()
     assert not (tmp_path / "swept" / ".jobs").exists()
+
+
+@pytest.mark.slow
+def test_help_needs_nothing_that_windows_lacks(shell):
+    shown = shell(AS_ON_WINDOWS, "guided_diffusion.train", "--help")
+    assert shown.returncode == 0, shown.stderr
+    assert "output_dir:" in shown.stdout
+
+
+@pytest.mark.slow
+def test_a_training_is_resumed_and_sampled_without_what_windows_lacks(shell, tiny, tmp_path, monkeypatch):
+    for name, value in {"LC_ALL": "POSIX", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}.items():
+        monkeypatch.setenv(name, value)  # Windows has another default encoding than UTF-8
+    for resume in ("", "resume=auto"):
+        trained = shell(AS_ON_WINDOWS, "guided_diffusion.train", *tiny, "output_dir=run", *filter(None, [resume]))
+        assert trained.returncode == 0, trained.stderr
+    assert "run has finished: there is nothing left to train" in trained.stdout
+    checkpoint = "checkpoint=run/checkpoints/last.ckpt"
+    for program, made in (("sample", "samples.png"), ("evaluate", "report.html")):
+        drawn = shell(
+            *(AS_ON_WINDOWS, f"guided_diffusion.{program}", checkpoint, f"output_dir={program}", "num_samples=1"),
+            *("trainer.accelerator=cpu", *(["judge.steps=2"] if program == "evaluate" else [])),
+        )
+        assert drawn.returncode == 0, drawn.stderr
+        assert (tmp_path / program / made).is_file()

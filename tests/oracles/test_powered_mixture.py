@@ -168,6 +168,15 @@ def test_it_keeps_the_shape_and_the_precision_of_its_input(mixture, noisy):
 # The density and its samples
 
 
+def test_a_device_without_float64_gets_the_prediction_of_the_cpu(mirrored, on_device):
+    inputs = torch.randn(4, 2), torch.tensor([0.01, 0.3, 0.6, 1.0]), torch.tensor([0, 1, UNLABELLED, 0])
+    powered = PoweredMixture(mirrored, 2.0)
+    for on_cpu, there in zip(powered(*inputs), powered(*map(on_device, inputs)), strict=True):
+        assert torch.equal(there.cpu(), on_cpu)
+        assert type(there) is type(on_device(on_cpu))
+
+
+
 @pytest.mark.parametrize("w", [0.0, 0.5, 1.0, 4.0])
 def test_the_density_integrates_to_one_and_is_the_log_density_up_to_a_constant(mixture, w):
     powered = PoweredMixture(mixture, w)

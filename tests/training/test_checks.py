@@ -1,21 +1,20 @@
 """Refusals of settings with which a training could not run, never end, or learn nothing."""
 
+from functools import partial
+
 import pytest
-from pytorch_lightning import LightningModule
 from torch import nn
 from torch.optim import SGD
+from torch.optim.lr_scheduler import LambdaLR, LinearLR, OneCycleLR
 
 from guided_diffusion.training.checks import check_optimization, check_trainer
+from guided_diffusion.training.modules import NoisyTraining
 
 
-class Module(LightningModule):
-    def __init__(self, optimizer):
-        super().__init__()
+class Module(NoisyTraining):
+    def __init__(self, optimizer, lr_scheduler=LinearLR):
+        super().__init__(nn.Linear(1, 1), optimizer, lr_scheduler, 0, False, False)
         self.layer = nn.Linear(1, 1)
-        self.optimizer = optimizer
-
-    def configure_optimizers(self):
-        return {"optimizer": self.optimizer(self.parameters())}
 
 
 @pytest.mark.parametrize(
@@ -24,6 +23,8 @@ class Module(LightningModule):
         ({"max_steps": 0}, "trainer.max_steps must be at least 1, got 0"),
         ({"max_steps": -1}, "trainer.max_steps must be at least 1, got -1"),
         ({"accumulate_grad_batches": 0}, "trainer.accumulate_grad_batches must be positive, got 0"),
+        ({"check_val_every_n_epoch": 0}, "trainer.check_val_every_n_epoch must be positive, got 0"),
+        ({"limit_train_batches": 0.0}, "trainer.limit_train_batches must be positive, got 0.0"),
         ({"log_every_n_steps": 0}, "trainer.log_every_n_steps must be positive, got 0"),
         ({"val_check_interval": -0.5}, "trainer.val_check_interval must be positive, got -0.5"),
         (
@@ -45,9 +46,20 @@ def test_trainer_settings_in_range_are_accepted():
 @pytest.mark.parametrize("lr", [0.0, float("inf"), float("nan")])
 def test_a_learning_rate_that_teaches_nothing_is_refused(lr):
     with pytest.raises(ValueError, match=rf"module\.optimizer\.lr must be positive and finite, got {lr}"):
-        check_optimization(Module(lambda parameters: SGD(parameters, lr=lr)))
+        check_optimization(Module(lambda parameters: SGD(parameters, lr=lr)), 4)
+
+
+@pytest.mark.parametrize("max_steps", [1, 10, -1])
+def test_a_schedule_over_any_number_of_steps_is_accepted(max_steps):
+    cycle = partial(OneCycleLR, max_lr=1.0, total_steps=max_steps, pct_start=0.1)
+    check_optimization(Module(partial(SGD, lr=1.0, momentum=0.9), cycle), max_steps)
+
+
+def test_a_schedule_that_divides_by_zero_is_refused():
+    with pytest.raises(ValueError, match=r"module\.optimizer or module\.lr_scheduler: division by zero"):
+        check_optimization(Module(partial(SGD, lr=1.0), partial(LambdaLR, lr_lambda=lambda step: 1 / step)), 4)
 
 
 def test_an_optimizer_that_cannot_be_built_is_refused():
     with pytest.raises(ValueError, match=r"module\.optimizer or module\.lr_scheduler: Invalid learning rate: -1"):
-        check_optimization(Module(lambda parameters: SGD(parameters, lr=-1)))
+        check_optimization(Module(lambda parameters: SGD(parameters, lr=-1)), 4)

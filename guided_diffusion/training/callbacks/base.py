@@ -36,7 +36,7 @@ def model_to_sample(module: Any, guide: Denoiser | None, recipe: Recipe) -> tupl
         return module.denoiser, recipe
     if guide is None:
         return None
-    return guide.to(module.device), replace(recipe, guidance=recipe.guidance.with_classifier(module.classifier))
+    return guide.to(next(module.parameters())), replace(recipe, guidance=recipe.guidance.with_classifier(module.classifier))
 
 
 class SamplingCallback(Callback, ABC):

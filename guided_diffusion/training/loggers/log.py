@@ -10,13 +10,15 @@ from PIL import Image
 from pytorch_lightning import Trainer
 from pytorch_lightning.loggers import Logger, TensorBoardLogger, WandbLogger
 
+from guided_diffusion.training.lightning_internals import lightning_internals
+from guided_diffusion.training.loggers.wandb import OneRunLogger
 from guided_diffusion.utils.guidance_scale import log_against_scale, metrics_by_scale
 
 
 def log_image(trainer: Trainer, key: str, path: Path) -> None:
     """Show the image of a file in every logger that can show one."""
     for logger in trainer.loggers:
-        show_image(logger, key, path, trainer.global_step)
+        show_image(logger, key, path, metrics_step(trainer))
 
 
 def log_curve(trainer: Trainer, key: str, scales: Sequence[float], values: Sequence[float]) -> None:
@@ -26,7 +28,16 @@ def log_curve(trainer: Trainer, key: str, scales: Sequence[float], values: Seque
     """
     points = dict(zip(scales, values, strict=True))
     for logger in trainer.loggers:
-        show_curve(logger, key, points, trainer.global_step)
+        show_curve(logger, key, points, trainer)
+
+
+def metrics_step(trainer: Trainer) -> int:
+    """Return the step under which Lightning logs metrics now: step 0 is the first one, also at its end.
+
+    What a step logs all has this number, so that a resumed training can tell what it repeats.
+    """
+    with lightning_internals("leave out logger=wandb and logger=tensorboard"):
+        return trainer.fit_loop.epoch_loop._batches_that_stepped
 
 
 @singledispatch
@@ -41,17 +52,33 @@ def _show_image_in_tensorboard(logger: TensorBoardLogger, key: str, path: Path, 
 
 @show_image.register(WandbLogger)
 def _show_image_in_wandb(logger: WandbLogger, key: str, path: Path, step: int) -> None:
-    logger.log_image(key, [str(path)])
+    logger.log_image(key, [str(path)], step)
 
 
 @singledispatch
-def show_curve(logger: Logger, key: str, points: Mapping[float, float], step: int) -> None:
+def show_curve(logger: Logger, key: str, points: Mapping[float, float], trainer: Trainer) -> None:
     """Show values by guidance scale in a logger; the default logs one metric for each scale."""
-    logger.log_metrics(metrics_by_scale(key, points), step)
+    logger.log_metrics(metrics_by_scale(key, points), trainer.global_step)
+
+
+@show_curve.register(TensorBoardLogger)
+def _show_curve_in_tensorboard(
+    logger: TensorBoardLogger, key: str, points: Mapping[float, float], trainer: Trainer
+) -> None:
+    logger.log_metrics(metrics_by_scale(key, points), metrics_step(trainer))
+
+
+@show_curve.register(OneRunLogger)
+def _show_curve_once_in_wandb(
+    logger: OneRunLogger, key: str, points: Mapping[float, float], trainer: Trainer
+) -> None:
+    step = metrics_step(trainer)
+    new = {scale: value for scale, value in points.items() if logger.is_first(step, metrics_by_scale(key, {scale: 0}))}
+    _show_curve_in_wandb(logger, key, new, trainer)
 
 
 @show_curve.register(WandbLogger)
-def _show_curve_in_wandb(logger: WandbLogger, key: str, points: Mapping[float, float], step: int) -> None:
+def _show_curve_in_wandb(logger: WandbLogger, key: str, points: Mapping[float, float], trainer: Trainer) -> None:
     for scale, value in points.items():
         log_against_scale(logger.experiment, scale, {key: value})
 

@@ -1,12 +1,91 @@
-"""The W&B logger of a run, with the run's place in the project: its group, job type and tags."""
+"""The W&B logger of a run: one run for a training however often it is interrupted, with its group, job type and tags."""
 
+import json
 import os
+import secrets
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from pytorch_lightning.loggers import WandbLogger
+from pytorch_lightning.utilities import rank_zero_only
+
+from guided_diffusion.training.lightning_internals import lightning_internals
+from guided_diffusion.utils.files import atomic_write
+
+STATE = "wandb_run.json"
+"""The file, in the folder of a training, with the id of its W&B run and what has been logged there."""
+RUN_ID = "WANDB_RUN_ID"
+"""W&B's own environment variable for the id of a run; the agents of its sweeps set it."""
+
+
+class Logged(NamedTuple):
+    """What a W&B run has: the number of its rows, and the last step with the keys that were logged at it."""
+
+    rows: int = 0
+    step: int = -1
+    keys: frozenset[str] = frozenset()
+
+    def includes(self, step: int, keys: Iterable[str]) -> bool:
+        return step < self.step or (step == self.step and self.keys.issuperset(keys))
+
+    def adding(self, step: int, keys: Iterable[str]) -> "Logged":
+        earlier = self.keys if step == self.step else frozenset()
+        return Logged(self.rows + 1, step, earlier.union(keys))
+
+
+class OneRunLogger(WandbLogger):
+    """A W&B logger that continues the run of an interrupted training, online or offline, after ``begin``.
+
+    A resumed training repeats the steps after its checkpoint. W&B can't take back what it has of them, so what was
+    logged before the interruption is not logged again; the values are the same, as the training is.
+    """
+
+    _before = _logged = Logged()
+    _id_of_run: str | None = None
+
+    @rank_zero_only
+    def begin(self, is_new: bool) -> None:
+        """Start the W&B run of a new training, or continue that of an earlier one in this folder, if it has one."""
+        path = self._state_file
+        state = json.loads(path.read_text()) if path.is_file() and not is_new else {}
+        self._id_of_run = os.environ.get(RUN_ID) or state.get("id") or secrets.token_hex(4)
+        if state.get("id") == self._id_of_run:
+            self._before = Logged(state["rows"], state["step"], frozenset(state["keys"]))
+        self._logged = self._before
+        with lightning_internals("leave out logger=wandb"):
+            self._wandb_init["id"] = self._id_of_run
+        run = self.experiment
+        if run.step < self._logged.rows:  # offline, W&B does not know where the run was, and drops lower steps
+            run.log({"trainer/global_step": self._logged.step}, step=self._logged.rows, commit=True)
+            self._logged = self._logged._replace(rows=self._logged.rows + 1)
+        self._save()
+
+    @rank_zero_only
+    def log_metrics(self, metrics: Mapping[str, Any], step: int | None = None) -> None:
+        if step is None or self.is_first(step, metrics):
+            super().log_metrics(metrics, step)
+
+    def is_first(self, step: int, keys: Iterable[str]) -> bool:
+        """Return whether these keys were not logged at this step before an interruption, and note that they are now."""
+        keys = list(keys)
+        if self._before.includes(step, keys):
+            return False
+        self._logged = self._logged.adding(step, keys)
+        self._save()
+        return True
+
+    @property
+    def _state_file(self) -> Path:
+        return Path(self.save_dir or ".") / STATE
+
+    def _save(self) -> None:
+        if self._id_of_run:
+            state = self._logged._asdict() | {"keys": sorted(self._logged.keys), "id": self._id_of_run}
+            with atomic_write(self._state_file) as path:
+                path.write_text(json.dumps(state) + "\n")
 
 MODES = ("online", "offline", "disabled", "shared", "run", "dryrun")
 """The modes of W&B; the last two are old names of the first two."""
@@ -38,8 +117,8 @@ def wandb_logger(
     group: str | None = None,
     job_type: str | None = None,
     tags: list[str] | None = None,
-) -> WandbLogger:
-    """Return a ``WandbLogger`` that works without an account: its run is then offline, to be sent by ``wandb sync``.
+) -> OneRunLogger:
+    """Return a ``OneRunLogger`` that works without an account: its run is then offline, to be sent by ``wandb sync``.
 
     Args:
         save_dir, name, project: The folder and the name of the run, and the W&B project.
@@ -57,7 +136,7 @@ def wandb_logger(
     if mode not in MODES:
         raise ValueError(f"mode (or WANDB_MODE) must be one of {', '.join(MODES)}, got {mode}")
     job = current_job()
-    return WandbLogger(
+    return OneRunLogger(
         save_dir=save_dir,
         name=name,
         project=project,

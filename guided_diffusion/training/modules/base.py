@@ -13,6 +13,7 @@ from torch.optim.lr_scheduler import LRScheduler
 
 from guided_diffusion.losses import stratified_times
 from guided_diffusion.schedules import Schedule
+from guided_diffusion.training.modules.learning_rate import build_schedule
 from guided_diffusion.training.steps import begins_step
 from guided_diffusion.utils.rng import generator_for
 
@@ -36,7 +37,8 @@ class NoisyTraining(LightningModule):
 
     Args:
         optimizer: The function that makes the optimizer, called as ``optimizer(parameters)``.
-        lr_scheduler: The function that makes the schedule, ``lr_scheduler(optimizer)``; it advances every step.
+        lr_scheduler: The function that makes the schedule, ``lr_scheduler(optimizer)``; it advances every step, and a
+            ``total_steps`` that is the trainer's ``max_steps`` becomes the number of steps that the training takes.
         channels_last: Whether images and weights are stored with the channels last; its speed depends on the hardware.
         compile: Whether the network runs through ``torch.compile``.
     """
@@ -49,7 +51,7 @@ class NoisyTraining(LightningModule):
         self,
         network: nn.Module,
         optimizer: Callable[..., Optimizer],
-        lr_scheduler: Callable[[Optimizer], LRScheduler],
+        lr_scheduler: Callable[..., LRScheduler],
         seed: int,
         channels_last: bool,
         compile: bool,
@@ -90,9 +92,16 @@ class NoisyTraining(LightningModule):
         self.log(name, torch.stack(values).mean(), prog_bar=prog_bar)
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
-        optimizer = self.optimizer(self.parameters())
-        scheduler = {"scheduler": self.lr_scheduler(optimizer), "interval": "step", "name": "train/learning_rate"}
+        optimizer, schedule = self.build_optimization(
+            self.trainer.max_steps, int(self.trainer.estimated_stepping_batches)
+        )
+        scheduler = {"scheduler": schedule, "interval": "step", "name": "train/learning_rate"}
         return cast(OptimizerLRScheduler, {"optimizer": optimizer, "lr_scheduler": scheduler})
+
+    def build_optimization(self, max_steps: int, num_steps: int) -> tuple[Optimizer, LRScheduler]:
+        """Return the optimizer and its learning rate schedule; ``build_schedule`` has the arguments."""
+        optimizer = self.optimizer(self.parameters())
+        return optimizer, build_schedule(self.lr_scheduler, optimizer, max_steps, num_steps)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint["guided_diffusion"] = self.record

@@ -45,7 +45,7 @@ class ClassifierModule(NoisyTraining):
         network: nn.Module,
         schedule: Schedule,
         optimizer: Callable[..., Optimizer],
-        lr_scheduler: Callable[[Optimizer], LRScheduler],
+        lr_scheduler: Callable[..., LRScheduler],
         seed: int = 0,
         channels_last: bool = False,
         compile: bool = False,

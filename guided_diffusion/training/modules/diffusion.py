@@ -42,7 +42,7 @@ class DiffusionModule(NoisyTraining):
         parameterization: str,
         weighting: Weighting,
         optimizer: Callable[..., Optimizer],
-        lr_scheduler: Callable[[Optimizer], LRScheduler],
+        lr_scheduler: Callable[..., LRScheduler],
         label_dropout: float,
         seed: int = 0,
         channels_last: bool = False,

@@ -16,7 +16,7 @@ from guided_diffusion.checkpoints.renamed import update_targets
 from guided_diffusion.training.resume.fingerprint import differing_weight_keys, same_training
 from guided_diffusion.utils.distributed import rank, rank_zero_print
 from guided_diffusion.utils.files import atomic_write
-from guided_diffusion.utils.locks import try_lock
+from guided_diffusion.utils.locks import try_folder_lock
 
 FINISHED = "finished.txt"
 """The file in a run's folder that marks the run as finished."""
@@ -112,11 +112,11 @@ def folder_lock(folder: Path) -> Iterator[None]:
 @contextmanager
 def _try_folder_lock(folder: Path) -> Iterator[bool]:
     """Yield whether the folder is free, always True for rank 1 and above: their own first process may hold the lock."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        yield rank() > 0 or try_lock(descriptor)
-    finally:
-        os.close(descriptor)
+    if rank():
+        yield True
+        return
+    with try_folder_lock(folder) as is_free:
+        yield is_free
 
 
 def _find_newest(config: dict[str, Any], folder: Path, search: Sequence[Path]) -> Start:

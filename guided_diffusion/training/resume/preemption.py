@@ -1,6 +1,5 @@
 """Stopping a training at a signal: Ctrl-C, SIGTERM, or Slurm's SIGUSR1 before the end of a job."""
 
-import os
 import signal
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
@@ -9,7 +8,7 @@ from types import FrameType
 from pytorch_lightning import Trainer
 from pytorch_lightning.utilities.exceptions import SIGTERMException
 
-from guided_diffusion.utils.signals import Handler, Terminated, signal_handlers
+from guided_diffusion.utils.signals import STOP_SIGNALS, Handler, Terminated, signal_handlers
 
 
 def preemptible() -> AbstractContextManager[None]:
@@ -17,9 +16,10 @@ def preemptible() -> AbstractContextManager[None]:
 
     Slurm announces the end of a job with SIGUSR1. Lightning's own handler under Slurm would save in the middle of a
     step, in another place, and requeue the job; here ``sbatch --requeue`` requeues it and ``resume=auto`` continues.
+    On Windows, where Lightning handles no signals, the first one stops at once.
     """
-    usual: dict[int, Handler] = {signal.SIGTERM: _leave_to_lightning, signal.SIGUSR1: _terminate}
-    return signal_handlers(usual | {signal.SIGINT: _terminate_or_interrupt})
+    usual: dict[int, Handler] = dict.fromkeys(STOP_SIGNALS, _terminate)
+    return signal_handlers(usual | {signal.SIGTERM: _leave_to_lightning, signal.SIGINT: _terminate_or_interrupt})
 
 
 @contextmanager
@@ -51,7 +51,7 @@ def _lightning_handles_sigterm() -> bool:
 
 
 def _terminate(number: int, frame: FrameType | None) -> None:
-    os.kill(os.getpid(), signal.SIGTERM)
+    signal.raise_signal(signal.SIGTERM)  # os.kill would end the process at once on Windows
 
 
 def _terminate_or_interrupt(number: int, frame: FrameType | None) -> None:
