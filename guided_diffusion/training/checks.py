@@ -5,11 +5,18 @@ from typing import Any, cast
 
 from pytorch_lightning import LightningModule
 
+from guided_diffusion.training.length import has_epochs
+from guided_diffusion.training.resume.early_end import seconds_of
+
 
 def check_trainer(node: dict[str, Any]) -> None:
     """Raise ``ValueError`` for settings that Lightning accepts but then ignores, or with which it hangs or fails."""
-    if not node["max_steps"] >= 1:
+    epochs = node.get("max_epochs")
+    if has_epochs(epochs) and not epochs >= 1:
+        raise ValueError(f"trainer.max_epochs must be at least 1, got {epochs}")
+    if not has_epochs(epochs) and not node["max_steps"] >= 1:
         raise ValueError(f"trainer.max_steps must be at least 1, got {node['max_steps']}")
+    seconds_of(node.get("max_time"))
     for name in ("accumulate_grad_batches", "log_every_n_steps", "val_check_interval"):
         if isinstance(value := node.get(name), int | float) and not value > 0:
             raise ValueError(f"trainer.{name} must be positive, got {value}")

@@ -16,6 +16,7 @@ from guided_diffusion.denoisers import Denoiser
 from guided_diffusion.guidance import check_scale, needs_classifier
 from guided_diffusion.recipe import Recipe, eval_mode
 from guided_diffusion.training.callbacks.ema import evaluation_weights
+from guided_diffusion.training.length import reached_end
 from guided_diffusion.training.modules import NoisyTraining
 from guided_diffusion.training.resume.preemption import exit_on_sigterm
 from guided_diffusion.utils.memory import explain_out_of_memory
@@ -96,7 +97,9 @@ class SamplingCallback(Callback, ABC):
             self._run(trainer, pl_module)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Sample once more; a signal ends the program at once, as the training is complete."""
+        """Sample once more if the training is complete; a signal then ends the program at once."""
+        if not reached_end(trainer):
+            return
         with exit_on_sigterm(trainer):
             self._run(trainer, pl_module)
 
