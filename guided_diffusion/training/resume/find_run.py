@@ -160,7 +160,7 @@ def _find_newest(config: dict[str, Any], folder: Path, search: Sequence[Path]) -
         elif not anew.restarted:
             anew = Start(run, restarted=True)
     where = f" in {anew.folder}, which has no checkpoint yet" if anew.folder != folder else ""
-    hint = _hint_of_shorter_run(config, search)
+    hint = _hint_of_shorter_run(config, [run for run in search if run != folder])
     rank_zero_print(f"resume=auto: no interrupted run with a checkpoint: starting anew{where}{hint}")
     return anew
 
