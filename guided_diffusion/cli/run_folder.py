@@ -62,7 +62,7 @@ def _write_records(settings: dict[str, Any], start: Start, device: str) -> None:
         (folder / of_earlier_run).unlink(missing_ok=True)
     if start.reused:
         (folder / WEIGHTS_FROM).write_text(f"{start.checkpoint}\n")
-    elif start.checkpoint and (metrics := start.checkpoint.parents[1] / "metrics.csv").is_file():
+    elif start.checkpoint and (metrics := start.checkpoint.parent.parent / "metrics.csv").is_file():
         shutil.copyfile(metrics, folder / "metrics.csv")
     if start.origin:
         (folder / CONTINUED_FROM).write_text(OmegaConf.to_yaml(OmegaConf.create(start.origin)))

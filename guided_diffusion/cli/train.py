@@ -27,7 +27,7 @@ from guided_diffusion.data import LabelledDataModule
 from guided_diffusion.recipe import Recipe
 from guided_diffusion.training.callbacks import Resumable
 from guided_diffusion.training.checks import check_optimization, check_trainer
-from guided_diffusion.training.length import count_steps, prefer_epochs, set_number_of_steps
+from guided_diffusion.training.length import count_steps, has_epochs, prefer_epochs, set_number_of_steps
 from guided_diffusion.training.loggers.log import closing_loggers
 from guided_diffusion.training.modules import NoisyTraining
 from guided_diffusion.training.resume import find_run
@@ -104,9 +104,7 @@ def train(config: DictConfig, search: Sequence[Path] = (), sweep: Path | None = 
             module.record["continued_from"] = start.origin
         _check_partners(config, module, ModelSpec("this training", module.schedule, data.shape, data.class_names))
         trainer = _build_trainer(config, start)
-        first = (start.origin["step"], start.origin["epoch"]) if start.origin else (0, 0)
-        set_number_of_steps(trainer, config, count_steps(trainer, data, *first))
-        module.lr_scheduler = build(config.module.lr_scheduler)
+        _set_length(config, trainer, module, data, start)
         check_optimization(module)
         _check_samples(settings, build(config.recipe), module)
 
@@ -122,12 +120,23 @@ def _build_trainer(config: DictConfig, start: Start) -> Trainer:
     """Build the trainer with everything that makes its training resumable, and with its callbacks and loggers."""
     resumable = [Resumable(), EarlyEnd(start.folder, config.trainer.get("max_time"))]
     callbacks = [build(node) for node in config.callbacks.values() if isinstance(node, DictConfig)]
-    config.trainer.max_time = None  # EarlyEnd heeds it
+    if config.trainer.get("max_time"):
+        config.trainer.max_time = None  # EarlyEnd heeds it
     trainer = build_trainer(config.trainer, [*resumable, *([NewSettings()] if start.longer else []), *callbacks])
     trainer.strategy.checkpoint_io = AtomicCheckpointIO()
     ResumableFitLoop.replace(trainer)
     trainer.loggers = [build(node) for node in config.logger.values()]
     return trainer
+
+
+def _set_length(
+    config: DictConfig, trainer: Trainer, module: NoisyTraining, data: LabelledDataModule, start: Start
+) -> None:
+    """Give the number of steps to the trainer and the learning-rate schedule if the length is given in epochs."""
+    if has_epochs(trainer.max_epochs):
+        origin = start.origin or {"step": 0, "epoch": 0}
+        set_number_of_steps(trainer, config, count_steps(trainer, data, origin["step"], origin["epoch"]))
+        module.lr_scheduler = build(config.module.lr_scheduler)
 
 
 @contextmanager

@@ -26,15 +26,14 @@ def has_epochs(max_epochs: int | None) -> TypeGuard[int]:
 
 
 def count_steps(trainer: Trainer, data: LabelledDataModule, first_step: int = 0, first_epoch: int = 0) -> int:
-    """Return the step at which a training ends.
+    """Return the step at which a training ends whose length is given in epochs.
 
     Args:
         trainer: The trainer, which knows the number of processes.
         data: The data, after ``setup("fit")``.
         first_step, first_epoch: The step and the epoch before which the training had other settings.
     """
-    if not has_epochs(trainer.max_epochs):
-        return trainer.max_steps
+    assert trainer.max_epochs is not None
     data.trainer = trainer  # each process has its own share of the samples
     batches, limit = len(data.train_dataloader()), trainer.limit_train_batches
     batches = int(batches * limit) if isinstance(limit, float) else min(batches, limit)
@@ -43,12 +42,12 @@ def count_steps(trainer: Trainer, data: LabelledDataModule, first_step: int = 0,
 
 
 def set_number_of_steps(trainer: Trainer, config: DictConfig, steps: int) -> None:
-    """Give the number of steps to the trainer, and to the learning-rate schedule in the config.
+    """Give the number of steps of all epochs to the trainer, and to the learning-rate schedule in the config.
 
-    Validate at the end at least, if the length is given in epochs and all of them are shorter than the interval.
+    There is a validation at the end at least, if all epochs are shorter than the interval between two.
     """
     trainer.fit_loop.epoch_loop.max_steps = steps
-    if has_epochs(trainer.max_epochs) and isinstance(trainer.val_check_interval, int):
+    if isinstance(trainer.val_check_interval, int):
         trainer.val_check_interval = min(trainer.val_check_interval, steps * trainer.accumulate_grad_batches)
     config.trainer.max_steps = steps
     schedule = config.module.lr_scheduler

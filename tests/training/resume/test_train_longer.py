@@ -27,8 +27,8 @@ def config(uninterrupted):
 
 @pytest.fixture
 def longer(config):
-    """The changes of a training of 20 steps with a tenth of the learning rate and half the batch."""
-    changes = {"module.optimizer.lr": 2e-4, "module.lr_scheduler.max_lr": 2e-4, "data.batch_size": 16}
+    """The changes of a training of 20 steps with a tenth of the learning rate and a larger batch."""
+    changes = {"module.optimizer.lr": 2e-4, "module.lr_scheduler.max_lr": 2e-4, "data.batch_size": 20}
     return changes | {"trainer.max_steps": 20, "module.lr_scheduler.total_steps": 20}
 
 
@@ -44,8 +44,8 @@ def test_a_finished_run_is_gone_on_from_in_a_new_folder_and_a_line_says_how(
     assert start.checkpoint == uninterrupted / "checkpoints" / "last.ckpt"
     batch = config_of(uninterrupted)["data"]["batch_size"]
     assert capsys.readouterr().out == (
-        f"resume: going on from step 11 of {start.checkpoint} with its weights, their average, optimizer state and step "
-        f"count, in a new epoch; changed: data.batch_size {batch} -> 16, module.optimizer.lr 0.002 -> 0.0002, "
+        f"resume: going on from step 11 of {start.checkpoint} with its weights, their average, optimizer state and "
+        f"step count, in a new epoch; changed: data.batch_size {batch} -> 20, module.optimizer.lr 0.002 -> 0.0002, "
         "trainer.max_steps 11 -> 20; the result is no longer that of an uninterrupted run\n"
     )
 
