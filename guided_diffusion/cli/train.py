@@ -9,7 +9,7 @@ from typing import Any
 
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 from pytorch_lightning import Trainer, seed_everything
 from pytorch_lightning.utilities import rank_zero_only
 from pytorch_lightning.utilities.exceptions import SIGTERMException
@@ -29,7 +29,8 @@ from guided_diffusion.cli.checks import (
     check_seed,
 )
 from guided_diffusion.cli.config import TrainConfig, is_overridden, plain
-from guided_diffusion.cli.provenance import command, write_record
+from guided_diffusion.cli.provenance import command
+from guided_diffusion.cli.run_folder import prepare_folder
 from guided_diffusion.cli.validation import check_config
 from guided_diffusion.data import LabelledDataModule
 from guided_diffusion.recipe import Recipe
@@ -37,15 +38,19 @@ from guided_diffusion.training.callbacks import Resumable
 from guided_diffusion.training.callbacks.base import SamplingCallback
 from guided_diffusion.training.checks import check_optimization, check_trainer
 from guided_diffusion.training.initialisation import initialise, resolve_init_from
+from guided_diffusion.training.length import count_steps, has_epochs, prefer_epochs, set_number_of_steps
 from guided_diffusion.training.loggers.continuation import Continuation, begin_logging
 from guided_diffusion.training.loggers.log import closing_loggers
 from guided_diffusion.training.modules import NoisyTraining
 from guided_diffusion.training.resume import find_run
 from guided_diffusion.training.resume.checkpoint_io import AtomicCheckpointIO
-from guided_diffusion.training.resume.find_run import FINISHED, Start, folder_lock
+from guided_diffusion.training.resume.early_end import STOPPED, EarlyEnd
+from guided_diffusion.training.resume.find_run import Start, folder_lock
+from guided_diffusion.training.resume.keep_aside import check_no_other_program
 from guided_diffusion.training.resume.loop_state import ResumableFitLoop, check_steps_per_epoch
 from guided_diffusion.training.resume.preemption import preemptible
-from guided_diffusion.training.resume.sweep_reuse import WEIGHTS_FROM, reuse_training
+from guided_diffusion.training.resume.sweep_reuse import reuse_training
+from guided_diffusion.training.resume.train_longer import NewSettings
 from guided_diffusion.training.trainer import build_trainer
 from guided_diffusion.utils.instantiate import build
 from guided_diffusion.utils.memory import explain_out_of_memory
@@ -65,6 +70,7 @@ def run(config: DictConfig) -> None:
     only_one_scale = is_overridden(overrides, "guidance.scale") and not is_overridden(overrides, "scales")
     if only_one_scale and isinstance(scale, int | float):
         config.scales = [scale]
+    _check_one_length(overrides, config)
     sweep = Path(hydra.sweep.dir).absolute() if hydra.mode == RunMode.MULTIRUN else None
     train(config, _earlier_runs(Path(config.output_dir)), sweep)
 
@@ -79,6 +85,13 @@ def _earlier_runs(output_dir: Path) -> list[Path]:
     return [path.parent for path in found if path.parent != output_dir]
 
 
+def _check_one_length(overrides: Sequence[str], config: DictConfig) -> None:
+    """Raise ``ValueError`` if the command line gives both a number of steps and a number of epochs."""
+    both = [f"trainer.{name}" for name in ("max_steps", "max_epochs") if (config.trainer.get(name) or 0) > 0]
+    if len([key for key in both if is_overridden(overrides, key)]) == 2:
+        raise ValueError("trainer.max_steps and trainer.max_epochs both give the length of the training: leave one out")
+
+
 def train(config: DictConfig, search: Sequence[Path] = (), sweep: Path | None = None) -> Path:
     """Train as the config says and return the run's folder, which with ``resume`` may differ from ``output_dir``.
 
@@ -89,6 +102,7 @@ def train(config: DictConfig, search: Sequence[Path] = (), sweep: Path | None = 
         SystemExit: With status 143 after Ctrl-C, SIGTERM or SIGUSR1; a checkpoint is saved.
     """
     expand_classifier(config.guidance)
+    prefer_epochs(config)
     _check_values(plain(config))
     initial_weights = resolve_init_from(config, [Path(config.output_dir), *search])
     with _starting_point(config, search, sweep) as start:
@@ -104,27 +118,49 @@ def train(config: DictConfig, search: Sequence[Path] = (), sweep: Path | None = 
         module: NoisyTraining = build(config.module, network=network)
         module.record = make_record(module.kind, settings, data)
         initialise(network, module.record, initial_weights, start.checkpoint)
+        if start.origin:
+            module.record["continued_from"] = start.origin
         _check_partners(config, module, ModelSpec("this training", module.schedule, data.shape, data.class_names))
-        callbacks = [build(node) for node in config.callbacks.values() if isinstance(node, DictConfig)]
-        check_optimization(module, config.trainer.max_steps)
+        trainer = _build_trainer(config, start)
+        _set_length(config, trainer, module, data, start)
+        check_steps_per_epoch(trainer, len(data.train_dataloader()) // trainer.world_size)
+        trainer.precision_plugin.convert_module(module)  # before the average copies it, and a checkpoint is loaded
+        check_optimization(module, trainer.max_steps)
         _check_samples(settings, build(config.recipe), module)
         check_output_folders(start.folder, ("checkpoints", "samples"))
-        for callback in callbacks:
+        for callback in trainer.callbacks:  # type: ignore[attr-defined]
             if isinstance(callback, SamplingCallback):
                 callback.check(data)
 
-        trainer = build_trainer(config.trainer, [Resumable(), *callbacks])
-        check_steps_per_epoch(trainer, len(data.train_dataloader()) // trainer.world_size)
-        trainer.strategy.checkpoint_io = AtomicCheckpointIO()
-        ResumableFitLoop.replace(trainer)
-        trainer.precision_plugin.convert_module(module)  # before the average copies it, and a checkpoint is loaded
-        trainer.loggers = [build(node) for node in config.logger.values()]
-
         with folder_lock(start.folder):
-            _write_records(trainer, settings, start)
-            _fit(trainer, module, data, start)
-        _announce(start.folder, module.kind)
+            start = prepare_folder(trainer, settings, start)
+            ended = _fit(trainer, module, data, start)
+        if ended:
+            _announce(start.folder, module.kind)
         return start.folder
+
+
+def _build_trainer(config: DictConfig, start: Start) -> Trainer:
+    """Build the trainer with everything that makes its training resumable, and with its callbacks and loggers."""
+    resumable = [Resumable(), EarlyEnd(start.folder, config.trainer.get("max_time"))]
+    callbacks = [build(node) for node in config.callbacks.values() if isinstance(node, DictConfig)]
+    if config.trainer.get("max_time"):
+        config.trainer.max_time = None  # EarlyEnd heeds it
+    trainer = build_trainer(config.trainer, [*resumable, *([NewSettings()] if start.longer else []), *callbacks])
+    trainer.strategy.checkpoint_io = AtomicCheckpointIO()
+    ResumableFitLoop.replace(trainer)
+    trainer.loggers = [build(node) for node in config.logger.values()]
+    return trainer
+
+
+def _set_length(
+    config: DictConfig, trainer: Trainer, module: NoisyTraining, data: LabelledDataModule, start: Start
+) -> None:
+    """Give the number of steps to the trainer and the learning-rate schedule if the length is given in epochs."""
+    if has_epochs(trainer.max_epochs):
+        origin = start.origin or {"step": 0, "epoch": 0}
+        set_number_of_steps(trainer, config, count_steps(trainer, data, origin["step"], origin["epoch"]))
+        module.lr_scheduler = build(config.module.lr_scheduler)
 
 
 @contextmanager
@@ -136,6 +172,8 @@ def _starting_point(config: DictConfig, search: Sequence[Path], sweep: Path | No
     if start.folder != output_dir:
         with suppress(OSError):
             output_dir.rmdir()  # Hydra has made it, and it is empty
+    if not start.in_place and not start.finished:
+        check_no_other_program(start.folder)
     try:
         with nullcontext(start) if start.finished else reuse_training(wanted, start, sweep, runs) as start:
             yield start
@@ -158,24 +196,10 @@ def _check_samples(settings: dict[str, Any], recipe: Recipe, module: NoisyTraini
         check_label_dropout(settings["module"]["label_dropout"], recipe, settings["scales"], module.schedule, "scales")
 
 
-def _write_records(trainer: Trainer, settings: dict[str, Any], start: Start) -> None:
-    """Write config, command and environment of a new run."""
-    folder = start.folder
-    if trainer.is_global_zero:
-        if start.reused or not start.checkpoint:
-            for of_earlier_run in (FINISHED, WEIGHTS_FROM):
-                (folder / of_earlier_run).unlink(missing_ok=True)
-            OmegaConf.save(OmegaConf.create(settings), folder / "config.yaml")
-            (folder / "command.txt").write_text(command() + "\n", encoding="utf-8")
-            write_record(folder, settings["seed"], trainer.strategy.root_device.type)
-        if start.reused:
-            (folder / WEIGHTS_FROM).write_text(f"{start.checkpoint}\n", encoding="utf-8")
-
-
-def _fit(trainer: Trainer, module: NoisyTraining, data: LabelledDataModule, start: Start) -> None:
-    """Train until the end, or until a signal ends the program, which then prints the command that goes on."""
+def _fit(trainer: Trainer, module: NoisyTraining, data: LabelledDataModule, start: Start) -> bool:
+    """Train, and return whether the end was reached; if not, or at a signal, print the command that goes on."""
     with closing_loggers(trainer.loggers):
-        is_new = start.reused or not start.checkpoint
+        is_new = not start.in_place or start.restarted
         begin_logging(trainer, module.record["config"], Continuation(is_new, start.step, start.metrics_rows))
         try:
             with preemptible(), explain_out_of_memory("data.batch_size"):
@@ -185,8 +209,13 @@ def _fit(trainer: Trainer, module: NoisyTraining, data: LabelledDataModule, star
                 again = _command_to_resume(start.folder)
                 print(f"\nstopped by a signal after step {trainer.global_step}; to go on: {again}", file=sys.stderr)
             sys.exit(TERMINATED)
+    note = start.folder / STOPPED
+    if trainer.is_global_zero and note.is_file():
+        print(f"\n{note.read_text().strip()}; to go on: {_command_to_resume(start.folder)}", file=sys.stderr)
+        return False
     if trainer.is_global_zero:
         find_run.mark_finished(start.folder)
+    return True
 
 
 def _command_to_resume(folder: Path) -> str:

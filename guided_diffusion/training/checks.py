@@ -3,7 +3,9 @@
 import math
 from typing import Any
 
+from guided_diffusion.training.length import has_epochs
 from guided_diffusion.training.modules import NoisyTraining
+from guided_diffusion.training.resume.early_end import seconds_of
 
 POSITIVE = (
     *("accumulate_grad_batches", "check_val_every_n_epoch", "limit_train_batches", "log_every_n_steps"),
@@ -14,15 +16,19 @@ POSITIVE = (
 
 def check_trainer(node: dict[str, Any]) -> None:
     """Raise ``ValueError`` for settings that Lightning accepts but then ignores, or with which it hangs or fails."""
-    if not node["max_steps"] >= 1:
+    epochs = node.get("max_epochs")
+    if has_epochs(epochs) and not epochs >= 1:
+        raise ValueError(f"trainer.max_epochs must be at least 1, got {epochs}")
+    if not has_epochs(epochs) and not node["max_steps"] >= 1:
         raise ValueError(f"trainer.max_steps must be at least 1, got {node['max_steps']}")
+    seconds_of(node.get("max_time"))
     for name in POSITIVE:
         if isinstance(value := node.get(name), int | float) and not value > 0:
             raise ValueError(f"trainer.{name} must be positive, got {value}")
     if not isinstance(value := node.get("val_check_interval"), int | float | None):
         raise ValueError(
-            f"trainer.val_check_interval must be a number of steps, or a share of an epoch such as 0.5, got {value}: with "
-            "a time, a resumed training would validate at other steps"
+            "trainer.val_check_interval must be a number of steps, or a share of an epoch such as 0.5, "
+            f"got {value}: with a time, a resumed training would validate at other steps"
         )
     if (value := node.get("gradient_clip_val")) is not None and not value > 0:
         raise ValueError(f"trainer.gradient_clip_val must be positive, or null for no clipping, got {value}")

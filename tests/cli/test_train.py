@@ -1,6 +1,7 @@
 import csv
 import shlex
 import signal
+import sys
 
 import numpy as np
 import pytest
@@ -358,3 +359,45 @@ def test_images_of_any_shape_are_trained_sampled_and_evaluated(data, call, tiny,
     rows = read(tmp_path / "measured").rows
     assert all(row.measured["fld"].value > 0 for row in rows)
     assert (tmp_path / "measured" / "report.html").read_text().count('class="strip"') == len(rows) == 3
+
+
+# A folder that another training has used
+
+
+def test_a_training_in_the_folder_of_another_keeps_its_files_aside(compose, minimal, tmp_path, capsys):
+    for seed in (5, 6):
+        train(compose(*minimal, f"seed={seed}", output_dir=tmp_path))
+    (aside,) = tmp_path.glob("earlier_*")
+    assert capsys.readouterr().out.count(f"an earlier run in {tmp_path} is kept in {aside}\n") == 1
+    for folder, seed in ((aside, 5), (tmp_path, 6)):
+        assert (folder / "finished.txt").is_file()
+        assert OmegaConf.load(folder / "config.yaml").seed == seed
+        for name in ("best.ckpt", "last.ckpt"):
+            saved = torch.load(folder / "checkpoints" / name, weights_only=True)
+            assert saved["guided_diffusion"]["config"]["seed"] == seed
+    assert len(rows(tmp_path / "metrics.csv")) == len(rows(aside / "metrics.csv"))
+
+
+def test_a_training_into_the_folder_of_another_program_is_refused(compose, minimal, tmp_path):
+    (tmp_path / "config.yaml").write_text("checkpoint: a.ckpt\n")
+    with pytest.raises(ValueError, match=r"output_dir: .* is not of a training and would be replaced"):
+        train(compose(*minimal, output_dir=tmp_path))
+    assert files(tmp_path) == {"config.yaml"}
+
+
+@pytest.mark.slow
+def test_a_training_killed_in_the_folder_of_another_never_goes_on_from_its_weights(
+    call, minimal, tmp_path, monkeypatch
+):
+    """Killed before its first checkpoint, and started again with the same command."""
+    command = [*minimal, "resume=auto", "output_dir=here"]
+    assert call("train", *command).status == 0
+    other = [*command, "seed=7"]
+    with monkeypatch.context() as patch:
+        patch.setattr("guided_diffusion.cli.train.preemptible", lambda: sys.exit(9))
+        assert call("train", *other).status == 9
+    again = call("train", *other)
+    assert again.status == 0
+    assert "starting anew" in again.out
+    assert call("train", *minimal, "seed=7", "output_dir=fresh").status == 0
+    assert torch.equal(weights(tmp_path / "here"), weights(tmp_path / "fresh"))

@@ -22,6 +22,9 @@ class Module(NoisyTraining):
     [
         ({"max_steps": 0}, "trainer.max_steps must be at least 1, got 0"),
         ({"max_steps": -1}, "trainer.max_steps must be at least 1, got -1"),
+        ({"max_epochs": 0}, "trainer.max_epochs must be at least 1, got 0"),
+        ({"max_time": "3h"}, "trainer.max_time must be days:hours:minutes:seconds, as 00:12:00:00, got 3h"),
+        ({"max_time": "00:00:00:00"}, "trainer.max_time must be positive, got 00:00:00:00"),
         ({"accumulate_grad_batches": 0}, "trainer.accumulate_grad_batches must be positive, got 0"),
         ({"check_val_every_n_epoch": 0}, "trainer.check_val_every_n_epoch must be positive, got 0"),
         ({"limit_train_batches": 0.0}, "trainer.limit_train_batches must be positive, got 0.0"),
@@ -41,6 +44,7 @@ def test_trainer_settings_out_of_range_are_refused(settings, message):
 
 def test_trainer_settings_in_range_are_accepted():
     check_trainer({"max_steps": 1, "val_check_interval": 0.5, "gradient_clip_val": None})
+    check_trainer({"max_steps": -1, "max_epochs": 3, "max_time": "00:12:00:00"})
 
 
 @pytest.mark.parametrize("lr", [0.0, float("inf"), float("nan")])

@@ -8,6 +8,7 @@ import torch
 from pytorch_lightning import Callback, Trainer
 
 from guided_diffusion.evaluation.results import write_csv
+from guided_diffusion.training.length import reached_end
 from guided_diffusion.training.modules.base import band_name
 from guided_diffusion.training.modules.classifier import NUM_BANDS, ClassifierModule
 
@@ -43,6 +44,8 @@ class AccuracyByNoise(Callback):
         self._measured = state_dict["measured"]
 
     def on_train_end(self, trainer: Trainer, pl_module: Any) -> None:
+        if not reached_end(trainer):
+            return
         if "val/accuracy" not in self._measured:
             log.warning("no %s: %s", self.path.name, NO_VALIDATION)
         elif trainer.is_global_zero:

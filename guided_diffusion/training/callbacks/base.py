@@ -17,6 +17,7 @@ from guided_diffusion.denoisers import Denoiser
 from guided_diffusion.guidance import check_scale, needs_classifier
 from guided_diffusion.recipe import Recipe, eval_mode
 from guided_diffusion.training.callbacks.ema import evaluation_weights
+from guided_diffusion.training.length import reached_end
 from guided_diffusion.training.modules import NoisyTraining
 from guided_diffusion.training.resume.preemption import exit_on_sigterm
 from guided_diffusion.training.steps import ends_step
@@ -36,7 +37,9 @@ def model_to_sample(module: Any, guide: Denoiser | None, recipe: Recipe) -> tupl
         return module.denoiser, recipe
     if guide is None:
         return None
-    return guide.to(next(module.parameters())), replace(recipe, guidance=recipe.guidance.with_classifier(module.classifier))
+    return guide.to(next(module.parameters())), replace(
+        recipe, guidance=recipe.guidance.with_classifier(module.classifier)
+    )
 
 
 class SamplingCallback(Callback, ABC):
@@ -109,7 +112,9 @@ class SamplingCallback(Callback, ABC):
                 log.warning("%s failed at step %d, the training goes on: %s", name, step, reason(error))
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Sample once more; a signal ends the program at once, as the training is complete."""
+        """Sample once more if the training is complete; a signal then ends the program at once."""
+        if not reached_end(trainer):
+            return
         kept = f"{type(self).__name__} failed after the training, whose checkpoints are in {self.output_dir}"
         with exit_on_sigterm(trainer), keeping(kept):
             self._run(trainer, pl_module)

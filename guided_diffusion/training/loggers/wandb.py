@@ -87,6 +87,7 @@ class OneRunLogger(WandbLogger):
             with atomic_write(self._state_file) as path:
                 path.write_text(json.dumps(state) + "\n")
 
+
 MODES = ("online", "offline", "disabled", "shared", "run", "dryrun")
 """The modes of W&B; the last two are old names of the first two."""
 

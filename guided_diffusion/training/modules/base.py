@@ -92,9 +92,9 @@ class NoisyTraining(LightningModule):
         self.log(name, torch.stack(values).mean(), prog_bar=prog_bar)
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
-        optimizer, schedule = self.build_optimization(
-            self.trainer.max_steps, int(self.trainer.estimated_stepping_batches)
-        )
+        limit = self.trainer.max_steps
+        num_steps = limit if limit > 0 else int(self.trainer.estimated_stepping_batches)
+        optimizer, schedule = self.build_optimization(limit, num_steps)
         scheduler = {"scheduler": schedule, "interval": "step", "name": "train/learning_rate"}
         return cast(OptimizerLRScheduler, {"optimizer": optimizer, "lr_scheduler": scheduler})
 

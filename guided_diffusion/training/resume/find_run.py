@@ -4,7 +4,7 @@ import json
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,8 @@ from omegaconf import OmegaConf
 
 from guided_diffusion.checkpoints.files import read_model_file
 from guided_diffusion.checkpoints.renamed import update_targets
-from guided_diffusion.training.resume.fingerprint import differing_weight_keys, same_training
+from guided_diffusion.training.resume.fingerprint import differing_weight_keys, is_of_training, same_training
+from guided_diffusion.training.resume.train_longer import CONTINUED_FROM, described, origin_of, refused_keys
 from guided_diffusion.utils.distributed import rank, rank_zero_print
 from guided_diffusion.utils.files import atomic_write
 from guided_diffusion.utils.locks import try_folder_lock
@@ -29,6 +30,10 @@ in use. The value is JSON. Only processes of rank 1 and above read it.
 """
 
 
+LENGTH_KEYS = frozenset(("trainer.max_steps", "trainer.max_epochs", "module.lr_scheduler.total_steps"))
+"""The keys that decide how long a training takes."""
+
+
 @dataclass(frozen=True)
 class Start:
     """The run in which a training starts, and the checkpoint from which it continues, ``None`` to start anew."""
@@ -42,13 +47,27 @@ class Start:
     finished: bool = False
     reused: bool = False
     """Whether the checkpoint is the last one of another run, so that nothing is left to train."""
+    restarted: bool = False
+    """Whether the folder is that of a run of this training which has no checkpoint to continue from."""
+    longer: bool = False
+    """Whether the checkpoint is of a run with other settings (see ``train_longer``)."""
+    origin: dict[str, Any] | None = None
+    """Where a training began that went on with other settings, now or in an earlier run, as ``origin_of`` says."""
+
+    @property
+    def in_place(self) -> bool:
+        """Whether the folder is that of the same run, with nothing of another one to be kept aside."""
+        parent = self.checkpoint.resolve().parent if self.checkpoint else None
+        is_own = parent == (self.folder / "checkpoints").resolve()
+        return self.restarted or (is_own and not self.reused and not self.longer)
 
 
 def find_start(config: dict[str, Any], folder: Path, search: Sequence[Path]) -> Start:
     """Return where a training starts according to its ``resume``, and print it on one line.
 
-    ``auto`` continues the newest run whose config is the same except for the folder. A run in which no checkpoint
-    can be read starts anew in its folder.
+    ``auto`` continues the newest run whose config is the same except for the folder, if its checkpoints say so too. A
+    run in which no checkpoint can be read starts anew in its folder. A path whose settings differ in what may change
+    (see ``train_longer``) is gone on from in ``folder``.
 
     Args:
         folder: The folder of a new run.
@@ -128,17 +147,45 @@ def _find_newest(config: dict[str, Any], folder: Path, search: Sequence[Path]) -
             pass
         if not is_free:
             rank_zero_print(f"resume=auto: skipped {run}: another process is training there")
+            continue
+        start, has_others = _own_start(config, run)
+        if (has_others and not start) or (run / CONTINUED_FROM).is_file():
+            rank_zero_print(f"resume=auto: skipped {run}: its checkpoints are of another training")
         elif (run / FINISHED).is_file():
             rank_zero_print(f"resume=auto: {run} has finished: there is nothing left to train")
             return Start(run, finished=True)
-        elif start := _start_from_run(run):
+        elif start:
             rank_zero_print(f"resume=auto: continuing from step {start.step} in {run}")
             return start
-        elif anew.folder == folder:
-            anew = Start(run)
+        elif not anew.restarted:
+            anew = Start(run, restarted=True)
     where = f" in {anew.folder}, which has no checkpoint yet" if anew.folder != folder else ""
-    rank_zero_print(f"resume=auto: no interrupted run with a checkpoint: starting anew{where}")
+    hint = _hint_of_shorter_run(config, [run for run in search if run != folder])
+    rank_zero_print(f"resume=auto: no interrupted run with a checkpoint: starting anew{where}{hint}")
     return anew
+
+
+def _own_start(config: dict[str, Any], run: Path) -> tuple[Start | None, bool]:
+    """Return the start from the newest checkpoint in a folder that this training saved, and whether others are newer.
+
+    The checkpoints decide, not ``config.yaml``, which a new training in the same folder replaces.
+    """
+    has_others = False
+    for start, record in _starts(run):
+        if is_of_training(record, config):
+            return start, has_others
+        has_others = True
+    return None, has_others
+
+
+def _hint_of_shorter_run(config: dict[str, Any], search: Sequence[Path]) -> str:
+    """Return how to go on from the newest run that differs in its length alone, or nothing without one."""
+    for run in sorted(search, key=_last_saved, reverse=True):
+        saved = config_of(run)
+        keys = differing_weight_keys(config, saved) if saved else []
+        if {"trainer.max_steps", "trainer.max_epochs"} & {*keys} and {*keys} <= LENGTH_KEYS:
+            return f"; to train {run} longer: resume={run}"
+    return ""
 
 
 def _find_path(config: dict[str, Any], folder: Path, path: Path) -> Start:
@@ -146,16 +193,24 @@ def _find_path(config: dict[str, Any], folder: Path, path: Path) -> Start:
     if not path.exists():
         raise FileNotFoundError(f"resume: there is no run or checkpoint at {path.absolute()}")
     if path.is_dir():
-        start = _start_from_run(path.absolute())
+        start = next((start for start, _ in _starts(path.absolute())), None)
         if start is None:
             raise ValueError(f"resume: no checkpoint can be read in {path / 'checkpoints'}")
     else:
         run = path.absolute().parent.parent
-        start = _start_from_checkpoint(path.absolute(), run if (run / "config.yaml").is_file() else folder)
+        start, _ = _start_from_checkpoint(path.absolute(), run if (run / "config.yaml").is_file() else folder)
     assert start.checkpoint
-    saved = read_model_file(start.checkpoint)["guided_diffusion"]["config"]
-    if keys := differing_weight_keys(config, saved):
-        raise ValueError(f"resume: {start.checkpoint} belongs to another training, which differs in {', '.join(keys)}")
+    content = read_model_file(start.checkpoint)
+    saved = content["guided_diffusion"]["config"]
+    keys = differing_weight_keys(config, saved)
+    if keys and refused_keys(config, saved):
+        raise ValueError(
+            f"resume: {start.checkpoint} belongs to another training, which differs in {', '.join(keys)}; "
+            "init_from=PATH starts a new training from its weights"
+        )
+    if keys:
+        origin = origin_of(config, start.checkpoint, content)
+        return _find_longer(config, replace(start, folder=folder, longer=True, origin=origin), content)
     if (start.folder / FINISHED).is_file():
         rank_zero_print(f"resume: {start.folder} has finished: there is nothing left to train")
         return Start(start.folder, finished=True)
@@ -163,21 +218,36 @@ def _find_path(config: dict[str, Any], folder: Path, path: Path) -> Start:
     return start
 
 
-def _start_from_run(run: Path) -> Start | None:
-    """Return the start from the newest checkpoint of a run that can be read."""
+def _find_longer(config: dict[str, Any], longer: Start, content: dict[str, Any]) -> Start:
+    """Return this start from a checkpoint with other settings, or the run in its folder that has begun like this."""
+    assert longer.origin
+    for start, record in _starts(longer.folder):
+        began = record.get("continued_from", {})
+        if began == longer.origin and not differing_weight_keys(config, record["config"]):
+            finished = (longer.folder / FINISHED).is_file()
+            what = "has finished: there is nothing left to train" if finished else f"continuing from step {start.step}"
+            rank_zero_print(f"resume: {longer.folder} goes on from {began['checkpoint']}: {what}")
+            return Start(longer.folder, finished=True) if finished else start
+    rank_zero_print(f"resume: {described(longer.origin, content)}")
+    return longer
+
+
+def _starts(run: Path) -> Iterator[tuple[Start, dict[str, Any]]]:
+    """Yield the start from each checkpoint of a run that can be read, newest first, and the record in it."""
     for path in sorted((run / "checkpoints").glob("*.ckpt"), key=_last_modified, reverse=True):
         try:
-            return _start_from_checkpoint(path, run)
-        except ValueError as error:
+            yield _start_from_checkpoint(path, run)
+        except (OSError, ValueError) as error:
             rank_zero_print(f"skipped: {error}")
-    return None
 
 
-def _start_from_checkpoint(path: Path, folder: Path) -> Start:
+def _start_from_checkpoint(path: Path, folder: Path) -> tuple[Start, dict[str, Any]]:
     saved = read_model_file(path)
     if "loops" not in saved or "optimizer_states" not in saved:
         raise ValueError(f"{path} holds only weights: training can't continue from it")
-    return Start(folder, path, saved["global_step"], saved.get("metrics_rows", 0))
+    record = saved["guided_diffusion"]
+    origin = record.get("continued_from")
+    return Start(folder, path, saved["global_step"], saved.get("metrics_rows", 0), origin=origin), record
 
 
 def _last_saved(run: Path) -> float:
@@ -185,4 +255,5 @@ def _last_saved(run: Path) -> float:
 
 
 def _last_modified(path: Path) -> float:
-    return path.stat().st_mtime
+    """Return the time of the last change, 0 for a file that another process has just moved."""
+    return path.stat().st_mtime if path.exists() else 0.0

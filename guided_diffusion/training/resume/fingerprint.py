@@ -24,7 +24,7 @@ NEUTRAL_KEYS = (
     *("callbacks.last", "callbacks.best", "callbacks.finite", "callbacks.throughput", "callbacks.progress"),
     *("callbacks.learning_rate", "callbacks.sample_grid", "callbacks.accuracy", "callbacks.distance"),
     *("callbacks.guide", "trainer.default_root_dir", "trainer.log_every_n_steps", "trainer.enable_model_summary"),
-    "trainer.enable_progress_bar",
+    *("trainer.enable_progress_bar", "trainer.max_time"),
 )
 """The keys that leave the weights unchanged. A key in none of the lists was added by a user and may change them."""
 
@@ -33,8 +33,17 @@ LATER_KEYS = MappingProxyType({"init_from": None, "trainer.accumulate_grad_batch
 
 
 def same_training(one: dict[str, Any], other: dict[str, Any]) -> bool:
-    """Return whether two resolved configs are equal except for ``resume`` and the run's folder."""
+    """Return whether two resolved configs are equal except for ``resume``, ``max_time`` and the run's folder."""
     return _without_folder(one) == _without_folder(other)
+
+
+def is_of_training(record: dict[str, Any], config: dict[str, Any]) -> bool:
+    """Return whether a checkpoint with this record was saved by the training that a resolved config describes.
+
+    A run that went on from a checkpoint with other settings is no training that its config alone describes.
+    """
+    fingerprint = training_fingerprint(record["config"])
+    return "continued_from" not in record and fingerprint == training_fingerprint(config)
 
 
 def differing_weight_keys(one: dict[str, Any], other: dict[str, Any]) -> list[str]:
@@ -77,10 +86,11 @@ def _flat(config: dict[str, Any]) -> dict[str, Any]:
 
 
 def _without_folder(config: dict[str, Any]) -> dict[str, Any]:
-    """Return the flat config without ``resume`` and without the run's folder, which is also removed from all values."""
+    """Return the flat config without ``resume``, ``max_time`` and the run's folder, also removed from all values."""
     folder = str(config.get("output_dir"))
     return {
         key: value.replace(folder, "") if isinstance(value, str) else value
         for key, value in _flat(config).items()
-        if key not in ("resume", "output_dir", "callbacks.learning_rate._target_")  # older ones name Lightning's class
+        if not is_below(key, ("resume", "output_dir", "trainer.max_time"))
+        and key != "callbacks.learning_rate._target_"  # older configs name Lightning's class
     }

@@ -9,7 +9,7 @@ from typing import Any
 
 from guided_diffusion.checkpoints.files import LAST, read_model_file
 from guided_diffusion.training.resume.find_run import FINISHED, Start, config_of, set_inherited_start
-from guided_diffusion.training.resume.fingerprint import training_fingerprint
+from guided_diffusion.training.resume.fingerprint import is_of_training, training_fingerprint
 from guided_diffusion.utils.distributed import rank, rank_zero_print
 from guided_diffusion.utils.locks import file_lock
 
@@ -57,7 +57,7 @@ def find_trained_checkpoint(config: dict[str, Any], runs: Iterable[Path]) -> Pat
     """
     fingerprint = training_fingerprint(config)
     same = [run for run in runs if (run / FINISHED).is_file() and training_fingerprint(config_of(run)) == fingerprint]
-    found = [path for run in same if _fingerprint_of(path := run / LAST) == fingerprint]
+    found = [path for run in same if _was_saved_by(path := run / LAST, config)]
     return max(found, key=_trained_and_new, default=None)
 
 
@@ -65,12 +65,12 @@ def _trained_and_new(checkpoint: Path) -> tuple[bool, float]:
     return not (checkpoint.parents[1] / WEIGHTS_FROM).is_file(), checkpoint.stat().st_mtime
 
 
-def _fingerprint_of(checkpoint: Path) -> str | None:
-    """Return the fingerprint of the training that saved a checkpoint, ``None`` if it can't be read."""
+def _was_saved_by(checkpoint: Path, config: dict[str, Any]) -> bool:
+    """Return whether a checkpoint can be read and is of the training that this config describes."""
     try:
-        return training_fingerprint(read_model_file(checkpoint)["guided_diffusion"]["config"])
+        return is_of_training(read_model_file(checkpoint)["guided_diffusion"], config)
     except (OSError, ValueError):
-        return None
+        return False
 
 
 def _runs_of_this_sweep(sweep: Path) -> list[Path]:

@@ -129,7 +129,12 @@ def test_the_sweep_in_the_docs_sets_options_that_training_has(compose):
 @pytest.fixture
 def interrupted(compose, tiny, monkeypatch, tmp_path):
     """The folder of a training that was killed in step 4, with its last checkpoint after step 2, and continued."""
-    options = [*tiny, "logger=[wandb,tensorboard]", "callbacks.last.every_n_steps=2", "callbacks.sample_grid.every_n_steps=2"]
+    options = [
+        *tiny,
+        "logger=[wandb,tensorboard]",
+        "callbacks.last.every_n_steps=2",
+        "callbacks.sample_grid.every_n_steps=2",
+    ]
     step = DiffusionModule.training_step
 
     def dying(self, batch, batch_idx):
@@ -151,7 +156,9 @@ def records(folder):
     for run in sorted((folder / "wandb").glob("offline-run-*")):
         shown = subprocess.run(
             [Path(sys.executable).parent / "wandb", "leet", "inspect", "--json", run],
-            capture_output=True, text=True, check=True,
+            capture_output=True,
+            text=True,
+            check=True,
         )
         for record in map(json.loads, shown.stdout.splitlines()):
             if record["type"] == "run":

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from omegaconf import OmegaConf
 from pytorch_lightning.utilities import rank_zero_only
 
 from guided_diffusion.training.resume.find_run import (
@@ -67,6 +68,23 @@ def test_auto_ignores_a_run_of_another_training(copied, tmp_path):
     assert find_start(config | {"seed": 3}, tmp_path, [copied]) == Start(tmp_path)
 
 
+def test_auto_reads_from_the_checkpoints_and_not_from_the_folder_whose_training_they_are(copied, tmp_path, capsys):
+    """A new training with seed 3 in this folder was killed before its first checkpoint."""
+    config = OmegaConf.load(copied / "config.yaml")
+    config.seed = 3
+    OmegaConf.save(config, copied / "config.yaml")
+    start = find_start(config_of(copied) | {"resume": "auto"}, copied, [copied])
+    assert (start.checkpoint, start.in_place) == (None, False)
+    assert f"skipped {copied}: its checkpoints are of another training" in capsys.readouterr().out
+
+
+def test_auto_names_a_run_that_could_be_trained_longer(copied, tmp_path, capsys):
+    config = config_of(copied)
+    longer = config | {"trainer": config["trainer"] | {"max_steps": 99}, "resume": "auto"}
+    assert find_start(longer, tmp_path, [copied]) == Start(tmp_path)
+    assert capsys.readouterr().out.endswith(f"starting anew; to train {copied} longer: resume={copied}\n")
+
+
 def test_the_run_of_another_training_is_refused_with_the_keys_that_differ(server, short, copied, tmp_path):
     other = ["seed=3", "module.optimizer.lr=0.1", "trainer.max_steps=1", "callbacks.last.every_n_steps=7"]
     refused = server(tmp_path, *short, *other, f"resume={copied}")
@@ -75,6 +93,7 @@ def test_the_run_of_another_training_is_refused_with_the_keys_that_differ(server
     assert line.startswith("error: resume: ")
     for key in ("seed", "module.optimizer.lr", "trainer.max_steps"):
         assert f" {key}" in line
+    assert line.endswith("init_from=PATH starts a new training from its weights")
     assert "every_n_steps" not in line
 
 

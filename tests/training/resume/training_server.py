@@ -18,6 +18,7 @@ from guided_diffusion.training.callbacks import Resumable
 from guided_diffusion.training.loggers.csv import MetricsTable
 from guided_diffusion.training.modules import DiffusionModule
 from guided_diffusion.training.resume import checkpoint_io
+from guided_diffusion.training.resume.early_end import EarlyEnd
 
 torch.set_num_threads(1)
 
@@ -96,6 +97,18 @@ def within_step(at, sign):
     Resumable.on_train_batch_start = starting
 
 
+def time_over(at, sign):
+    """Let the time of ``trainer.max_time`` be over before this step."""
+    begin = EarlyEnd.on_train_batch_start
+
+    def starting(self, trainer, *arguments):
+        if trainer.global_step == at:
+            self.seconds = -1
+        return begin(self, trainer, *arguments)
+
+    EarlyEnd.on_train_batch_start = starting
+
+
 POINTS = {
     "step": lambda at, sign: before(Resumable, "on_train_batch_start", at, sign),
     "step end": lambda at, sign: before(Resumable, "on_train_batch_end", at, sign),
@@ -107,6 +120,7 @@ POINTS = {
     "table": within_table,
     "moment": moment,
     "within step": within_step,
+    "time over": time_over,
 }
 
 

@@ -1,0 +1,72 @@
+"""The folder of a training at its start: what an earlier run left there is kept aside, and the records are written."""
+
+import shutil
+from dataclasses import replace
+from typing import Any
+
+from omegaconf import OmegaConf
+from pytorch_lightning import Trainer
+
+from guided_diffusion.cli.provenance import command, write_record
+from guided_diffusion.training.resume.early_end import STOPPED
+from guided_diffusion.training.resume.find_run import FINISHED, Start, config_of, set_inherited_start
+from guided_diffusion.training.resume.fingerprint import same_training
+from guided_diffusion.training.resume.keep_aside import keep_aside
+from guided_diffusion.training.resume.sweep_reuse import WEIGHTS_FROM
+from guided_diffusion.training.resume.train_longer import CONTINUED_FROM
+from guided_diffusion.utils.files import atomic_write
+
+
+def prepare_folder(trainer: Trainer, settings: dict[str, Any], start: Start) -> Start:
+    """Keep aside what another run has left in the folder, and write config, command and environment of a new run.
+
+    A run that goes on keeps its records. Only the first process writes.
+
+    Args:
+        settings: The resolved config.
+
+    Returns:
+        The start, with the present path of its checkpoint.
+
+    Raises:
+        ValueError: If the checkpoint would have to be moved while other processes, which this one has not started, are
+            about to read it.
+    """
+    _check_can_move(trainer, start)
+    if trainer.is_global_zero:
+        if not start.in_place:
+            moved = keep_aside(start.folder)
+            start = replace(start, checkpoint=start.checkpoint and moved.get(start.checkpoint, start.checkpoint))
+            set_inherited_start(start)
+        if not start.in_place or start.restarted:
+            _write_records(settings, start, trainer.strategy.root_device.type)
+        elif not same_training(settings, config_of(start.folder)):  # other samples, or a checkpoint without its config
+            _save_config(settings, start)
+        (start.folder / STOPPED).unlink(missing_ok=True)
+    return start
+
+
+def _check_can_move(trainer: Trainer, start: Start) -> None:
+    in_folder = start.checkpoint is not None and start.folder in start.checkpoint.parents
+    if in_folder and not start.in_place and trainer.world_size > 1 and trainer.strategy.launcher is None:
+        raise ValueError(f"output_dir: {start.folder} is the folder of the run to go on from: choose another")
+
+
+def _write_records(settings: dict[str, Any], start: Start, device: str) -> None:
+    folder = start.folder
+    for of_earlier_run in (FINISHED, WEIGHTS_FROM, CONTINUED_FROM):
+        (folder / of_earlier_run).unlink(missing_ok=True)
+    if start.reused:
+        (folder / WEIGHTS_FROM).write_text(f"{start.checkpoint}\n", encoding="utf-8")
+    elif start.checkpoint and (metrics := start.checkpoint.parent.parent / "metrics.csv").is_file():
+        shutil.copyfile(metrics, folder / "metrics.csv")
+    if start.origin:
+        (folder / CONTINUED_FROM).write_text(OmegaConf.to_yaml(OmegaConf.create(start.origin)), encoding="utf-8")
+    _save_config(settings, start)
+    (folder / "command.txt").write_text(command() + "\n", encoding="utf-8")
+    write_record(folder, settings["seed"], device)
+
+
+def _save_config(settings: dict[str, Any], start: Start) -> None:
+    with atomic_write(start.folder / "config.yaml") as path:
+        OmegaConf.save(OmegaConf.create(settings), path)

@@ -1,0 +1,57 @@
+"""Keeping aside what an earlier run left in a folder, so that a new run there neither replaces it nor mixes with it."""
+
+from datetime import datetime
+from pathlib import Path
+
+from guided_diffusion.training.resume.find_run import config_of
+
+RECORDS = ("hparams.yaml", "command.txt", "environment.json", "reproduce.sh", "config.yaml")
+"""The files that every run writes at its start; a run that left no others has nothing to be kept."""
+
+RESULTS = (
+    *("finished.txt", "stopped.txt", "weights_from.txt", "continued_from.txt", "metrics.csv", "samples/step_*.png"),
+    *("accuracy_by_*.*", "distance_by_*.*", "tensorboard/events.*", "tensorboard/hparams.yaml"),
+    *("checkpoints/*.part", "checkpoints/*.ckpt"),
+)
+"""The patterns of everything else that a run writes, except for W&B, whose runs have folders of their own."""
+
+
+def check_no_other_program(folder: Path) -> None:
+    """Raise ``ValueError`` if a folder has the ``config.yaml`` of anything but a training, which would be replaced."""
+    config = config_of(folder)
+    if config and "module" not in config:
+        path = folder / "config.yaml"
+        raise ValueError(f"output_dir: {path} is not of a training and would be replaced: choose another folder")
+
+
+def keep_aside(folder: Path) -> dict[Path, Path]:
+    """Move what an earlier run wrote into a folder ``earlier_...`` inside its own, and say so on one line.
+
+    The name of that folder is the time at which the earlier run began. Other files stay where they are. ``config.yaml``
+    is moved last: if the program dies before that, the next one moves the rest to the same place.
+
+    Returns:
+        The new path of each path that was moved; empty if the earlier run, if any, has left no results.
+    """
+    results = [path for pattern in RESULTS for path in sorted(folder.glob(pattern))]
+    if not results:
+        return {}
+    found = [path.relative_to(folder) for path in (*results, *(folder / name for name in RECORDS)) if path.exists()]
+    aside = _new_folder(folder, found)
+    moved = {folder / path: aside / path for path in found}
+    for path, target in moved.items():
+        target.parent.mkdir(parents=True, exist_ok=True)
+        path.rename(target)
+    print(f"an earlier run in {folder} is kept in {aside}")
+    return moved
+
+
+def _new_folder(folder: Path, paths: list[Path]) -> Path:
+    """Return the folder for these paths, in which none of them exists yet."""
+    began = folder / ("config.yaml" if (folder / "config.yaml").exists() else paths[0])
+    name = f"earlier_{datetime.fromtimestamp(began.stat().st_mtime):%Y-%m-%d_%H-%M-%S}"
+    aside, number = folder / name, 1
+    while any((aside / path).exists() for path in paths):
+        number += 1
+        aside = folder / f"{name}_{number}"
+    return aside

@@ -1,0 +1,125 @@
+"""Going on from a checkpoint with more steps, or with other settings of the optimizer and the devices."""
+
+import csv
+import signal
+
+import pytest
+import torch
+from omegaconf import OmegaConf
+
+from guided_diffusion.cli.train import train
+from guided_diffusion.training.resume.find_run import Start, config_of, find_start
+from guided_diffusion.training.resume.train_longer import CONTINUED_FROM
+
+
+@pytest.fixture
+def config(uninterrupted):
+    """``config({key: value})`` is the config of the finished run of eleven steps with other values."""
+
+    def changed(values, **others):
+        node = OmegaConf.create(config_of(uninterrupted))
+        for key, value in values.items():
+            OmegaConf.update(node, key, value)
+        return OmegaConf.to_container(node) | {"resume": str(uninterrupted)} | others
+
+    return changed
+
+
+@pytest.fixture
+def longer(config):
+    """The changes of a training of 20 steps with a tenth of the learning rate and a larger batch."""
+    changes = {"module.optimizer.lr": 2e-4, "module.lr_scheduler.max_lr": 2e-4, "data.batch_size": 20}
+    return changes | {"trainer.max_steps": 20, "module.lr_scheduler.total_steps": 20}
+
+
+def saved(run, name="last.ckpt"):
+    return torch.load(run / "checkpoints" / name, weights_only=True)
+
+
+def test_a_finished_run_is_gone_on_from_in_a_new_folder_and_a_line_says_how(
+    config, longer, uninterrupted, tmp_path, capsys
+):
+    start = find_start(config(longer), tmp_path, [])
+    assert (start.folder, start.step, start.longer, start.in_place) == (tmp_path, 11, True, False)
+    assert start.checkpoint == uninterrupted / "checkpoints" / "last.ckpt"
+    batch = config_of(uninterrupted)["data"]["batch_size"]
+    assert capsys.readouterr().out == (
+        f"resume: going on from step 11 of {start.checkpoint} with its weights, their average, optimizer state and "
+        f"step count, in a new epoch; changed: data.batch_size {batch} -> 20, module.optimizer.lr 0.002 -> 0.0002, "
+        "trainer.max_steps 11 -> 20; the result is no longer that of an uninterrupted run\n"
+    )
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"trainer.max_steps": 20, "seed": 3}, "differs in seed, trainer.max_steps; init_from=PATH starts"),
+        ({"module.optimizer._target_": "torch.optim.SGD"}, "differs in module.optimizer._target_; init_from=PATH"),
+        ({"trainer.max_steps": 11, "module.optimizer.lr": 1.0}, "is at step 11: trainer.max_steps must be larger"),
+        ({"trainer.max_steps": -1, "trainer.max_epochs": 4}, "has trained 4 epochs: trainer.max_epochs must be larger"),
+    ],
+)
+def test_changes_that_need_another_training_and_no_more_steps_are_refused(changes, message, config, tmp_path):
+    with pytest.raises(ValueError, match=message):
+        find_start(config(changes), tmp_path, [])
+
+
+def test_weights_and_optimizer_state_are_carried_over_and_the_new_settings_hold(
+    config, longer, uninterrupted, tmp_path
+):
+    before = {path: path.read_bytes() for path in uninterrupted.rglob("*") if path.is_file()}
+    longer |= {"callbacks.last.dirpath": str(tmp_path / "checkpoints"), "callbacks.best.dirpath": str(tmp_path)}
+    longer |= {"logger.csv.save_dir": str(tmp_path), "callbacks.last.every_n_steps": 100, "trainer.max_steps": 12}
+    longer |= {"module.lr_scheduler.total_steps": 24}
+    train(OmegaConf.create(config(longer, output_dir=str(tmp_path))))
+    assert {path: path.read_bytes() for path in before} == before
+    old, new = saved(uninterrupted), saved(tmp_path)
+    assert new["global_step"] == 12
+    assert new["lr_schedulers"][0]["last_epoch"] == 12
+    assert new["lr_schedulers"][0]["total_steps"] == 24
+    (optimizer,), (earlier,) = new["optimizer_states"], old["optimizer_states"]
+    assert optimizer["state"][0]["step"] == earlier["state"][0]["step"] + 1
+    assert optimizer["param_groups"][0]["max_lr"] == 2e-4
+    weights = old["current_model_state"].items()
+    change = torch.cat([(new["current_model_state"][key] - value).flatten() for key, value in weights])
+    rates = [float(row["train/learning_rate"]) for row in rows(tmp_path) if row["train/learning_rate"]]
+    assert 1e-4 < rates[-1] < 2e-4  # half of the schedule is over
+    assert 0 < change.abs().max() < 2 * rates[-1]  # one step of Adam
+    assert new["guided_diffusion"]["continued_from"]["step"] == 11
+    assert rows(tmp_path)[: len(rows(uninterrupted))] == rows(uninterrupted)
+    assert "step: 11" in (tmp_path / CONTINUED_FROM).read_text()
+
+
+def rows(run):
+    with (run / "metrics.csv").open() as file:
+        return list(csv.DictReader(file))
+
+
+@pytest.mark.slow
+def test_a_longer_training_is_resumed_exactly_and_is_no_training_from_the_start(
+    server, short, uninterrupted, assert_same, tmp_path, capsys
+):
+    longer = [*short, "trainer.max_steps=20", "module.optimizer.lr=1e-4", f"resume={uninterrupted}"]
+    assert server(tmp_path / "one", *longer, "hydra.run.dir=run").status == 0
+    killed = server(tmp_path / "two", *longer, "hydra.run.dir=run", signal=signal.SIGKILL, at=["step", 17])
+    assert killed.status == -signal.SIGKILL, killed.printed
+    run = tmp_path / "two" / "run"
+    plain = config_of(run) | {"resume": "auto"}
+    assert find_start(plain, tmp_path, [run]) == Start(tmp_path)
+    again = server(tmp_path / "two", *longer, "hydra.run.dir=run")
+    assert again.status == 0, again.printed
+    assert f"{run} goes on from {uninterrupted / 'checkpoints' / 'last.ckpt'}: continuing from step 16" in again.printed
+    assert_same(run, tmp_path / "one" / "run")
+    assert find_start(plain, tmp_path, [run]) == Start(tmp_path)
+    assert "its checkpoints are of another training" in capsys.readouterr().out
+
+
+@pytest.mark.slow
+def test_the_folder_of_the_run_itself_can_be_named(server, short, uninterrupted, copied, assert_same, tmp_path):
+    named = f"hydra.run.dir={copied}"
+    trained = server(tmp_path, *short, "trainer.max_steps=20", f"resume={copied}", named)
+    assert trained.status == 0, trained.printed
+    (aside,) = copied.glob("earlier_*")
+    assert saved(aside)["global_step"] == 4
+    assert saved(copied)["global_step"] == 20
+    assert str(aside) in (copied / CONTINUED_FROM).read_text()
