@@ -1,8 +1,10 @@
 """Random images, for tests and demonstrations."""
 
+from collections.abc import Sequence
+
 import torch
 
-from guided_diffusion.data.base import Batch, ImageDataModule
+from guided_diffusion.data.base import Batch, ImageDataModule, height_and_width
 from guided_diffusion.utils.validation import check_positive
 
 
@@ -23,16 +25,19 @@ class Fake(ImageDataModule):
         batch_size: int,
         validation_size: int,
         channels: int = 1,
-        image_size: int = 8,
+        image_size: int | Sequence[int] = 8,
         num_classes: int = 10,
         num_train: int = 256,
         num_test: int = 64,
         flip: bool = False,
         seed: int = 0,
         split_seed: int = 0,
+        balance: bool = False,
+        num_workers: int = 0,
     ) -> None:
-        super().__init__(batch_size, validation_size, flip, seed, split_seed)
-        check_positive(channels=channels, image_size=image_size, num_classes=num_classes)
+        super().__init__(batch_size, validation_size, flip, seed, split_seed, balance, num_workers)
+        height_and_width(image_size)
+        check_positive(channels=channels, num_classes=num_classes)
         check_positive(num_train=num_train, num_test=num_test)
         self.channels, self.image_size = channels, image_size
         self.class_names = tuple(f"class {index}" for index in range(num_classes))

@@ -39,8 +39,10 @@ class TorchvisionImages(ImageDataModule):
         flip: bool = False,
         seed: int = 0,
         split_seed: int = 0,
+        balance: bool = False,
+        num_workers: int = 0,
     ) -> None:
-        super().__init__(batch_size, validation_size, flip, seed, split_seed)
+        super().__init__(batch_size, validation_size, flip, seed, split_seed, balance, num_workers)
         self.root = Path(root)
 
     def prepare_data(self) -> None:

@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from guided_diffusion.data import ImageDataModule, normalise
+from guided_diffusion.data import ImageDataModule, network_sizes, normalise
 from guided_diffusion.networks import JudgeNet, LeNet
 from guided_diffusion.utils.files import atomic_write, cache_dir, load_tensors
 from guided_diffusion.utils.rng import generator_for
@@ -180,7 +180,7 @@ def _in_chunks(function: Callable[[Tensor], Tensor], images: Float[Tensor, "n c 
 
 
 def _build(architecture: str, data: ImageDataModule, width: int) -> nn.Module:
-    return ARCHITECTURES[architecture](data.channels, data.image_size, data.num_classes, width)
+    return ARCHITECTURES[architecture](**network_sizes(data.shape), num_classes=data.num_classes, width=width)
 
 
 def _check_file(path: Path) -> None:
