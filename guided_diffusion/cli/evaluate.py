@@ -52,7 +52,7 @@ def evaluate(config: DictConfig, overrides: Sequence[str] = ()) -> Path:
     if not config.untaught_scales:
         check_label_dropout(model.label_dropout, recipe, scales, model.schedule, "scales")
     plan = Plan(scales, config.num_samples, model.num_classes, model.shape, recipe.batch_size, config.seed)
-    data = model.data()
+    data = model.data(path=config.data_path)
     data.split("test")
     judge_source = build(config.judge)
     loggers = [build(node) for node in config.logger.values()]

@@ -14,6 +14,7 @@ from guided_diffusion.data.batches import Batch, ImageDataset, ResumableLoader, 
 from guided_diffusion.data.checks import check_samples
 from guided_diffusion.data.order import BalancedSampler, EpochSampler
 from guided_diffusion.utils.distributed import rank_zero_print
+from guided_diffusion.utils.listing import first_few
 from guided_diffusion.utils.validation import check_positive
 
 Split = Literal["train", "val", "test"]
@@ -75,6 +76,8 @@ class LabelledDataModule(LightningDataModule, ABC):
 
     name: str
     class_names: tuple[str, ...]
+    root_holds_datasets = True
+    """Whether an argument ``root`` is the folder of all datasets, which ``GUIDED_DIFFUSION_DATA`` names."""
     held_out_by = "validation_size"
     """The argument that says how many samples are held out for validation, for messages."""
 
@@ -162,8 +165,9 @@ class LabelledDataModule(LightningDataModule, ABC):
     def _name_missing_classes(self) -> None:
         missing = [self.class_names[label] for label in (self.class_counts("train") == 0).nonzero().flatten()]
         if missing:
-            names = ", ".join(missing[:5]) + ("" if len(missing) <= 5 else f" and {len(missing) - 5} more")
-            rank_zero_print(f"{self.name} has no training {self.kind} of {names}: the model can't learn that class")
+            rank_zero_print(
+                f"{self.name} has no training {self.kind} of {first_few(missing)}: the model can't learn such a class"
+            )
 
     def setup(self, stage: str | None = None) -> None:
         self.split("test" if stage == "test" else "train")

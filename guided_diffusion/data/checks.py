@@ -20,7 +20,7 @@ def check_samples(where: str, samples: Tensor, labels: Tensor, shape: Sequence[i
     """
     of_values = _faults_of_images if len(shape) == 3 else _faults_of_points
     faults = chain(
-        _faults_of_sizes(samples, labels, tuple(shape), num_classes),
+        _faults_of_sizes(samples, labels, tuple(shape)),
         of_values(samples),
         _faults_of_labels(labels, num_classes),
     )
@@ -28,14 +28,14 @@ def check_samples(where: str, samples: Tensor, labels: Tensor, shape: Sequence[i
         raise ValueError(f"{where}: {fault}")
 
 
-def _faults_of_sizes(samples: Tensor, labels: Tensor, shape: tuple[int, ...], num_classes: int) -> Iterator[str]:
+def _faults_of_sizes(samples: Tensor, labels: Tensor, shape: tuple[int, ...]) -> Iterator[str]:
     kind, found = "images" if len(shape) == 3 else "points", tuple(samples.shape[1:])
     if not len(samples):
         yield f"there are no {kind}, but at least one is needed"
     if found != shape:
         yield f"{kind} have the shape {found}, but {shape} is declared: {_mend_of_shape(found, shape)}"
     if labels.ndim != 1:
-        mend = "labels.argmax(1)" if labels.shape[1:] == (num_classes,) else "labels.flatten()"
+        mend = "labels.argmax(1)" if labels.ndim == 2 and labels.shape[1] > 1 else "labels.flatten()"
         yield f"labels have the shape {tuple(labels.shape)}, but must be one whole number for each sample: {mend}"
     if len(labels) != len(samples):
         yield f"there are {len(samples):,} {kind} but {len(labels):,} labels: each needs one"
