@@ -29,7 +29,7 @@ TINY = {
 
 @pytest.fixture
 def digits(tmp_path):
-    """Write digits as enlarged PNGs into ``photos``: unbalanced, not square, of several sizes, in grey and in colour."""
+    """Write digits as enlarged PNGs into ``photos``: unbalanced, not square, of several sizes, grey and coloured."""
     pixels, labels = load_digits(return_X_y=True)
     for label, (name, count) in enumerate(COUNTS.items()):
         (tmp_path / "photos" / name).mkdir(parents=True)
