@@ -15,7 +15,7 @@ from guided_diffusion.data.checks import check_samples
 from guided_diffusion.data.order import BalancedSampler, EpochSampler
 from guided_diffusion.utils.distributed import rank_zero_print
 from guided_diffusion.utils.listing import first_few
-from guided_diffusion.utils.validation import check_positive
+from guided_diffusion.utils.validation import check_positive, height_and_width
 
 Split = Literal["train", "val", "test"]
 
@@ -29,20 +29,6 @@ def network_sizes(shape: Sequence[int]) -> dict[str, int]:
     """Return the arguments that give a network the shape of its samples; images are square."""
     names = {"images": ("channels", "image_size"), "points": ("dimensions",)}[kind_of(shape)]
     return dict(zip(names, shape, strict=False))
-
-
-def height_and_width(image_size: int | Sequence[int]) -> tuple[int, int]:
-    """Return the height and the width of images whose size is given as the side of a square or as both.
-
-    Raises:
-        ValueError: If there are not one or two numbers of at least 1.
-    """
-    sides = (image_size, image_size) if isinstance(image_size, int) else tuple(image_size)
-    if len(sides) != 2:
-        raise ValueError(f"image_size must be one number or [height, width], got {list(sides)}")
-    for side in sides:
-        check_positive(image_size=side)
-    return sides[0], sides[1]
 
 
 def normalise(images: UInt8[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
@@ -209,10 +195,9 @@ class LabelledDataModule(LightningDataModule, ABC):
 class ImageDataModule(LabelledDataModule):
     """A dataset of labelled images.
 
-    A subclass sets ``name``, ``channels``, ``image_size`` and ``class_names``, and implements ``load``, which returns
-    uint8 images of shape (n, c, h, w). Other arguments and errors are those of ``LabelledDataModule``.
-
-    ``image_size`` is the side of a square, or height and width.
+    A subclass sets ``name``, ``channels``, ``image_size`` (the side of square images, or height and width) and
+    ``class_names``, and implements ``load``, which returns uint8 images of shape (n, c, h, w). Other arguments and
+    errors are those of ``LabelledDataModule``.
 
     Args:
         flip: Whether to mirror images at random in training; not suitable for digits, as a mirrored digit is no digit.
@@ -236,7 +221,7 @@ class ImageDataModule(LabelledDataModule):
 
     @property
     def shape(self) -> tuple[int, int, int]:
-        return self.channels, *height_and_width(self.image_size)
+        return (self.channels, *height_and_width(self.image_size))
 
     def dataset(self, split: Split) -> ImageDataset:
         return ImageDataset(*self.split(split), flip=self.flip and split == "train", seed=self.seed)

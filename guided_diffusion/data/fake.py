@@ -4,13 +4,14 @@ from collections.abc import Sequence
 
 import torch
 
-from guided_diffusion.data.base import Batch, ImageDataModule, height_and_width
-from guided_diffusion.utils.validation import check_positive
+from guided_diffusion.data.base import Batch, ImageDataModule
+from guided_diffusion.utils.validation import check_positive, height_and_width
 
 
 class Fake(ImageDataModule):
     """Images of uniform random pixels, whose labels cycle through the classes.
 
+    ``image_size`` is the side of square images, or height and width.
     ``num_train`` includes the images held out for validation, and ``split_seed`` is also the seed of the pixels. Other
     arguments are those of ``ImageDataModule``.
 

@@ -8,12 +8,13 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
-from guided_diffusion.data.base import Batch, Split, height_and_width
+from guided_diffusion.data.base import Batch, Split
 from guided_diffusion.data.class_folders import ImageFile, find_class_folders, list_images
 from guided_diffusion.data.decoding import MODES, Decoded, decode
 from guided_diffusion.data.own_images import OwnImages
 from guided_diffusion.utils.distributed import rank_zero_print
 from guided_diffusion.utils.listing import data_hash, first_few
+from guided_diffusion.utils.validation import height_and_width
 
 
 class ImageFolder(OwnImages):

@@ -10,7 +10,7 @@ import itertools
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
@@ -180,7 +180,8 @@ def _in_chunks(function: Callable[[Tensor], Tensor], images: Float[Tensor, "n c 
 
 
 def _build(architecture: str, data: ImageDataModule, width: int) -> nn.Module:
-    return ARCHITECTURES[architecture](**network_sizes(data.shape), num_classes=data.num_classes, width=width)
+    sizes: dict[str, Any] = dict(network_sizes(data.shape))
+    return ARCHITECTURES[architecture](**sizes, num_classes=data.num_classes, width=width)
 
 
 def _check_file(path: Path) -> None:

@@ -284,7 +284,7 @@ def _split(root, *others):
         ({"root": None}, "root is missing: add data.root=PATH"),
         ({"channels": 4}, "channels must be 1, for grey, or 3, for colour, got 4"),
         ({"image_size": 0}, "image_size must be at least 1, got 0"),
-        ({"image_size": [8, 8, 3]}, r"image_size must be one number or \[height, width\], got \[8, 8, 3\]"),
+        ({"image_size": [8, 8, 3]}, r"image_size must be one number, or height and width, got \[8, 8, 3\]"),
         ({"test_fraction": 1.0}, r"test_fraction must be in \[0, 1\), got 1.0"),
         ({"validation_fraction": -0.1}, r"validation_fraction must be in \[0, 1\), got -0.1"),
     ],
