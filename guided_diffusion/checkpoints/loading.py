@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from hydra.utils import get_object
 from torch import Tensor
 from torch.types import Device
 
@@ -16,6 +17,7 @@ from guided_diffusion.data import LabelledDataModule, kind_of
 from guided_diffusion.denoisers import Denoiser
 from guided_diffusion.schedules import Schedule
 from guided_diffusion.utils.instantiate import build
+from guided_diffusion.utils.listing import first_few
 
 
 @dataclass(frozen=True)
@@ -52,13 +54,29 @@ class Trained:
         """The label dropout of the training. At 0 or 1, classifier-free guidance lacks one prediction."""
         return float(self.config["module"].get("label_dropout", 0.1))
 
-    def data(self, trusted: tuple[str, ...] = TRUSTED) -> LabelledDataModule:
-        """Return the data of the training, from ``GUIDED_DIFFUSION_DATA`` if that is set, else from the same folder."""
+    def data(self, trusted: tuple[str, ...] = TRUSTED, path: str | None = None) -> LabelledDataModule:
+        """Return the data of the training, from where it was then, or is now.
+
+        Args:
+            trusted: As for ``load``.
+            path: The folder or file of the data now. By default it is that of the training, except that a folder of
+                datasets is ``GUIDED_DIFFUSION_DATA`` if that is set.
+
+        Raises:
+            FileNotFoundError, ValueError: If the data is not there, or has other shapes or classes than the model.
+        """
         node = dict(self.config["data"])
         check_targets(node, trusted, Path(self.spec.source))
-        if "root" in node:
-            node["root"] = os.environ.get("GUIDED_DIFFUSION_DATA") or node["root"]
+        holds_datasets = "root" in node and get_object(node["_target_"]).root_holds_datasets
+        moved = path or (os.environ.get("GUIDED_DIFFUSION_DATA") if holds_datasets else None)
+        node |= {key: moved for key in ("root", "path") if key in node and moved}
         data: LabelledDataModule = build(node)
+        if (found := (tuple(data.shape), tuple(data.class_names))) != (self.shape, self.class_names):
+            (shape, names), few = found, first_few
+            raise ValueError(
+                f"{data.name} has samples of shape {shape} and the classes {few(names)}, but the model was trained on "
+                f"samples of shape {self.shape} and the classes {few(self.class_names)}"
+            )
         data.prepare_data()
         return data
 

@@ -24,6 +24,8 @@ RENAMED = MappingProxyType(
     }
 )
 """The present name of each earlier one in this package: single objects first, then modules with everything in them."""
+ADDED_TO_DATA = MappingProxyType({"balance": False, "num_workers": 0})
+"""The settings that datasets of this package did not have at first, with the values that change nothing."""
 TOOK_A_PATH = ("guided_diffusion.checkpoints.classifier_guidance", "guided_diffusion.checkpoints.combined_guidance")
 """The functions that built guidance from the path of a classifier; their present classes take the classifier."""
 
@@ -37,6 +39,8 @@ def update_targets(node: Any) -> Any:
     updated = {key: update_targets(child) for key, child in node.items()}
     if isinstance(target := node.get("_target_"), str):
         updated["_target_"] = _present_name(target)
+        if target.startswith("guided_diffusion.data."):
+            updated = {**ADDED_TO_DATA, **updated}
     if target in TOOK_A_PATH:
         updated["classifier"] = classifier_node(node.get("classifier"))
     return updated

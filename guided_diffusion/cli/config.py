@@ -12,6 +12,7 @@ from hydra.core.config_store import ConfigStore
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import MISSING, DictConfig, OmegaConf
 
+from guided_diffusion.utils.listing import data_hash
 from guided_diffusion.utils.precision import fast_precision
 
 _PACKAGE = Path(__file__).parents[1]
@@ -72,6 +73,7 @@ class EvaluateConfig(ProgramConfig):
 
     name: str = MISSING
     checkpoint: str | None = None
+    data_path: str | None = None
     scales: list[float] | None = None
     labels: str = MISSING
     num_samples: int = MISSING
@@ -94,6 +96,7 @@ def register() -> None:
     for schema in (TrainConfig, SampleConfig, EvaluateConfig, ExportConfig):
         ConfigStore.instance().store(f"{schema.__name__.removesuffix('Config').lower()}_schema", schema)
     OmegaConf.register_new_resolver("short_id", lambda: secrets.token_hex(2), use_cache=True, replace=True)
+    OmegaConf.register_new_resolver("data_hash", data_hash, replace=True)
     OmegaConf.register_new_resolver("fast_precision", fast_precision, replace=True)
 
 

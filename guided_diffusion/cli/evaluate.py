@@ -61,7 +61,7 @@ def evaluate(config: DictConfig, overrides: Sequence[str] = ()) -> Path:
     check_scales(scales)
     if not config.untaught_scales:
         check_label_dropout(model.label_dropout, recipe, scales, model.schedule, "scales")
-    data = model.data()
+    data = model.data(path=config.data_path)
     check_judge_is_used(overrides, data.kind)
     sizes = None if config.labels == EQUAL else data.class_counts("test").tolist()
     size = recipe.batch_size

@@ -1,19 +1,20 @@
 """The base classes of the datasets, their batches and loaders; ``kind_of`` tells images from points by the shape."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from itertools import islice
-from typing import Literal, NamedTuple
+from collections.abc import Sequence
+from typing import Literal
 
 import torch
-from jaxtyping import Float, Int, Shaped, UInt8
+from jaxtyping import Float, Int, UInt8
 from pytorch_lightning import LightningDataModule
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
-from torch.utils.data.distributed import DistributedSampler
+from torch.utils.data import DataLoader
 
-from guided_diffusion.utils.rng import generator_for
+from guided_diffusion.data.batches import Batch, ImageDataset, ResumableLoader, Rows, as_it_is
+from guided_diffusion.data.checks import check_samples
+from guided_diffusion.data.order import BalancedSampler, EpochSampler
+from guided_diffusion.utils.distributed import rank_zero_print
+from guided_diffusion.utils.listing import first_few
 from guided_diffusion.utils.validation import check_positive, height_and_width
 
 Split = Literal["train", "val", "test"]
@@ -35,13 +36,6 @@ def network_sizes(shape: Sequence[int]) -> dict[str, int | list[int]]:
     return {"channels": channels, "image_size": height if height == width else [height, width]}
 
 
-class Batch(NamedTuple):
-    """Samples and their labels. Images are uint8 in the loader; on the device all samples are float in [-1, 1]."""
-
-    samples: Tensor
-    labels: Int[Tensor, " b"]
-
-
 def normalise(images: UInt8[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
     """Map pixels in [0, 255] to [-1, 1], the range of every model's input."""
     return images.float() / 127.5 - 1
@@ -50,58 +44,6 @@ def normalise(images: UInt8[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
 def denormalise(images: Float[Tensor, "*shape"]) -> UInt8[Tensor, "*shape"]:
     """Clamp pixels to [-1, 1] and map them back to [0, 255]."""
     return ((images.clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8)
-
-
-@dataclass(eq=False)
-class Rows(Dataset[Batch]):
-    """Samples of any shape in memory, with their labels; a batch is one indexing operation."""
-
-    samples: Shaped[Tensor, "n *shape"]
-    labels: Int[Tensor, " n"]
-
-    def __len__(self) -> int:
-        return len(self.labels)
-
-    def __getitems__(self, indices: Sequence[int]) -> Batch:
-        rows = torch.as_tensor(indices)
-        return Batch(self.samples[rows], self.labels[rows])
-
-
-@dataclass(eq=False)
-class ImageDataset(Rows):
-    """Images in memory as uint8, with their labels.
-
-    With ``flip``, each is mirrored from left to right with probability 1/2, drawn from ``seed`` and the indices.
-    """
-
-    samples: UInt8[Tensor, "n c h w"]
-    flip: bool = False
-    seed: int = 0
-
-    def __getitems__(self, indices: Sequence[int]) -> Batch:
-        images, labels = super().__getitems__(indices)
-        if self.flip:
-            mirrored = torch.rand(len(labels), generator=generator_for("cpu", self.seed, *indices)) < 0.5
-            images[mirrored] = images[mirrored].flip(-1)
-        return Batch(images, labels)
-
-
-class ResumableLoader(DataLoader[Batch]):
-    """A loader that can start in the middle of an epoch; Lightning saves its state in checkpoints."""
-
-    _start = _done = 0
-
-    def __iter__(self) -> Iterator[Batch]:  # type: ignore[override]
-        self._done, self._start = self._start, 0
-        for batch in islice(super().__iter__(), self._done, None):
-            self._done += 1
-            yield batch
-
-    def state_dict(self) -> dict[str, int]:
-        return {"batches": self._done % len(self)}
-
-    def load_state_dict(self, state: dict[str, int]) -> None:
-        self._start = state["batches"]
 
 
 class LabelledDataModule(LightningDataModule, ABC):
@@ -115,23 +57,41 @@ class LabelledDataModule(LightningDataModule, ABC):
         validation_size: The number of training samples that are held out for validation.
         seed: The seed of the order of the samples, and of random changes to them.
         split_seed: The seed of the choice of the held-out samples.
+        balance: Whether training draws each class equally often, instead of each sample.
+        num_workers: The number of processes that make the batches, and no others if 0. The batches are the same.
 
     Raises:
-        ValueError: If a size is too small; from ``setup``, if less than one batch is left for training.
+        ValueError: If a size is too small; from ``setup`` and ``split``, if the data is not what the subclass declares
+            or less than one batch is left for training.
     """
 
     name: str
     class_names: tuple[str, ...]
+    root_holds_datasets = True
+    """Whether an argument ``root`` is the folder of all datasets, which ``GUIDED_DIFFUSION_DATA`` names."""
+    held_out_by = "validation_size"
+    """The argument that says how many samples are held out for validation, for messages."""
 
-    def __init__(self, batch_size: int, validation_size: int, seed: int = 0, split_seed: int = 0) -> None:
+    def __init__(
+        self,
+        batch_size: int,
+        validation_size: int,
+        seed: int = 0,
+        split_seed: int = 0,
+        balance: bool = False,
+        num_workers: int = 0,
+    ) -> None:
         super().__init__()
         check_positive(batch_size=batch_size)
-        if validation_size < 0:
-            raise ValueError(f"validation_size must be at least 0, got {validation_size}")
+        for name, value in {"validation_size": validation_size, "num_workers": num_workers}.items():
+            if value < 0:
+                raise ValueError(f"{name} must be at least 0, got {value}")
         self.batch_size = batch_size
         self.validation_size = validation_size
         self.seed = seed
         self.split_seed = split_seed
+        self.balance = balance
+        self.num_workers = num_workers
         self._splits: dict[Split, Batch] = {}
 
     @property
@@ -157,50 +117,83 @@ class LabelledDataModule(LightningDataModule, ABC):
         return len(self.class_names)
 
     def split(self, name: Split) -> Batch:
-        """Return a whole split as it was loaded; it is read on first use."""
+        """Return a whole split as it was loaded; it is read on first use, and checked."""
         if name not in self._splits:
             if name == "test":
-                self._splits["test"] = self.load(train=False)
+                self._splits["test"] = self._load("test")
             else:
-                self._splits |= self._split_training(self.load(train=True))
+                self._splits |= self._split_training(self._load("train"))
+                self._name_missing_classes()
         return self._splits[name]
 
     def class_counts(self, split: Split) -> Int[Tensor, " classes"]:
         """Return the number of samples of each class in a split."""
         return torch.bincount(self.split(split).labels, minlength=self.num_classes)
 
+    def validation_rows(self, labels: Int[Tensor, " n"]) -> Int[Tensor, " v"]:
+        """Return which of the samples for training, of which these are the labels, are held out for validation."""
+        order = torch.randperm(len(labels), generator=torch.Generator().manual_seed(self.split_seed))
+        return order[max(0, len(order) - self.validation_size) :]
+
+    def _load(self, split: Split) -> Batch:
+        samples, labels = map(torch.as_tensor, self.load(train=split != "test"))
+        check_samples(f"{self.name}, {split} split", samples, labels, self.shape, self.num_classes)
+        return Batch(samples, labels.long())
+
     def _split_training(self, data: Batch) -> dict[Split, Batch]:
-        order = torch.randperm(len(data.labels), generator=torch.Generator().manual_seed(self.split_seed))
-        remaining = len(order) - self.validation_size
+        is_held_out = torch.zeros(len(data.labels), dtype=torch.bool)
+        is_held_out[self.validation_rows(data.labels)] = True
+        remaining = int((~is_held_out).sum())
         if remaining < self.batch_size:
             raise ValueError(
-                f"{self.name} has {len(order)} training {self.kind}: with validation_size {self.validation_size} "
-                f"that is less than one batch of {self.batch_size}; lower data.batch_size or data.validation_size"
+                f"{self.name} has {len(is_held_out)} training {self.kind}: without the {len(is_held_out) - remaining} "
+                f"for validation that is less than one batch of {self.batch_size}; lower data.batch_size or "
+                f"data.{self.held_out_by}"
             )
-        train, val = (part.sort().values for part in (order[:remaining], order[remaining:]))
+        train, val = (part.nonzero().flatten() for part in (~is_held_out, is_held_out))
         return {"train": Batch(*(part[train] for part in data)), "val": Batch(*(part[val] for part in data))}
+
+    def _name_missing_classes(self) -> None:
+        missing = [self.class_names[label] for label in (self.class_counts("train") == 0).nonzero().flatten()]
+        if missing:
+            rank_zero_print(
+                f"{self.name} has no training {self.kind} of {first_few(missing)}: the model can't learn such a class"
+            )
 
     def setup(self, stage: str | None = None) -> None:
         self.split("test" if stage == "test" else "train")
 
     def train_dataloader(self) -> DataLoader[Batch]:
-        return self._loader("train", shuffle=True)
+        loader = self._loader("train", is_training=True)
+        if not len(loader):
+            raise ValueError(
+                f"{self.name} has {len(self.split('train').labels)} training {self.kind} without those for validation: "
+                f"on several devices that is less than one batch of {self.batch_size} on each; lower data.batch_size"
+            )
+        return loader
 
     def val_dataloader(self) -> DataLoader[Batch]:
-        return self._loader("val", shuffle=False)
+        return self._loader("val")
 
     def test_dataloader(self) -> DataLoader[Batch]:
-        return self._loader("test", shuffle=False)
+        return self._loader("test")
 
-    def _loader(self, split: Split, shuffle: bool) -> DataLoader[Batch]:
-        """Return a loader whose order depends on (seed, epoch). It needs no workers: they would only copy batches."""
+    def _loader(self, split: Split, is_training: bool = False) -> DataLoader[Batch]:
+        """Return a loader whose order depends on (seed, epoch) if it is for training, and else is that of the split."""
         dataset = self.dataset(split)
         replicas, rank = (self.trainer.world_size, self.trainer.global_rank) if self.trainer else (1, 0)
-        sampler: DistributedSampler[Batch] = DistributedSampler(
-            dataset, replicas, rank, shuffle=shuffle, seed=self.seed, drop_last=shuffle
+        sampler = (
+            BalancedSampler(dataset, replicas, rank, self.seed, self.split(split).labels)
+            if is_training and self.balance
+            else EpochSampler(dataset, replicas, rank, shuffle=is_training, seed=self.seed, drop_last=is_training)
         )
         return ResumableLoader(
-            dataset, self.batch_size, sampler=sampler, drop_last=shuffle, collate_fn=lambda batch: batch
+            dataset,
+            self.batch_size,
+            sampler=sampler,
+            drop_last=is_training,
+            collate_fn=as_it_is,
+            num_workers=self.num_workers,
         )
 
 
@@ -219,9 +212,16 @@ class ImageDataModule(LabelledDataModule):
     image_size: int | Sequence[int]
 
     def __init__(
-        self, batch_size: int, validation_size: int, flip: bool = False, seed: int = 0, split_seed: int = 0
+        self,
+        batch_size: int,
+        validation_size: int,
+        flip: bool = False,
+        seed: int = 0,
+        split_seed: int = 0,
+        balance: bool = False,
+        num_workers: int = 0,
     ) -> None:
-        super().__init__(batch_size, validation_size, seed, split_seed)
+        super().__init__(batch_size, validation_size, seed, split_seed, balance, num_workers)
         self.flip = flip
 
     @property

@@ -33,8 +33,10 @@ class Fake(ImageDataModule):
         flip: bool = False,
         seed: int = 0,
         split_seed: int = 0,
+        balance: bool = False,
+        num_workers: int = 0,
     ) -> None:
-        super().__init__(batch_size, validation_size, flip, seed, split_seed)
+        super().__init__(batch_size, validation_size, flip, seed, split_seed, balance, num_workers)
         height_and_width(image_size)
         check_positive(channels=channels, num_classes=num_classes)
         check_positive(num_train=num_train, num_test=num_test)

@@ -156,8 +156,10 @@ class Patterns(LabelledDataModule):
         validation_size: int,
         seed: int = 0,
         split_seed: int = 0,
+        balance: bool = False,
+        num_workers: int = 0,
     ) -> None:
-        super().__init__(batch_size, validation_size, seed, split_seed)
+        super().__init__(batch_size, validation_size, seed, split_seed, balance, num_workers)
         if not patterns or len(set(patterns)) < len(patterns):
             raise ValueError(f"patterns must be different names, at least one, got {list(patterns)}")
         check_positive(num_train=num_train, num_test=num_test)

@@ -1,8 +1,11 @@
 """MNIST, Fashion-MNIST and CIFAR-10, downloaded and read by torchvision in its layout on disk."""
 
+import gzip
+import tarfile
 import tempfile
+import zlib
 from abc import abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, ClassVar
 from urllib.error import URLError
@@ -11,12 +14,14 @@ import torch
 from torchvision import datasets
 
 from guided_diffusion.data.base import Batch, ImageDataModule
+from guided_diffusion.utils.files import atomic_write
 
 
 class TorchvisionImages(ImageDataModule):
     """A dataset that torchvision reads from ``root``. Missing files are downloaded; others are never rewritten.
 
-    Other arguments are those of ``ImageDataModule``.
+    A file that is there only in its archive is unpacked beside it, or, where that can't be written, into a temporary
+    folder. Other arguments are those of ``ImageDataModule``.
 
     Args:
         root: The folder that holds the dataset's folder.
@@ -28,6 +33,8 @@ class TorchvisionImages(ImageDataModule):
 
     files: ClassVar[dict[str, int]]
     """The paths of the files, relative to ``root``, and their sizes in bytes."""
+    archive: ClassVar[str | None] = None
+    """The path of a tar file with all files; ``None`` if each has an archive of its own, with the suffix ``.gz``."""
     source: Callable[..., Any]
     """The dataset's class in torchvision."""
 
@@ -39,30 +46,65 @@ class TorchvisionImages(ImageDataModule):
         flip: bool = False,
         seed: int = 0,
         split_seed: int = 0,
+        balance: bool = False,
+        num_workers: int = 0,
     ) -> None:
-        super().__init__(batch_size, validation_size, flip, seed, split_seed)
-        self.root = Path(root)
+        super().__init__(batch_size, validation_size, flip, seed, split_seed, balance, num_workers)
+        self.root = self._folder = Path(root)
 
     def prepare_data(self) -> None:
+        if self._missing():
+            self._unpack()
         if self._missing():
             self._download()
 
     def load(self, train: bool) -> Batch:
         self.prepare_data()
         for file, size in self.files.items():
-            if (found := (self.root / file).stat().st_size) != size:
+            if (found := (self._folder / file).stat().st_size) != size:
                 raise self._damaged(file, f"it has {found:,} bytes instead of {size:,}")
         try:
-            return self._read(self.source(str(self.root), train=train, download=False))
+            return self._read(self.source(str(self._folder), train=train, download=False))
         except (RuntimeError, AssertionError, ValueError) as error:
             raise self._damaged(next(iter(self.files)).rpartition("/")[0], str(error)) from error
+
+    def _unpack(self) -> None:
+        """Write the missing files that are in archives beside them or, where that fails, into a temporary folder."""
+        found = {file: content for file, content in self._packed() if file in self._missing()}
+        try:
+            for file, content in found.items():
+                with atomic_write(self.root / file) as path:
+                    path.write_bytes(content)
+        except OSError:
+            self._temporary = tempfile.TemporaryDirectory(prefix=f"{self.name}-")
+            self._folder = Path(self._temporary.name)
+            for file in self.files:
+                path = self._folder / file
+                path.parent.mkdir(parents=True, exist_ok=True)
+                if file in found:
+                    path.write_bytes(found[file])
+                elif (self.root / file).is_file():
+                    path.symlink_to((self.root / file).absolute())
+
+    def _packed(self) -> Iterator[tuple[str, bytes]]:
+        """Yield the files that are in archives, with their content."""
+        for archive in [self.archive] if self.archive else [f"{file}.gz" for file in self._missing()]:
+            if not (self.root / archive).is_file():
+                continue
+            try:
+                if archive == self.archive:
+                    yield from _members(self.root / archive)
+                else:
+                    yield archive.removesuffix(".gz"), gzip.decompress((self.root / archive).read_bytes())
+            except (EOFError, zlib.error, gzip.BadGzipFile, tarfile.TarError) as error:
+                raise self._damaged(archive, str(error)) from error
 
     @abstractmethod
     def _read(self, dataset: Any) -> Batch:
         """Return the images and labels of torchvision's dataset as tensors."""
 
     def _missing(self) -> list[str]:
-        return [file for file in self.files if not (self.root / file).is_file()]
+        return [file for file in self.files if not (self._folder / file).is_file()]
 
     def _download(self) -> None:
         """Download into a temporary folder, and move the missing files from there to ``root``."""
@@ -83,6 +125,13 @@ class TorchvisionImages(ImageDataModule):
 
     def _damaged(self, what: str, why: str) -> ValueError:
         return ValueError(f"{self.root / what} is damaged: {why}. Delete it and run again to download it anew")
+
+
+def _members(path: Path) -> Iterator[tuple[str, bytes]]:
+    with tarfile.open(path) as archive:
+        for member in archive:
+            if content := archive.extractfile(member):
+                yield member.name, content.read()
 
 
 def _idx_files(name: str) -> dict[str, int]:
@@ -127,6 +176,7 @@ class CIFAR10(TorchvisionImages):
     image_size = 32
     class_names = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
     source = datasets.CIFAR10
+    archive = "cifar-10-python.tar.gz"
     files: ClassVar = {
         f"cifar-10-batches-py/data_batch_{number}": size
         for number, size in enumerate((31_035_704, 31_035_320, 31_035_999, 31_035_696, 31_035_623), start=1)

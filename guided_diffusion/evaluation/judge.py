@@ -11,14 +11,14 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import singledispatch
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from guided_diffusion.data import ImageDataModule, normalise
+from guided_diffusion.data import ImageDataModule, network_sizes, normalise
 from guided_diffusion.networks import JudgeNet, LeNet
 from guided_diffusion.utils.files import atomic_write, cache_dir, check_cache, load_tensors
 from guided_diffusion.utils.rng import generator_for
@@ -223,7 +223,8 @@ def _in_chunks(function: Callable[[Tensor], Tensor], images: Float[Tensor, "n c 
 
 
 def _build(architecture: str, data: ImageDataModule, width: int) -> nn.Module:
-    return ARCHITECTURES[architecture](data.channels, data.image_size, data.num_classes, width)
+    sizes: dict[str, Any] = dict(network_sizes(data.shape))
+    return ARCHITECTURES[architecture](**sizes, num_classes=data.num_classes, width=width)
 
 
 def _check_file(path: Path) -> None:

@@ -71,8 +71,10 @@ def flush_to_disk(path: Path) -> None:
         os.close(descriptor)
 
 
-def load_tensors(path: Path) -> Any:
+def load_tensors(path: Path, mmap: bool = False) -> Any:
     """Return the tensors and plain data in a file, on the CPU; no code in it is run.
+
+    With ``mmap`` the tensors stay on the disk, and the system reads the parts that are used.
 
     Raises:
         ValueError: If the file is missing, is damaged, or holds anything else.
@@ -80,7 +82,7 @@ def load_tensors(path: Path) -> Any:
     import torch  # here, so that --help need not wait for it
 
     try:
-        return torch.load(path, map_location="cpu", weights_only=True)
+        return torch.load(path, map_location="cpu", weights_only=True, mmap=mmap)
     except Exception as error:  # a damaged file makes torch raise errors of many types
         raise ValueError(f"{path} is damaged, or holds code") from error
 

@@ -1,7 +1,9 @@
 import pytest
 import torch
+from PIL import Image
 
-from guided_diffusion.checkpoints.loading import load, load_classifier
+from guided_diffusion.checkpoints.loading import Trained, load, load_classifier
+from guided_diffusion.checkpoints.record import ModelSpec
 from guided_diffusion.classifiers import gradient
 from guided_diffusion.denoisers import Denoiser
 from guided_diffusion.schedules import Cosine
@@ -48,6 +50,39 @@ def test_a_model_is_rebuilt_from_its_own_config_and_not_from_the_defaults(fit, t
 def test_the_data_of_the_training_can_be_loaded_again(checkpoint):
     data = load(checkpoint).data()
     assert (data.name, data.shape, data.class_names) == ("fake", (1, 8, 8), load(checkpoint).class_names)
+
+
+@pytest.fixture
+def trained_on_photos(tmp_path):
+    """Return a function that gives a model that was trained on two images of two classes, which are now elsewhere."""
+    for name in ("cat", "dog"):
+        (tmp_path / "moved" / name).mkdir(parents=True)
+        Image.new("L", (9, 9)).save(tmp_path / "moved" / name / "1.png")
+    node = {
+        "_target_": "guided_diffusion.data.ImageFolder",
+        "root": str(tmp_path / "photos"),
+        **{"image_size": [4, 6], "channels": 1, "batch_size": 1, "validation_fraction": 0, "test_fraction": 0},
+    }
+
+    def trained(*class_names):
+        return Trained(ModelSpec("a.ckpt", Cosine(), (1, 4, 6), class_names), {"data": node})
+
+    return trained
+
+
+def test_images_of_ones_own_are_where_they_were_or_where_they_are_said_to_be(trained_on_photos, tmp_path, monkeypatch):
+    monkeypatch.setenv("GUIDED_DIFFUSION_DATA", str(tmp_path / "datasets"))
+    model = trained_on_photos("cat", "dog")
+    with pytest.raises(ValueError, match=r"there is no folder .*photos: .*in evaluate with data_path"):
+        model.data()
+    assert model.data(path=str(tmp_path / "moved")).class_names == ("cat", "dog")
+    (tmp_path / "moved").rename(tmp_path / "photos")
+    assert model.data().root == tmp_path / "photos"
+
+
+def test_data_with_other_classes_than_the_models_is_refused(trained_on_photos, tmp_path):
+    with pytest.raises(ValueError, match=r"moved has .*the classes cat, dog, but the model was trained on .*cat, owl"):
+        trained_on_photos("cat", "owl").data(path=str(tmp_path / "moved"))
 
 
 @pytest.mark.parametrize("device", ["cuda:99", "gpu"])

@@ -43,6 +43,13 @@ def test_every_earlier_name_leads_to_an_object_of_today(target):
     assert get_object(present).__module__.startswith("guided_diffusion.")
 
 
+def test_settings_that_a_dataset_did_not_have_at_first_are_what_they_were_then(compose):
+    data = OmegaConf.to_container(compose().data, resolve=True)
+    earlier = {key: value for key, value in data.items() if key not in ("balance", "num_workers")}
+    assert update_targets({"data": earlier}) == {"data": data}
+    assert update_targets({"data": earlier | {"balance": True}})["data"]["balance"] is True
+
+
 def test_names_are_updated_at_any_depth_and_nothing_else_is_changed():
     node = {"_target_": "guided_diffusion.sampling.Recipe", "parts": [{"_target_": "guided_diffusion.callbacks.EMA"}]}
     other = {

@@ -2,11 +2,13 @@ import importlib.util
 import re
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from hydra.errors import ConfigCompositionException
 from hydra.utils import get_class
 from omegaconf import OmegaConf
+from PIL import Image
 from pytorch_lightning.strategies import Strategy
 
 from guided_diffusion.checkpoints.record import build_network
@@ -46,7 +48,11 @@ def test_the_config_folder_is_absolute():
     assert (CONF / "sample.yaml").is_file()
 
 
-@every("data")
+OWN = {"image_folder": r"root is missing: add data\.root=PATH", "npz": r"path is missing: add data\.path=FILE"}
+"""The datasets of the user's, which no folder is the default of, and the error that asks for it."""
+
+
+@pytest.mark.parametrize("data", sorted(set(options("data")) - OWN.keys()))
 def test_every_dataset_is_built_without_touching_a_file(data, compose, tmp_path, monkeypatch):
     monkeypatch.setenv("GUIDED_DIFFUSION_DATA", str(tmp_path))
     built = build(compose(f"data={data}").data)
@@ -57,6 +63,19 @@ def test_every_dataset_is_built_without_touching_a_file(data, compose, tmp_path,
         ("points", 2, 3),
     }
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("data", OWN)
+def test_a_dataset_of_ones_own_is_built_when_it_is_named(data, compose, tmp_path):
+    with pytest.raises(ValueError, match=OWN[data]):
+        build(compose(f"data={data}").data)
+    (tmp_path / "cat").mkdir()
+    Image.new("L", (9, 9)).save(tmp_path / "cat" / "1.png")
+    np.savez(tmp_path / "mine.npz", images=np.zeros((1, 3, 32, 32), np.uint8), labels=[0])
+    override = {"image_folder": f"data.root={tmp_path}", "npz": f"data.path={tmp_path / 'mine.npz'}"}[data]
+    built = build(compose(f"data={data}", override).data)
+    assert isinstance(built, LabelledDataModule)
+    assert (built.shape, built.num_classes) == ((3, 32, 32), 1)
 
 
 @every("network")

@@ -1,7 +1,10 @@
+import gzip
 import hashlib
 import os
 import pickle
+import shutil
 import struct
+import tarfile
 from pathlib import Path
 from typing import ClassVar
 from urllib.error import URLError
@@ -207,6 +210,69 @@ def test_complete_data_can_be_in_a_read_only_folder(root, no_network):
     finally:
         for folder in folders:
             folder.chmod(0o755)
+
+
+def pack(root, layout):
+    """Replace the files of a dataset by the archives from which torchvision would unpack them."""
+    if layout == "mnist":
+        for file in SmallMNIST.files:
+            (root / f"{file}.gz").write_bytes(gzip.compress((root / file).read_bytes()))
+            (root / file).unlink()
+    else:
+        with tarfile.open(root / "cifar-10-python.tar.gz", "w:gz") as archive:
+            archive.add(root / "cifar-10-batches-py", "cifar-10-batches-py")
+        shutil.rmtree(root / "cifar-10-batches-py")
+
+
+@pytest.fixture(params=["mnist", "cifar"])
+def packed(request, root, tmp_path, no_network):
+    """Return a dataset that is there in archives only, and its content."""
+    data = small_mnist(root) if request.param == "mnist" else small_cifar(tmp_path)
+    content = data.load(train=True)
+    pack(root, request.param)
+    return data, content
+
+
+def test_data_in_archives_only_is_unpacked_as_torchvision_does(packed):
+    data, (images, labels) = packed
+    found = data.load(train=True)
+    assert torch.equal(found.samples, images)
+    assert torch.equal(found.labels, labels)
+    assert all((data.root / file).is_file() for file in data.files)
+
+
+def test_archives_in_a_folder_that_cannot_be_written_are_read(packed, monkeypatch):
+    data, (images, labels) = packed
+
+    def refuse(path):
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr("guided_diffusion.data.torchvision.atomic_write", refuse)
+    before = snapshot(data.root)
+    found = data.load(train=True)
+    assert torch.equal(found.samples, images)
+    assert torch.equal(found.labels, labels)
+    assert snapshot(data.root) == before
+
+
+def test_only_the_missing_file_is_unpacked(root, no_network):
+    pack(root, "mnist")
+    small_mnist(root).prepare_data()
+    missing = root / "MNIST/raw/t10k-labels-idx1-ubyte"
+    before = snapshot(root)
+    missing.unlink()
+    small_mnist(root).prepare_data()
+    after = snapshot(root)
+    assert after.pop(missing)[0] == before.pop(missing)[0]
+    assert after == before
+
+
+def test_a_damaged_archive_is_an_error_that_names_it(packed):
+    data, _ = packed
+    archive = next(path for path in sorted(data.root.rglob("*.gz")))
+    archive.write_bytes(archive.read_bytes()[:-100])
+    with pytest.raises(ValueError, match=rf"{archive} is damaged: .*Delete it and run again"):
+        data.load(train=True)
 
 
 def test_a_download_adds_only_the_missing_file(root, mirror):

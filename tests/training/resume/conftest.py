@@ -19,6 +19,8 @@ import guided_diffusion
 SHORT = (
     "data=fake",
     "data.num_train=80",
+    "data.flip=true",
+    "data.balance=true",
     "network.width=8",
     "callbacks=minimal",
     "+callbacks.learning_rate._target_=pytorch_lightning.callbacks.LearningRateMonitor",

@@ -2,6 +2,7 @@
 
 from itertools import zip_longest
 from pathlib import Path
+from zipfile import ZipFile
 
 import pytest
 from omegaconf import OmegaConf
@@ -60,6 +61,7 @@ def test_every_key_of_every_option_is_in_one_of_the_lists(several, config):
         "callbacks=minimal",
         "callbacks.last.every_n_steps=7",
         "output_dir=elsewhere",
+        "data.num_workers=2",
     ],
 )
 def test_a_setting_that_leaves_the_weights_alone_leaves_the_fingerprint_alone(override, config):
@@ -78,6 +80,7 @@ def test_a_setting_that_leaves_the_weights_alone_leaves_the_fingerprint_alone(ov
         "schedule=linear_beta",
         "weighting=min_snr",
         "data.batch_size=7",
+        "data.balance=true",
         "module.optimizer.lr=1",
     ],
 )
@@ -103,6 +106,24 @@ def test_validations_and_unknown_callbacks_change_the_fingerprint_but_not_the_kn
 )
 def test_the_same_training_is_equal_in_everything_but_its_folder(override, same, config):
     assert same_training(config(), config(override)) is same
+
+
+def test_the_content_of_a_folder_or_file_of_images_decides_the_weights_and_not_its_place(config, tmp_path):
+    def trained_on(folder, name, content):
+        (tmp_path / folder / "cat").mkdir(parents=True)
+        (tmp_path / folder / "cat" / name).write_bytes(content)
+        with ZipFile(tmp_path / f"{folder}.npz", "w") as archive:
+            archive.writestr(name, content)
+        of_folder = config("data=image_folder", f"data.root={tmp_path / folder}")
+        return of_folder, config("data=npz", f"data.path={tmp_path / folder}.npz")
+
+    here, moved = trained_on("a", "1.png", b"image"), trained_on("b", "1.png", b"image")
+    for other in (trained_on("c", "1.png", b"images"), trained_on("d", "2.png", b"image")):
+        for one, same, changed in zip(here, moved, other, strict=True):
+            assert differing_weight_keys(one, same) == []
+            assert training_fingerprint(one) == training_fingerprint(same)
+            assert differing_weight_keys(one, changed) == ["data.content"]
+            assert training_fingerprint(one) != training_fingerprint(changed)
 
 
 def test_a_nested_config_is_flattened_to_dotted_keys():

@@ -7,6 +7,7 @@ import signal
 import sys
 
 import pytest
+import torch
 from pytorch_lightning import loops
 
 KILL, TERM = signal.SIGKILL, signal.SIGTERM
@@ -59,6 +60,22 @@ def test_a_training_killed_at_any_point_and_resumed_ends_the_same(
     assert resumed.status == 0, resumed.printed
     assert "error" not in resumed.printed
     assert_same(only_run(tmp_path), uninterrupted)
+
+
+@pytest.mark.slow
+def test_a_training_whose_batches_are_made_by_workers_is_resumed_exactly(
+    server, short, uninterrupted, only_run, tmp_path
+):
+    killed = server(tmp_path, *short, "data.num_workers=2", "resume=auto", signal=KILL, at=["step", 5])
+    assert killed.status == -KILL, killed.printed
+    resumed = server(tmp_path, *short, "data.num_workers=2", "resume=auto")
+    assert resumed.status == 0, resumed.printed
+    one, other = (
+        torch.load(run / "checkpoints" / "last.ckpt", weights_only=True) for run in (only_run(tmp_path), uninterrupted)
+    )
+    assert one["global_step"] == other["global_step"] == 11
+    assert one["state_dict"].keys() == other["state_dict"].keys()
+    assert all(torch.equal(one["state_dict"][name], other["state_dict"][name]) for name in one["state_dict"])
 
 
 @pytest.mark.slow

@@ -1,0 +1,92 @@
+"""The layout of images on disk, as torchvision's ``ImageFolder`` takes it: a folder for each class, maybe in splits."""
+
+import tarfile
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+from types import MappingProxyType
+from typing import NamedTuple
+
+from guided_diffusion.data.base import Split
+from guided_diffusion.utils.listing import IMAGE_SUFFIXES, first_few, image_files, is_visible
+
+SPLITS: Mapping[str, Split] = MappingProxyType(
+    {"train": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
+)
+"""The names of the folders of splits. There are splits if ``train`` is there and nothing else than these."""
+
+
+class ImageFile(NamedTuple):
+    """An image on disk."""
+
+    path: Path
+    class_name: str
+    split: Split
+    """The split that its folder says; ``train`` if there are no folders for splits."""
+
+
+def find_class_folders(root: Path) -> dict[Split, list[Path]]:
+    """Return the folders of the classes in each split, in order; all are in ``train`` without folders for splits.
+
+    Raises:
+        FileNotFoundError: If there is no such folder.
+        ValueError: If it has no folders of classes, or a class is not among those for training.
+    """
+    _check_root(root)
+    splits: dict[Split, Path] = {"train": root}
+    folders = {folder.name: folder for folder in _folders(root)}
+    if "train" in folders and folders.keys() <= SPLITS.keys():
+        splits = {SPLITS[name]: folder for name, folder in folders.items()}
+        if len(splits) < len(folders):
+            raise ValueError(f"{root} has more than one folder for validation: keep one")
+    found = {split: _folders(folder) for split, folder in splits.items()}
+    for split, folder in splits.items():
+        if not found[split]:
+            raise ValueError(
+                f"{folder} has no class folders: put the images of each class into a folder of their own, "
+                f"for instance {folder / 'cat' / '1.png'}"
+            )
+        if strange := {one.name for one in found[split]} - {one.name for one in found["train"]}:
+            raise ValueError(f"{folder} has classes that {splits['train']} has not: {first_few(sorted(strange))}")
+    only = found["train"][0]
+    if len(found["train"]) == 1 and _folders(only) and not any(file.parent == only for file in image_files(only)):
+        raise ValueError(
+            f"{splits['train']} has one class folder, {only.name}, with folders in it: is {only} the root?"
+        )
+    return found
+
+
+def list_images(folders: Mapping[Split, list[Path]]) -> list[ImageFile]:
+    """Return the images in the folders of classes.
+
+    Raises:
+        ValueError: If a folder for training has none.
+    """
+    files = [
+        ImageFile(path, folder.name, split)
+        for split, classes in folders.items()
+        for folder in classes
+        for path in image_files(folder)
+    ]
+    filled = {file.class_name for file in files if file.split == "train"}
+    if empty := [folder.name for folder in folders["train"] if folder.name not in filled]:
+        raise ValueError(
+            f"{folders['train'][0].parent} has no images of {first_few(empty)}: fill or remove these folders "
+            f"(the endings of images are {', '.join(IMAGE_SUFFIXES)})"
+        )
+    return files
+
+
+def _check_root(root: Path) -> None:
+    if not root.exists():
+        raise FileNotFoundError(
+            f"there is no folder {root.absolute()}: name the one that has a folder of images for each class with "
+            f"data.root, or in evaluate with data_path"
+        )
+    if not root.is_dir():
+        mend = "unpack it" if zipfile.is_zipfile(root) or tarfile.is_tarfile(root) else "name the folder"
+        raise ValueError(f"{root} is a file, but data.root must be a folder with a folder for each class: {mend}")
+
+
+def _folders(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.iterdir() if is_visible(path.name) and path.is_dir())

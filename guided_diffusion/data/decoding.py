@@ -1,0 +1,137 @@
+"""Image files of any size and mode as uint8 tensors of one size, decoded once and kept in a file of the cache."""
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from jaxtyping import Int, UInt8
+from PIL import Image, ImageOps
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from guided_diffusion.data.batches import as_it_is
+from guided_diffusion.utils.files import atomic_write, cache_dir, content_hash, load_tensors
+from guided_diffusion.utils.locks import file_lock
+from guided_diffusion.utils.progress import progress_bar
+
+VERSION = 1
+"""The version of what ``read_image`` returns. It is incremented when that changes, so that files are decoded anew."""
+MODES = {1: "L", 3: "RGB"}
+"""The mode, in Pillow's words, of an image with this number of channels."""
+
+
+class Decoded(NamedTuple):
+    """The images of some files, and what is known of the files."""
+
+    images: UInt8[Tensor, "n c h w"]
+    """The images, zero where a file can't be read."""
+    sizes: Int[Tensor, "n 2"]
+    """The width and the height of each file's image."""
+    modes: list[str]
+    """The mode of each file's image, in Pillow's words."""
+    broken: dict[int, str]
+    """Why a file can't be read, by its position."""
+
+    def describe(self) -> str:
+        """Return the range of the sizes, the modes and the number of broken files, on one line."""
+        (width, height), (widest, highest) = self.sizes[self.sizes[:, 0] > 0].aminmax(dim=0)
+        modes = ", ".join(f"{count:,} {mode}" for mode, count in Counter(filter(None, self.modes)).most_common())
+        broken = f"; {len(self.broken):,} left out that can't be read" if self.broken else ""
+        return f"{width} to {widest} pixels wide, {height} to {highest} high; {modes}{broken}"
+
+
+def read_image(
+    path: Path, channels: int, height: int, width: int
+) -> tuple[UInt8[Tensor, "channels height width"], tuple[int, int], str]:
+    """Return an image, cropped to the middle and resized, and the size and the mode of the file.
+
+    It is turned as its EXIF data says. What is transparent is put on white; 16 bits are reduced to 8.
+
+    Raises:
+        OSError, ValueError: If the file can't be read, or has pixels of a type with no known range.
+    """
+    with Image.open(path) as file:
+        image = ImageOps.exif_transpose(file)
+        assert image is not None
+        converted = _convert(image, MODES[channels])
+        fitted = ImageOps.fit(converted, (width, height), Image.Resampling.BICUBIC)  # Pillow's resizing is antialiased
+    pixels = torch.from_numpy(np.array(fitted)).reshape(height, width, channels)
+    return pixels.permute(2, 0, 1), image.size, file.mode
+
+
+def decode(root: Path, files: Sequence[Path], channels: int, size: tuple[int, int], num_workers: int = 0) -> Decoded:
+    """Return the images of files below ``root``, from the cache if they did not change since they were decoded.
+
+    Two processes do not decode at the same time: the second waits, and then reads what the first one has written.
+
+    Args:
+        size: The height and the width of the images.
+        num_workers: The number of processes that decode; this one does if it is 0.
+    """
+    listing = [[path.relative_to(root).as_posix(), *_state_of(path)] for path in files]
+    key = content_hash([VERSION, channels, size, listing])
+    path = cache_dir() / f"images-{root.resolve().name}-{key}.pt"
+    with file_lock(path.with_suffix(".lock"), f"another process reads the images of {root}"):
+        try:
+            return Decoded(**load_tensors(path, mmap=True))
+        except ValueError:  # there is none, or it is damaged
+            with atomic_write(path) as temporary:
+                torch.save(_decode(_Files(files, channels, *size), num_workers)._asdict(), temporary)
+        return Decoded(**load_tensors(path, mmap=True))
+
+
+@dataclass
+class _Files(Dataset[Any]):
+    """Files as images with their size, mode and, if they can't be read, the reason."""
+
+    files: Sequence[Path]
+    channels: int
+    height: int
+    width: int
+
+    def __len__(self) -> int:
+        return len(self.files)
+
+    def __getitem__(self, index: int) -> tuple[Tensor, tuple[int, int], str, str]:
+        try:
+            return *read_image(self.files[index], self.channels, self.height, self.width), ""
+        except Exception as error:  # a damaged file makes Pillow raise errors of many types
+            reason = " ".join(str(error).split()).replace(str(self.files[index]), "it")
+            return torch.zeros(self.channels, self.height, self.width, dtype=torch.uint8), (0, 0), "", reason
+
+
+def _decode(files: _Files, num_workers: int) -> Decoded:
+    images = torch.empty(len(files), files.channels, files.height, files.width, dtype=torch.uint8)
+    sizes, modes, broken = torch.zeros(len(files), 2, dtype=torch.int64), [""] * len(files), {}
+    generator = torch.Generator()  # by default a loader draws from the global one, which makes the initial weights
+    loader = DataLoader(files, None, num_workers=num_workers, collate_fn=as_it_is, generator=generator)
+    for index, (image, size, mode, reason) in enumerate(
+        progress_bar(loader, desc="reading images", unit=" images", delay=1)
+    ):
+        images[index], sizes[index], modes[index] = image, torch.tensor(size), mode
+        if reason:
+            broken[index] = reason
+    return Decoded(images, sizes, modes, broken)
+
+
+def _state_of(path: Path) -> tuple[int, int]:
+    state = path.stat()
+    return state.st_size, state.st_mtime_ns
+
+
+def _convert(image: Image.Image, mode: str) -> Image.Image:
+    if image.mode == "F":
+        raise ValueError("its pixels are floating-point numbers, whose range is unknown: convert it to 8 or 16 bits")
+    if image.mode.startswith("I"):
+        pixels = np.asarray(image).astype(np.float64)
+        if pixels.min() < 0 or pixels.max() > 65535:
+            raise ValueError("its pixels have 32 bits, whose range is unknown: convert it to 8 or 16 bits")
+        image = Image.fromarray((pixels / 257).round().astype(np.uint8))
+    if "A" in image.getbands() or "transparency" in image.info:
+        opaque = Image.new("RGBA", image.size, "white")
+        image = Image.alpha_composite(opaque, image.convert("RGBA"))
+    return image.convert(mode)

@@ -1,0 +1,49 @@
+"""The files of a dataset of one's own, and a hash by which two trainings see whether their data is the same."""
+
+import os
+import zipfile
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from guided_diffusion.utils.files import content_hash
+
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp", ".gif")
+"""The endings of the names of images: those of torchvision's ``ImageFolder``, and ``.gif``."""
+
+
+def is_visible(name: str) -> bool:
+    """Return whether a file or folder is the user's, not hidden or made by a system beside the user's files."""
+    return not name.startswith(".") and name != "__MACOSX"
+
+
+def image_files(folder: Path) -> Iterator[Path]:
+    """Yield the visible images in a folder and in the folders below it, also in linked ones, in order."""
+    for parent, folders, names in os.walk(folder, followlinks=True):
+        folders[:] = sorted(filter(is_visible, folders))
+        for name in sorted(names):
+            if is_visible(name) and name.lower().endswith(IMAGE_SUFFIXES):
+                yield Path(parent) / name
+
+
+def data_hash(path: str | Path | None) -> str | None:
+    """Return a hash of the images in a folder, by their names and sizes, or of the content of a NumPy archive.
+
+    It does not depend on where the data is, or since when. ``None`` if there is none that can be read.
+    """
+    if path is None:
+        return None
+    path = Path(path)
+    try:
+        if path.is_dir():
+            return content_hash(
+                [[file.relative_to(path).as_posix(), file.stat().st_size] for file in image_files(path)]
+            )
+        with zipfile.ZipFile(path) as archive:
+            return content_hash([[one.filename, one.file_size, one.CRC] for one in archive.infolist()])
+    except (OSError, zipfile.BadZipFile):
+        return None
+
+
+def first_few(names: Sequence[str], most: int = 5) -> str:
+    """Return names for a message, of many only the first ones and the number of the others."""
+    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
