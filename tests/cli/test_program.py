@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 from hydra.core.hydra_config import HydraConfig
+from pytorch_lightning.utilities.exceptions import MisconfigurationException
+from wandb.errors import UsageError
 
 from guided_diffusion.cli import program as programs
 from guided_diffusion.cli.program import program
@@ -57,7 +59,15 @@ def test_a_program_gets_its_config_and_exits_with_0(toy):
 
 
 @pytest.mark.parametrize(
-    "error", [ValueError("not\n  this"), FileNotFoundError("not this"), PermissionError("not this")]
+    "error",
+    [
+        ValueError("not\n  this"),
+        FileNotFoundError("not this"),
+        PermissionError("not this"),
+        MisconfigurationException("not this"),
+        UsageError("not this"),
+        ModuleNotFoundError("not this", name="imageio_ffmpeg"),
+    ],
 )
 def test_an_error_of_the_user_is_printed_on_one_line(error, toy, tmp_path):
     called = toy(failing(error))
@@ -65,7 +75,8 @@ def test_an_error_of_the_user_is_printed_on_one_line(error, toy, tmp_path):
     assert not (tmp_path / "here").exists()
 
 
-@pytest.mark.parametrize("error", [KeyError("a bug"), AssertionError("a bug"), TypeError("a bug")])
+@pytest.mark.parametrize("error", [KeyError("a bug"), TypeError("a bug"), ModuleNotFoundError("a bug", name="guided_diffusion.lost")]
+)
 def test_a_bug_is_printed_with_its_traceback_and_leaves_no_empty_folder(error, toy, tmp_path):
     called = toy(failing(error))
     assert called.status == 1

@@ -176,7 +176,6 @@ def test_a_device_without_float64_gets_the_prediction_of_the_cpu(mirrored, on_de
         assert type(there) is type(on_device(on_cpu))
 
 
-
 @pytest.mark.parametrize("w", [0.0, 0.5, 1.0, 4.0])
 def test_the_density_integrates_to_one_and_is_the_log_density_up_to_a_constant(mixture, w):
     powered = PoweredMixture(mixture, w)

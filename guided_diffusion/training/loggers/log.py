@@ -69,9 +69,7 @@ def _show_curve_in_tensorboard(
 
 
 @show_curve.register(OneRunLogger)
-def _show_curve_once_in_wandb(
-    logger: OneRunLogger, key: str, points: Mapping[float, float], trainer: Trainer
-) -> None:
+def _show_curve_once_in_wandb(logger: OneRunLogger, key: str, points: Mapping[float, float], trainer: Trainer) -> None:
     step = metrics_step(trainer)
     new = {scale: value for scale, value in points.items() if logger.is_first(step, metrics_by_scale(key, {scale: 0}))}
     _show_curve_in_wandb(logger, key, new, trainer)

@@ -1,5 +1,6 @@
 import csv
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -48,6 +49,19 @@ def test_a_run_without_an_account_is_offline(mode, variable, key, expected, star
         monkeypatch.setenv("WANDB_MODE", variable)
     wandb_logger("here", "name", "project", mode)
     assert started[0]["mode"] == expected
+
+
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        ("project=a/b", "logger.wandb: Invalid project name 'a/b': cannot contain"),
+        ("mode=foo", "logger.wandb.mode must be one of online, offline, disabled or null, got 'foo'"),
+    ],
+)
+def test_a_setting_that_wandb_refuses_is_refused_first(setting, message, compose, tiny, tmp_path):
+    with pytest.raises(ValueError, match=re.escape(message)):
+        train(compose(*tiny, "logger=wandb", f"logger.wandb.{setting}", output_dir=tmp_path / "run"))
+    assert not (tmp_path / "run").exists()
 
 
 def test_group_job_type_and_tags_can_be_chosen(started, tmp_path):
@@ -129,7 +143,12 @@ def test_the_sweep_in_the_docs_sets_options_that_training_has(compose):
 @pytest.fixture
 def interrupted(compose, tiny, monkeypatch, tmp_path):
     """The folder of a training that was killed in step 4, with its last checkpoint after step 2, and continued."""
-    options = [*tiny, "logger=[wandb,tensorboard]", "callbacks.last.every_n_steps=2", "callbacks.sample_grid.every_n_steps=2"]
+    options = [
+        *tiny,
+        "logger=[wandb,tensorboard]",
+        "callbacks.last.every_n_steps=2",
+        "callbacks.sample_grid.every_n_steps=2",
+    ]
     step = DiffusionModule.training_step
 
     def dying(self, batch, batch_idx):
@@ -151,7 +170,9 @@ def records(folder):
     for run in sorted((folder / "wandb").glob("offline-run-*")):
         shown = subprocess.run(
             [Path(sys.executable).parent / "wandb", "leet", "inspect", "--json", run],
-            capture_output=True, text=True, check=True,
+            capture_output=True,
+            text=True,
+            check=True,
         )
         for record in map(json.loads, shown.stdout.splitlines()):
             if record["type"] == "run":
