@@ -29,6 +29,11 @@ log = logging.getLogger(__name__)
 
 Run = Callable[[DictConfig], object]
 USER_ERRORS = (ValueError, OSError, OmegaConfBaseException, HydraException)
+ERRORS_OF_LIBRARIES = (
+    ("lightning_fabric.utilities.exceptions", "MisconfigurationException"),
+    ("wandb.errors", "Error"),
+)
+"""The errors by which libraries refuse the user's settings; they count once something has imported the module."""
 FULL_ERROR = "HYDRA_FULL_ERROR"
 """The environment variable that asks for the traceback; with it Hydra lets errors through instead of printing them."""
 
@@ -133,9 +138,11 @@ def _print(error: BaseException, config_name: str, folders: Sequence[Path]) -> N
 
 
 def _is_users(error: BaseException) -> bool:
-    """Return whether the user can fix it; Lightning's own error counts too, once something has imported Lightning."""
-    lightning = sys.modules.get("lightning_fabric.utilities.exceptions")
-    return isinstance(error, (*USER_ERRORS, *([lightning.MisconfigurationException] if lightning else [])))
+    """Return whether the user can fix it: wrong input, a library that refuses it, or one that is not installed."""
+    if isinstance(error, ModuleNotFoundError):
+        return bool(error.name) and not f"{error.name}.".startswith("guided_diffusion.")
+    theirs = (vars(sys.modules[module])[name] for module, name in ERRORS_OF_LIBRARIES if module in sys.modules)
+    return isinstance(error, (*USER_ERRORS, *theirs))
 
 
 @contextmanager

@@ -85,9 +85,7 @@ def _check_num_processes(trainer: Trainer) -> None:
     """Raise ``ValueError`` for many more processes than there are CPUs, if they are to run on those."""
     cpus = os.cpu_count() or 1
     if trainer.strategy.root_device.type == "cpu" and trainer.num_devices > max(cpus, FEW):
-        raise ValueError(
-            f"trainer.devices={trainer.num_devices} would start as many processes on {cpus} CPUs: lower it"
-        )
+        raise ValueError(f"trainer.devices={trainer.num_devices} starts as many processes on {cpus} CPUs: lower it")
 
 
 def _check_torchrun() -> None:

@@ -58,7 +58,7 @@ def file_lock(path: Path, why: str) -> Iterator[None]:
 
 @contextmanager
 def _portable_lock(path: Path, why: str | None = None) -> Iterator[bool]:
-    """Lock a file with ``filelock`` and yield True; if another process has it, wait, or yield False without a ``why``."""
+    """Lock a file by ``filelock`` and yield True; if another process has it, wait, or without a ``why`` yield False."""
     from filelock import FileLock, Timeout
 
     lock, is_free = FileLock(path), True

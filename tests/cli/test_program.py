@@ -8,12 +8,16 @@ from pathlib import Path
 
 import pytest
 from hydra.core.hydra_config import HydraConfig
+from pytorch_lightning.utilities.exceptions import MisconfigurationException
+from wandb.errors import UsageError
 
 from guided_diffusion.cli import program as programs
 from guided_diffusion.cli.program import program
 from guided_diffusion.cli.provenance import command
 
 AS_ON_WINDOWS = Path(__file__).with_name("as_on_windows.py")
+SMALL_ENCODING = {"LC_ALL": "POSIX", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0", "PYTHONIOENCODING": "utf-8"}
+"""Variables with which files have another default encoding than UTF-8, as on Windows."""
 
 
 @pytest.fixture
@@ -57,7 +61,15 @@ def test_a_program_gets_its_config_and_exits_with_0(toy):
 
 
 @pytest.mark.parametrize(
-    "error", [ValueError("not\n  this"), FileNotFoundError("not this"), PermissionError("not this")]
+    "error",
+    [
+        ValueError("not\n  this"),
+        FileNotFoundError("not this"),
+        PermissionError("not this"),
+        MisconfigurationException("not this"),
+        UsageError("not this"),
+        ModuleNotFoundError("not this", name="imageio_ffmpeg"),
+    ],
 )
 def test_an_error_of_the_user_is_printed_on_one_line(error, toy, tmp_path):
     called = toy(failing(error))
@@ -65,7 +77,9 @@ def test_an_error_of_the_user_is_printed_on_one_line(error, toy, tmp_path):
     assert not (tmp_path / "here").exists()
 
 
-@pytest.mark.parametrize("error", [KeyError("a bug"), AssertionError("a bug"), TypeError("a bug")])
+@pytest.mark.parametrize(
+    "error", [KeyError("a bug"), TypeError("a bug"), ModuleNotFoundError("a bug", name="guided_diffusion.lost")]
+)
 def test_a_bug_is_printed_with_its_traceback_and_leaves_no_empty_folder(error, toy, tmp_path):
     called = toy(failing(error))
     assert called.status == 1
@@ -201,17 +215,17 @@ def test_help_needs_nothing_that_windows_lacks(shell):
 
 @pytest.mark.slow
 def test_a_training_is_resumed_and_sampled_without_what_windows_lacks(shell, tiny, tmp_path, monkeypatch):
-    for name, value in {"LC_ALL": "POSIX", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}.items():
-        monkeypatch.setenv(name, value)  # Windows has another default encoding than UTF-8
+    for name, value in SMALL_ENCODING.items():
+        monkeypatch.setenv(name, value)
     for resume in ("", "resume=auto"):
         trained = shell(AS_ON_WINDOWS, "guided_diffusion.train", *tiny, "output_dir=run", *filter(None, [resume]))
         assert trained.returncode == 0, trained.stderr
     assert "run has finished: there is nothing left to train" in trained.stdout
     checkpoint = "checkpoint=run/checkpoints/last.ckpt"
-    for program, made in (("sample", "samples.png"), ("evaluate", "report.html")):
+    for name, made in (("sample", "samples.png"), ("evaluate", "report.html")):
         drawn = shell(
-            *(AS_ON_WINDOWS, f"guided_diffusion.{program}", checkpoint, f"output_dir={program}", "num_samples=1"),
-            *("trainer.accelerator=cpu", *(["judge.steps=2"] if program == "evaluate" else [])),
+            *(AS_ON_WINDOWS, f"guided_diffusion.{name}", checkpoint, f"output_dir={name}", "num_samples=1"),
+            *("trainer.accelerator=cpu", *(["judge.steps=2"] if name == "evaluate" else [])),
         )
         assert drawn.returncode == 0, drawn.stderr
-        assert (tmp_path / program / made).is_file()
+        assert (tmp_path / name / made).is_file()

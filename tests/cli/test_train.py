@@ -10,6 +10,7 @@ from omegaconf import OmegaConf
 from PIL import Image
 
 from guided_diffusion.checkpoints.loading import load
+from guided_diffusion.cli.sample import sample
 from guided_diffusion.cli.train import train
 from guided_diffusion.evaluation.results import read
 from guided_diffusion.training.callbacks import MeasureByScale
@@ -333,6 +334,29 @@ def test_a_cache_that_the_judge_needs_is_told_before_the_training(call, tiny, tm
 
 
 @pytest.mark.slow
+def test_settings_that_the_trainer_can_not_have_are_refused_on_one_line(refused, tiny):
+    for setting, message in {
+        "trainer.devices=99": "trainer.devices=99 starts as many processes on ",
+        "trainer.devices=0": "trainer: `Trainer(devices=0)` value is not a valid input",
+        "trainer.accelerator=tpu": "trainer: Requirement 'torch_xla",
+        "trainer.accelerator=quantum": "trainer: You selected an invalid accelerator name",
+        "trainer.strategy=fsdp": "trainer: ",
+        "+trainer.limit_val_batches=-1": "invalid value -1 for limit_val_batches",
+        "+trainer.limit_train_batches=0": "trainer.limit_train_batches must be positive, got 0",
+        "trainer.gradient_clip_val=abc": "trainer.gradient_clip_val must be a number",
+        "trainer.check_val_every_n_epoch=0": "trainer.check_val_every_n_epoch must be positive, got 0",
+        "trainer.val_check_interval=0.5": "trainer: `val_check_interval` should be an integer",
+        "trainer.max_steps=0": "trainer.max_steps must be at least 1, got 0",
+        "trainer.max_steps=null": "trainer.max_steps must be a whole number, got None",
+        "trainer.precision=bf16-true": "trainer.precision must be 32-true, bf16-mixed, 16-mixed or 64-true",
+        "trainer.precision=nonsense": "trainer.precision must be 32-true, bf16-mixed, 16-mixed or 64-true",
+        "+trainer.profiler=foo": "trainer: ",
+        "callbacks.sample_grid.every_n_steps=-1": "every_n_steps must be at least 0, got -1",
+    }.items():
+        assert message in refused("train", *tiny, setting, "hydra.run.dir=here"), setting
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "data",
     [
@@ -401,3 +425,35 @@ def test_a_training_killed_in_the_folder_of_another_never_goes_on_from_its_weigh
     assert "starting anew" in again.out
     assert call("train", *minimal, "seed=7", "output_dir=fresh").status == 0
     assert torch.equal(weights(tmp_path / "here"), weights(tmp_path / "fresh"))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "setting",
+    [
+        "trainer.max_steps=1",
+        "trainer.max_steps=10",
+        "trainer.val_check_interval=1000",
+        "trainer.log_every_n_steps=1000",
+        "callbacks.sample_grid.every_n_steps=1",
+    ],
+)
+def test_few_steps_and_long_intervals_train(setting, tiny, compose, tmp_path):
+    run = train(compose(*tiny, setting, output_dir=tmp_path))
+    assert (run / "finished.txt").is_file()
+    assert (run / "checkpoints" / "last.ckpt").is_file()
+
+
+@pytest.mark.slow
+def test_a_training_in_double_precision_is_sampled_in_it_and_in_single(tiny, compose, tmp_path):
+    run = train(compose(*tiny, "trainer.precision=64-true", output_dir=tmp_path / "run"))
+    checkpoint = run / "checkpoints" / "last.ckpt"
+    state = torch.load(checkpoint, weights_only=True)["state_dict"]
+    assert {weight.dtype for weight in state.values() if weight.is_floating_point()} == {torch.float64}
+    drawn = []
+    for precision in ("64-true", "32-true"):
+        options = (f"checkpoint={checkpoint}", f"trainer.precision={precision}", "trainer.accelerator=cpu")
+        config = compose(*options, "num_samples=2", program="sample", output_dir=tmp_path / precision)
+        with np.load(sample(config) / "samples.npz") as arrays:
+            drawn.append(arrays["images"])
+    np.testing.assert_allclose(*drawn, atol=1e-4)  # the same noise

@@ -3,17 +3,43 @@ import fcntl
 import threading
 import time
 
+import pytest
+
 from guided_diffusion.utils import locks
-from guided_diffusion.utils.locks import file_lock, try_lock
+from guided_diffusion.utils.locks import file_lock, try_folder_lock
 
 
-def test_a_locked_file_can_not_be_locked_again_until_it_is_closed(tmp_path):
-    with (tmp_path / "lock").open("w") as other:
-        assert try_lock(other.fileno())
-        with (tmp_path / "lock").open() as file:
-            assert not try_lock(file.fileno())
-    with (tmp_path / "lock").open() as file:
-        assert try_lock(file.fileno())
+@pytest.fixture(params=["unix", "windows"])
+def system(request, monkeypatch):
+    """Locks as on Unix, and as on Windows."""
+    if request.param == "windows":
+        monkeypatch.setattr(locks, "fcntl", None)
+
+
+@pytest.mark.usefixtures("system")
+def test_a_locked_folder_is_not_free_until_the_block_ends(tmp_path):
+    with try_folder_lock(tmp_path) as first, try_folder_lock(tmp_path) as second:
+        assert (first, second) == (True, False)
+    with try_folder_lock(tmp_path) as again:
+        assert again
+
+
+def test_on_windows_others_wait_for_the_lock_of_a_file(tmp_path, monkeypatch):
+    monkeypatch.setattr(locks, "fcntl", None)
+    announced, done = threading.Event(), []
+    monkeypatch.setattr(locks, "print", lambda line, flush: announced.set(), raising=False)
+
+    def wait():
+        with file_lock(tmp_path / "lock", "another is first"):
+            done.append(True)
+
+    thread = threading.Thread(target=wait)
+    with file_lock(tmp_path / "lock", "another is first"):
+        thread.start()
+        assert announced.wait(10)
+        assert done == []
+    thread.join(10)
+    assert done == [True]
 
 
 def test_others_wait_asleep_for_the_lock_and_then_take_turns(tmp_path, monkeypatch):

@@ -37,9 +37,8 @@ def model_to_sample(module: Any, guide: Denoiser | None, recipe: Recipe) -> tupl
         return module.denoiser, recipe
     if guide is None:
         return None
-    return guide.to(next(module.parameters())), replace(
-        recipe, guidance=recipe.guidance.with_classifier(module.classifier)
-    )
+    guided = replace(recipe, guidance=recipe.guidance.with_classifier(module.classifier))
+    return guide.to(next(module.parameters())), guided
 
 
 class SamplingCallback(Callback, ABC):
@@ -95,7 +94,9 @@ class SamplingCallback(Callback, ABC):
         """Raise if something that sampling will need can't be had, before the training; by default nothing is."""
 
     def setup(self, trainer: Trainer, pl_module: Any, stage: str) -> None:
-        """Check that the guidance takes a classifier if there is a guide."""
+        """Check that the guidance takes a classifier if there is a guide, and that the folder can be made."""
+        if trainer.is_global_zero:
+            self.output_dir.mkdir(parents=True, exist_ok=True)
         if self.guide is not None and not needs_classifier(self.recipe.guidance):
             raise ValueError("the guide is guided by the classifier in training: add guidance=classifier")
 

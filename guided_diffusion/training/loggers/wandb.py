@@ -1,11 +1,11 @@
-"""The W&B logger of a run: one run for a training however often it is interrupted, with its group, job type and tags."""
+"""The W&B logger of a run, with group, job type and tags; an interrupted training goes on in the same W&B run."""
 
 import json
 import os
 import secrets
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
@@ -114,7 +114,7 @@ def wandb_logger(
     save_dir: str,
     name: str,
     project: str,
-    mode: str | None = None,
+    mode: Literal["online", "offline", "disabled"] | None = None,
     group: str | None = None,
     job_type: str | None = None,
     tags: list[str] | None = None,
@@ -136,6 +136,7 @@ def wandb_logger(
     mode = mode or os.environ.get("WANDB_MODE") or ("online" if wandb.api.api_key else "offline")
     if mode not in MODES:
         raise ValueError(f"mode (or WANDB_MODE) must be one of {', '.join(MODES)}, got {mode}")
+    wandb.Settings(project=project)  # raises now, and not after the data are read
     job = current_job()
     return OneRunLogger(
         save_dir=save_dir,

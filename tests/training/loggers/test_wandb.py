@@ -1,5 +1,6 @@
 import csv
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -48,6 +49,19 @@ def test_a_run_without_an_account_is_offline(mode, variable, key, expected, star
         monkeypatch.setenv("WANDB_MODE", variable)
     wandb_logger("here", "name", "project", mode)
     assert started[0]["mode"] == expected
+
+
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        ("project=a/b", "logger.wandb: Invalid project name 'a/b': cannot contain"),
+        ("mode=foo", "logger.wandb.mode must be one of online, offline, disabled or null, got 'foo'"),
+    ],
+)
+def test_a_setting_that_wandb_refuses_is_refused_first(setting, message, compose, tiny, tmp_path):
+    with pytest.raises(ValueError, match=re.escape(message)):
+        train(compose(*tiny, "logger=wandb", f"logger.wandb.{setting}", output_dir=tmp_path / "run"))
+    assert not (tmp_path / "run").exists()
 
 
 def test_group_job_type_and_tags_can_be_chosen(started, tmp_path):
