@@ -10,7 +10,7 @@ from typing import Any
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
-from pytorch_lightning import Trainer, seed_everything
+from pytorch_lightning import Callback, Trainer, seed_everything
 from pytorch_lightning.utilities import rank_zero_only
 from pytorch_lightning.utilities.exceptions import SIGTERMException
 
@@ -98,10 +98,7 @@ def train(config: DictConfig, search: Sequence[Path] = (), sweep: Path | None = 
         callbacks = [build(node) for node in config.callbacks.values() if isinstance(node, DictConfig)]
         check_optimization(module)
         _check_samples(settings, build(config.recipe), module)
-        check_output_folders(start.folder, ("checkpoints", "samples"))
-        for callback in callbacks:
-            if isinstance(callback, SamplingCallback):
-                callback.check(data)
+        _check_last_stage(start.folder, callbacks, data)
 
         trainer = build_trainer(config.trainer, [Resumable(), *callbacks])
         trainer.strategy.checkpoint_io = AtomicCheckpointIO()
@@ -143,6 +140,14 @@ def _check_samples(settings: dict[str, Any], recipe: Recipe, module: NoisyTraini
     check_recipe(recipe, module.schedule)
     if module.kind == "diffusion" and not settings["untaught_scales"]:
         check_label_dropout(settings["label_dropout"], recipe, settings["scales"], module.schedule, "scales")
+
+
+def _check_last_stage(folder: Path, callbacks: Sequence[Callback], data: LabelledDataModule) -> None:
+    """Raise unless the folders can be written, and what the callbacks need after the training can be had."""
+    check_output_folders(folder, ("checkpoints", "samples"))
+    for callback in callbacks:
+        if isinstance(callback, SamplingCallback):
+            callback.check(data)
 
 
 def _write_records(trainer: Trainer, settings: dict[str, Any], start: Start) -> None:
