@@ -127,10 +127,7 @@ def train(config: DictConfig, search: Sequence[Path] = (), sweep: Path | None = 
         trainer.precision_plugin.convert_module(module)  # before the average copies it, and a checkpoint is loaded
         check_optimization(module, trainer.max_steps)
         _check_samples(settings, build(config.recipe), module)
-        check_output_folders(start.folder, ("checkpoints", "samples"))
-        for callback in trainer.callbacks:  # type: ignore[attr-defined]
-            if isinstance(callback, SamplingCallback):
-                callback.check(data)
+        _check_last_stage(start.folder, trainer, data)
 
         with folder_lock(start.folder):
             start = prepare_folder(trainer, settings, start)
@@ -194,6 +191,14 @@ def _check_samples(settings: dict[str, Any], recipe: Recipe, module: NoisyTraini
     check_recipe(recipe, module.schedule)
     if module.kind == "diffusion" and not settings["untaught_scales"]:
         check_label_dropout(settings["module"]["label_dropout"], recipe, settings["scales"], module.schedule, "scales")
+
+
+def _check_last_stage(folder: Path, trainer: Trainer, data: LabelledDataModule) -> None:
+    """Raise unless the folders can be written, and what the callbacks need after the training can be had."""
+    check_output_folders(folder, ("checkpoints", "samples"))
+    for callback in trainer.callbacks:  # type: ignore[attr-defined]
+        if isinstance(callback, SamplingCallback):
+            callback.check(data)
 
 
 def _fit(trainer: Trainer, module: NoisyTraining, data: LabelledDataModule, start: Start) -> bool:

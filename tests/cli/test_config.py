@@ -90,6 +90,21 @@ def test_every_network_is_built(network, compose):
 
 
 @pytest.mark.parametrize(
+    ("network", "multiple"),
+    [(f"{kind}_{size}", n) for kind in ("unet", "classifier") for size, n in ((8, 2), (28, 4), ("cifar10", 8))]
+    + [("unet_28_small", 4)],
+)
+def test_every_network_takes_the_images_that_the_docs_say(network, multiple, compose):
+    node = compose(f"network={network}", "network.width=8").network
+    any_size = ("network.patch_size=1", "network.multipliers=[1]", "network.attention_levels=[]")
+    with torch.device("meta"):
+        build_network(node, (2, multiple, 3 * multiple), 10)
+        build_network(compose(f"network={network}", "network.width=8", *any_size).network, (2, 9, 1), 10)
+        with pytest.raises(ValueError, match=f"need a multiple of {multiple}: take images of"):
+            build_network(node, (2, 2 * multiple, multiple // 2), 10)
+
+
+@pytest.mark.parametrize(
     ("network", "shape", "message"),
     [
         ("mlp", (1, 8, 8), r"network: guided_diffusion\.networks\.MLP is not for images: .*'channels'"),

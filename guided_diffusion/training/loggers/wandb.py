@@ -88,10 +88,6 @@ class OneRunLogger(WandbLogger):
                 path.write_text(json.dumps(state) + "\n")
 
 
-MODES = ("online", "offline", "disabled", "shared", "run", "dryrun")
-"""The modes of W&B; the last two are old names of the first two."""
-
-
 class Job(NamedTuple):
     """The labels by which W&B groups and filters a run."""
 
@@ -127,22 +123,16 @@ def wandb_logger(
         group: The group of the runs of a sweep, by default the name of the sweep's folder.
         job_type: The kind of run, by default the program, ``train`` or ``evaluate``.
         tags: The tags, by default the name and the options of guidance and data.
-
-    Raises:
-        ValueError: If the mode is unknown.
     """
     import wandb
 
-    mode = mode or os.environ.get("WANDB_MODE") or ("online" if wandb.api.api_key else "offline")
-    if mode not in MODES:
-        raise ValueError(f"mode (or WANDB_MODE) must be one of {', '.join(MODES)}, got {mode}")
     wandb.Settings(project=project)  # raises now, and not after the data are read
     job = current_job()
     return OneRunLogger(
         save_dir=save_dir,
         name=name,
         project=project,
-        mode=mode,
+        mode=mode or os.environ.get("WANDB_MODE") or ("online" if wandb.api.api_key else "offline"),
         group=group or job.group,
         job_type=job_type or job.job_type,
         tags=[name, *job.tags] if tags is None else tags,
