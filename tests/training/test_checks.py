@@ -26,7 +26,10 @@ class Module(LightningModule):
         ({"accumulate_grad_batches": 0}, "trainer.accumulate_grad_batches must be positive, got 0"),
         ({"log_every_n_steps": 0}, "trainer.log_every_n_steps must be positive, got 0"),
         ({"val_check_interval": -0.5}, "trainer.val_check_interval must be positive, got -0.5"),
-        ({"val_check_interval": "00:00:01"}, "trainer.val_check_interval must be a number of steps, .*: with a time, .*"),
+        (
+            {"val_check_interval": "00:00:01"},
+            "trainer.val_check_interval must be a number of steps, .* with a time, .*",
+        ),
         ({"gradient_clip_val": 0}, "trainer.gradient_clip_val must be positive, or null for no clipping, got 0"),
     ],
 )

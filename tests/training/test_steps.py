@@ -96,5 +96,5 @@ def test_an_epoch_too_short_for_a_step_or_a_validation_is_refused_before_anythin
 
 
 def test_a_schedule_of_accumulation_is_refused(compose):
-    with pytest.raises(ValueError, match="use trainer.accumulate_grad_batches"):
+    with pytest.raises(ValueError, match=r"use trainer\.accumulate_grad_batches"):
         build_trainer(compose().trainer, [GradientAccumulationScheduler({0: 2})])
