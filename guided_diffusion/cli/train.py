@@ -96,9 +96,7 @@ def train(config: DictConfig, search: Sequence[Path] = (), sweep: Path | None = 
         _check_samples(settings, build(config.recipe), module)
 
         trainer = build_trainer(config.trainer, [Resumable(), *callbacks])
-        check_steps_per_epoch(trainer, len(data.train_dataloader()) // trainer.world_size)
-        trainer.strategy.checkpoint_io = AtomicCheckpointIO()
-        ResumableFitLoop.replace(trainer)
+        _make_resumable(trainer, data)
         trainer.loggers = [build(node) for node in config.logger.values()]
 
         with folder_lock(start.folder):
@@ -136,6 +134,13 @@ def _check_samples(settings: dict[str, Any], recipe: Recipe, module: NoisyTraini
     check_recipe(recipe, module.schedule)
     if module.kind == "diffusion" and not settings["untaught_scales"]:
         check_label_dropout(settings["label_dropout"], recipe, settings["scales"], module.schedule, "scales")
+
+
+def _make_resumable(trainer: Trainer, data: LabelledDataModule) -> None:
+    """Give the trainer the parts that exact resume needs, or raise ``ValueError`` if an epoch is too short."""
+    check_steps_per_epoch(trainer, len(data.train_dataloader()) // trainer.world_size)
+    trainer.strategy.checkpoint_io = AtomicCheckpointIO()
+    ResumableFitLoop.replace(trainer)
 
 
 def _write_records(trainer: Trainer, settings: dict[str, Any], start: Start) -> None:
