@@ -122,8 +122,8 @@ def train(config: DictConfig, search: Sequence[Path] = (), sweep: Path | None = 
             module.record["continued_from"] = start.origin
         _check_partners(config, module, ModelSpec("this training", module.schedule, data.shape, data.class_names))
         trainer = _build_trainer(config, start)
+        _make_resumable(trainer, data)
         _set_length(config, trainer, module, data, start)
-        check_steps_per_epoch(trainer, len(data.train_dataloader()) // trainer.world_size)
         trainer.precision_plugin.convert_module(module)  # before the average copies it, and a checkpoint is loaded
         check_optimization(module, trainer.max_steps)
         _check_samples(settings, build(config.recipe), module)
@@ -138,14 +138,12 @@ def train(config: DictConfig, search: Sequence[Path] = (), sweep: Path | None = 
 
 
 def _build_trainer(config: DictConfig, start: Start) -> Trainer:
-    """Build the trainer with everything that makes its training resumable, and with its callbacks and loggers."""
+    """Build the trainer with its callbacks and loggers."""
     resumable = [Resumable(), EarlyEnd(start.folder, config.trainer.get("max_time"))]
     callbacks = [build(node) for node in config.callbacks.values() if isinstance(node, DictConfig)]
     if config.trainer.get("max_time"):
         config.trainer.max_time = None  # EarlyEnd heeds it
     trainer = build_trainer(config.trainer, [*resumable, *([NewSettings()] if start.longer else []), *callbacks])
-    trainer.strategy.checkpoint_io = AtomicCheckpointIO()
-    ResumableFitLoop.replace(trainer)
     trainer.loggers = [build(node) for node in config.logger.values()]
     return trainer
 
@@ -199,6 +197,13 @@ def _check_last_stage(folder: Path, trainer: Trainer, data: LabelledDataModule) 
     for callback in trainer.callbacks:  # type: ignore[attr-defined]
         if isinstance(callback, SamplingCallback):
             callback.check(data)
+
+
+def _make_resumable(trainer: Trainer, data: LabelledDataModule) -> None:
+    """Give the trainer the parts that exact resume needs, or raise ``ValueError`` if an epoch is too short."""
+    check_steps_per_epoch(trainer, len(data.train_dataloader()) // trainer.world_size)
+    trainer.strategy.checkpoint_io = AtomicCheckpointIO()
+    ResumableFitLoop.replace(trainer)
 
 
 def _fit(trainer: Trainer, module: NoisyTraining, data: LabelledDataModule, start: Start) -> bool:

@@ -124,7 +124,7 @@ def test_another_kind_of_model_is_refused(classifier_checkpoint, new):
 
 def test_nothing_that_the_file_names_is_run(with_record, trap, new):
     path = with_record(lambda record: record["config"].update(network=trap.node, schedule=trap.node))
-    with pytest.raises(ValueError, match="make equal: network._target_"):
+    with pytest.raises(ValueError, match=r"make equal: network\._target_"):
         InitialWeights.read(path).load_into(*new())
     assert not trap.was_run
 

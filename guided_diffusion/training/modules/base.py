@@ -14,7 +14,6 @@ from torch.optim.lr_scheduler import LRScheduler
 from guided_diffusion.losses import stratified_times
 from guided_diffusion.schedules import Schedule
 from guided_diffusion.training.modules.learning_rate import build_schedule
-from guided_diffusion.training.steps import begins_step
 from guided_diffusion.utils.rng import generator_for
 
 DROPOUT, VALIDATION = 1, 2
@@ -60,7 +59,7 @@ class NoisyTraining(LightningModule):
         self.optimizer = optimizer
         self.lr_scheduler = lr_scheduler
         self.seed = seed
-        self._of_step: dict[str, list[Tensor]] = {}
+        self._since_last_step: dict[str, list[Tensor]] = {}
         self.record: dict[str, Any] = {}  # goes into the checkpoint; the model is rebuilt from it
         self.memory_format = torch.channels_last if channels_last else torch.contiguous_format
         network.to(memory_format=self.memory_format)
@@ -83,13 +82,14 @@ class NoisyTraining(LightningModule):
         times = stratified_times(len(x0), generator)
         return NoisyBatch(x0, torch.randn(x0.shape, generator=generator, device=self.device), times)
 
-    def log_mean(self, name: str, value: Tensor, batch_idx: int, prog_bar: bool = False) -> None:
-        """Log the mean of a value over the batches of an optimizer step; ``batch_idx`` is that in the epoch."""
-        values = self._of_step.setdefault(name, [])
-        if begins_step(self.trainer, batch_idx):
-            values.clear()
+    def log_mean(self, name: str, value: Tensor, prog_bar: bool = False) -> None:
+        """Log the mean of a value over the batches whose gradients the next optimizer step accumulates."""
+        values = self._since_last_step.setdefault(name, [])
         values.append(value.detach())
         self.log(name, torch.stack(values).mean(), prog_bar=prog_bar)
+
+    def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
+        self._since_last_step.clear()
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         limit = self.trainer.max_steps

@@ -67,8 +67,8 @@ class ClassifierModule(NoisyTraining):
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         x0, eps, t = self.draw_noise(batch.samples, self.training_generator(batch_idx))
         losses, logits = classification_loss(self.classifier, x0, batch.labels, t, eps)
-        self.log_mean("train/loss", losses.mean(), batch_idx, prog_bar=True)
-        self.log_mean("train/accuracy", (logits.argmax(1) == batch.labels).float().mean(), batch_idx)
+        self.log_mean("train/loss", losses.mean(), prog_bar=True)
+        self.log_mean("train/accuracy", (logits.argmax(1) == batch.labels).float().mean())
         return losses.mean()
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:

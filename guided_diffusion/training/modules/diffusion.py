@@ -62,7 +62,7 @@ class DiffusionModule(NoisyTraining):
         generator = self.training_generator(batch_idx)
         labels = drop_labels(batch.labels, self.label_dropout, generator)
         loss = self._losses(Batch(batch.samples, labels), generator)[0].mean()
-        self.log_mean("train/loss", loss, batch_idx, prog_bar=True)
+        self.log_mean("train/loss", loss, prog_bar=True)
         return loss
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:

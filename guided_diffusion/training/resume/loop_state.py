@@ -140,6 +140,9 @@ def undo_part_of_step(loop: dict[str, Any], step: int, accumulated: int) -> None
     if done % accumulated:
         batches = done - done % accumulated
         trained["current"] = dict.fromkeys(trained["current"], batches)
+        optimizer = loop["epoch_loop.automatic_optimization.optim_progress"]["optimizer"]
+        for scope, count in optimizer["step"].items():  # the gradients were set to zero once more
+            optimizer["zero_grad"][scope] = dict.fromkeys(optimizer["zero_grad"][scope], count["completed"])
         if "combined_loader" in loop["state_dict"]:
             loop["state_dict"]["combined_loader"] = [{"batches": batches}]
 
