@@ -22,13 +22,21 @@ from omegaconf.errors import OmegaConfBaseException
 
 from guided_diffusion.cli.config import CONFIG_PATH, register
 from guided_diffusion.cli.errors import check_flags, explain
-from guided_diffusion.cli.output_folders import FAILED, check_output_dir, output_folders, remove_if_empty
+from guided_diffusion.cli.output_folders import (
+    FAILED,
+    check_output_dir,
+    output_folders,
+    remove_if_empty,
+    write_job_record,
+)
+from guided_diffusion.cli.sweep_folder import JobError
 from guided_diffusion.utils.memory import keep_freed_memory
 from guided_diffusion.utils.signals import INTERRUPTED, TERMINATED, Terminated, signal_handlers
 
 log = logging.getLogger(__name__)
 
-Run = Callable[[DictConfig], object]
+Run = Callable[[DictConfig], Path | None]
+"""The function that runs a job; it may return the folder of the results if that is another than the job's own."""
 USER_ERRORS = (ValueError, OSError, OmegaConfBaseException, HydraException)
 FULL_ERROR = "HYDRA_FULL_ERROR"
 """The environment variable that asks for the traceback; with it Hydra lets errors through instead of printing them."""
@@ -38,10 +46,6 @@ GO_ON = {
     "evaluate": "; what has been sampled is kept: the same command goes on from there",
 }
 """The hint on how to go on that a program prints after Ctrl-C or SIGTERM."""
-
-
-class JobError(BaseException):
-    """A carrier of a job's error, its cause, past Hydra, which prints lines of its own for an ``Exception``."""
 
 
 def program(config_name: str, run: Run | None = None) -> Callable[[], None]:
@@ -107,7 +111,9 @@ def _run_job(config: DictConfig, config_name: str, run: Run | None) -> None:
     try:
         if "output_dir" in config:
             check_output_dir((hydra_config.sweep if in_sweep else hydra_config.run).dir, folder)
-        run(config)
+        results = run(config) or folder
+        if in_sweep:
+            write_job_record(hydra_config, results, finished=True)
     except Exception as error:
         if not in_sweep:
             raise JobError from error

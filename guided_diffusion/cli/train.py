@@ -41,8 +41,8 @@ from guided_diffusion.utils.memory import explain_out_of_memory
 from guided_diffusion.utils.signals import TERMINATED
 
 
-def run(config: DictConfig) -> None:
-    """Train in the folder that Hydra has chosen, as a job of a sweep if it is one."""
+def run(config: DictConfig) -> Path:
+    """Train in the folder that Hydra has chosen, as a job of a sweep if it is one; return the run's folder."""
     hydra = HydraConfig.get()
     config.output_dir = hydra.runtime.output_dir
     overrides = hydra.overrides.task
@@ -51,7 +51,7 @@ def run(config: DictConfig) -> None:
     if only_one_scale and isinstance(scale, int | float):
         config.scales = [scale]
     sweep = Path(hydra.sweep.dir).absolute() if hydra.mode == RunMode.MULTIRUN else None
-    train(config, _earlier_runs(Path(config.output_dir)), sweep)
+    return train(config, _earlier_runs(Path(config.output_dir)), sweep)
 
 
 def _earlier_runs(output_dir: Path) -> list[Path]:
