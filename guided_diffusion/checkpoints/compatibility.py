@@ -7,6 +7,7 @@ from omegaconf import DictConfig
 
 from guided_diffusion.checkpoints.guidance_config import classifier_checkpoint, guidance_needs_classifier
 from guided_diffusion.checkpoints.record import TRUSTED, ModelSpec, SavedModel
+from guided_diffusion.data import kind_of
 
 
 def read_spec(checkpoint: str | Path, kind: str, trusted: tuple[str, ...] = TRUSTED) -> ModelSpec:
@@ -16,9 +17,13 @@ def read_spec(checkpoint: str | Path, kind: str, trusted: tuple[str, ...] = TRUS
 
 def check_match(one: ModelSpec, other: ModelSpec) -> None:
     """Raise ``ValueError`` unless both models are for the same schedule, range, shape and classes."""
+    kinds = {kind_of(one.shape), kind_of(other.shape)}
     names = {
-        "schedule": "schedule", "value_range": "range of pixels", "shape": "shape of images", "class_names": "classes",
-    }  # fmt: skip
+        "schedule": "schedule",
+        "value_range": f"range of {'coordinates' if kinds == {'points'} else 'pixels'}",
+        "shape": f"shape of {kinds.pop() if len(kinds) == 1 else 'samples'}",
+        "class_names": "classes",
+    }
     for field, name in names.items():
         first, second = getattr(one, field), getattr(other, field)
         if first != second:

@@ -10,6 +10,7 @@ from guided_diffusion.checkpoints.files import LAST
 from guided_diffusion.checkpoints.loading import TrainedDiffusion, load
 from guided_diffusion.cli.config import compose
 from guided_diffusion.cli.train import train as run_training
+from guided_diffusion.utils.overrides import hydra_override
 
 __all__ = ["compose", "train"]
 
@@ -24,5 +25,5 @@ def train(*overrides: str) -> TrainedDiffusion:
     logging.getLogger("pytorch_lightning").setLevel(logging.ERROR)
     with TemporaryDirectory() as folder, warnings.catch_warnings(), redirect_stdout(StringIO()):
         warnings.simplefilter("ignore")
-        run_dir = run_training(compose(*QUIET, *overrides, f"output_dir='{folder}'"))
+        run_dir = run_training(compose(*QUIET, *overrides, hydra_override("output_dir", folder)))
         return load(run_dir / LAST)

@@ -14,7 +14,7 @@ from hydra.experimental.callback import Callback
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
-from guided_diffusion.cli.sweep_folder import carried_past_hydra, fix_sweep_folder
+from guided_diffusion.cli.sweep_folder import carried_past_hydra, check_folder_name, fix_sweep_folder
 from guided_diffusion.utils.files import atomic_write
 
 FAILED = "failed.txt"
@@ -79,7 +79,10 @@ class NoteOutputFolders(Callback):
     """A Hydra callback that notes the folder of a run or sweep before it is made, and the jobs of a sweep."""
 
     def on_run_start(self, config: DictConfig, **kwargs: Any) -> None:
-        _current.get().note(config.hydra.run)
+        """Note the folder of a run."""
+        with carried_past_hydra():
+            check_folder_name(OmegaConf.select(config.hydra.run, "dir", throw_on_resolution_failure=False))
+            _current.get().note(config.hydra.run)
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
         """Choose the folder of the sweep, and note it."""

@@ -4,6 +4,7 @@ import importlib
 import logging
 import os
 import signal
+import stat
 import sys
 import traceback
 import warnings
@@ -41,6 +42,9 @@ USER_ERRORS = (ValueError, OSError, OmegaConfBaseException, HydraException)
 FULL_ERROR = "HYDRA_FULL_ERROR"
 """The environment variable that asks for the traceback; with it Hydra lets errors through instead of printing them."""
 
+BROKEN_PIPE = 128 + 13
+"""The exit status of a program whose output nobody reads any more, as if the system's SIGPIPE had ended it."""
+
 GO_ON = {
     "train": "; resume=auto goes on from the last checkpoint, if there is one",
     "evaluate": "; what has been sampled is kept: the same command goes on from there",
@@ -72,9 +76,9 @@ def program(config_name: str, run: Run | None = None) -> Callable[[], None]:
             with env_override({FULL_ERROR: str(int(full_error))}):
                 _run_job(config, config_name, run)
 
-        with output_folders() as folders, _exit_when_stopped(config_name):
+        with _exit_when_nobody_reads(), output_folders() as folders, _exit_when_stopped(config_name):
             error = _launch(job, config_name)
-            if error and full_error:
+            if error and (full_error or _nobody_reads(error)):
                 raise error
             if error:
                 _print(error, config_name, folders.folders)
@@ -115,7 +119,7 @@ def _run_job(config: DictConfig, config_name: str, run: Run | None) -> None:
         if in_sweep:
             write_job_record(hydra_config, results, finished=True)
     except Exception as error:
-        if not in_sweep:
+        if not in_sweep or _nobody_reads(error):
             raise JobError from error
         _note_failure(error, config_name)
     finally:
@@ -135,8 +139,10 @@ def _print(error: BaseException, config_name: str, folders: Sequence[Path]) -> N
     """Print one line for an error that the user can fix, and the traceback of any other."""
     if not _is_users(error):
         return traceback.print_exception(error)
-    about_folder = isinstance(error, OSError) and error.filename and Path(error.filename).absolute() in folders
-    print(f"error: {'output_dir: ' if about_folder else ''}{explain(error, config_name)}", file=sys.stderr)
+    message = explain(error, config_name)
+    if isinstance(error, OSError) and error.filename and Path(error.filename).absolute() in folders:
+        message = f"output_dir: no folder can be made at {message}; choose another place"
+    print(f"error: {message}", file=sys.stderr)
 
 
 def _is_users(error: BaseException) -> bool:
@@ -158,6 +164,28 @@ def _exit_when_stopped(config_name: str) -> Iterator[None]:
         what = "stopped by a signal" if by_signal else "interrupted"
         print(f"\n{what}{GO_ON.get(config_name, '')}", file=sys.stderr)
         sys.exit(TERMINATED if by_signal else INTERRUPTED)
+
+
+@contextmanager
+def _exit_when_nobody_reads() -> Iterator[None]:
+    """Exit without a word if the program that reads the output has ended, as in ``--help | head -1``."""
+    try:
+        try:
+            yield
+        finally:
+            sys.stdout.flush()
+    except BrokenPipeError:
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        for stream in (sys.stdout, sys.stderr):
+            os.dup2(nowhere, stream.fileno())  # what is left in the buffers can't be written either
+        sys.exit(BROKEN_PIPE)
+
+
+def _nobody_reads(error: BaseException) -> bool:
+    """Return whether an error says that the output is a pipe without a reader, and not that a connection is lost."""
+    if not isinstance(error, BrokenPipeError):
+        return False
+    return any(stat.S_ISFIFO(os.fstat(stream.fileno()).st_mode) for stream in (sys.stdout, sys.stderr))
 
 
 def _terminate(number: int, frame: FrameType | None) -> None:

@@ -12,9 +12,11 @@ from typing import Any
 
 import torch
 from hydra.core.hydra_config import HydraConfig
+from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.types import RunMode
 
 import guided_diffusion
+from guided_diffusion.utils.overrides import hydra_override
 
 PACKAGES = ("torch", "torchvision", "pytorch-lightning", "hydra-core", "omegaconf", "torchmetrics", "numpy")
 
@@ -24,7 +26,17 @@ def command() -> str:
     module = Path(sys.argv[0]).stem
     start = ["python", "-m", f"guided_diffusion.{module}"] if sys.argv[0].endswith(".py") else [module]
     in_sweep = HydraConfig.initialized() and HydraConfig.get().mode == RunMode.MULTIRUN
-    return shlex.join([*start, *(HydraConfig.get().overrides.task if in_sweep else sys.argv[1:])])
+    return shlex.join([*start, *(_overrides_of_job() if in_sweep else sys.argv[1:])])
+
+
+def _overrides_of_job() -> list[str]:
+    """Return the arguments that start this job of a sweep alone: in its own folder, if the sweep was given one."""
+    hydra, parser = HydraConfig.get(), OverridesParser.create()
+    task = [text for text in hydra.overrides.task if parser.parse_override(text).key_or_group != "output_dir"]
+    folder = [hydra_override("output_dir", hydra.runtime.output_dir)] * (len(task) < len(hydra.overrides.task))
+    search = [text for text in hydra.overrides.hydra if text.startswith("hydra.searchpath=")]
+    own = [source.path for source in hydra.runtime.config_sources if source.provider == "command-line"]
+    return [*(part for path in own for part in ("--config-dir", path)), *search, *task, *folder]
 
 
 def write_record(output_dir: Path, seed: int, device: str) -> None:

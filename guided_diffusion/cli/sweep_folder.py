@@ -48,8 +48,15 @@ def fix_sweep_folder(config: DictConfig) -> None:
     folder = _output_dir(config, overrides.get("output_dir")) or hydra.sweep.dir
     if not folder:
         raise ValueError("output_dir is empty: name a folder, or . for this one")
+    check_folder_name(folder)
     hydra.sweep.dir = str(Path(folder).absolute())
     hydra.overrides.hydra.append(hydra_override("hydra.sweep.dir", hydra.sweep.dir))
+
+
+def check_folder_name(folder: str | None) -> None:
+    """Raise ``ValueError`` for a folder that Hydra can't name: in its config ``${`` begins an interpolation."""
+    if folder and "${" in str(Path(folder).absolute()):
+        raise ValueError(f"output_dir: {Path(folder).absolute()} has ${{ in its name, which Hydra can't use: rename it")
 
 
 def _overrides_by_key(config: DictConfig) -> dict[str, Override]:

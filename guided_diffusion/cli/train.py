@@ -38,6 +38,7 @@ from guided_diffusion.training.resume.sweep_reuse import WEIGHTS_FROM, reuse_tra
 from guided_diffusion.training.trainer import build_trainer
 from guided_diffusion.utils.instantiate import build
 from guided_diffusion.utils.memory import explain_out_of_memory
+from guided_diffusion.utils.overrides import hydra_override, shell_override
 from guided_diffusion.utils.signals import TERMINATED
 
 
@@ -173,7 +174,9 @@ def _command_to_resume(folder: Path) -> str:
     parts = shlex.split(command())
     resumes = [part for part in parts if part.lstrip("+").startswith("resume=")]
     named = bool(resumes) and resumes[-1].partition("=")[2] not in ("auto", "null")
-    return shlex.join([*(part for part in parts if part not in resumes), f"resume={folder if named else 'auto'}"])
+    named = named or is_overridden(HydraConfig.get().overrides.hydra, "hydra.sweep.dir")
+    resume = hydra_override("resume", folder if named else "auto")
+    return shlex.join([*(part for part in parts if part not in resumes), resume])
 
 
 def _check_partners(config: DictConfig, module: NoisyTraining, spec: ModelSpec) -> None:
@@ -189,7 +192,10 @@ def _check_partners(config: DictConfig, module: NoisyTraining, spec: ModelSpec) 
 @rank_zero_only
 def _announce(output_dir: Path, kind: str) -> None:
     """Print where the run is, and the command that samples with its model."""
-    path, guided = shlex.quote(str(output_dir / LAST)), "guidance=classifier guidance.classifier"
-    next_step = f"={path} guidance.scale=3" if kind == "diffusion" else f"=DIFFUSION {guided}={path} compare=true"
+    if kind == "diffusion":
+        next_step = f"{shell_override('checkpoint', output_dir / LAST)} guidance.scale=3"
+    else:
+        guided_by = shell_override("guidance.classifier", output_dir / LAST)
+        next_step = f"checkpoint=DIFFUSION guidance=classifier {guided_by} compare=true"
     print(f"\nEverything of this run is in {output_dir}")
-    print(f"Next: python -m guided_diffusion.sample checkpoint{next_step}")
+    print(f"Next: python -m guided_diffusion.sample {next_step}")

@@ -28,6 +28,6 @@ def shell_override(key: str, value: object) -> str:
 
 def _is_read_as_it_is(override: str, text: str) -> bool:
     try:
-        return "${" not in text and OverridesParser.create().parse_override(override).value() == text
+        return "${" not in text and OverridesParser.create().parse_overrides([override])[0].value() == text
     except OverrideParseException:
         return False
