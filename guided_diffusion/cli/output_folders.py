@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from hydra.conf import HydraConf
 from hydra.experimental.callback import Callback
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
@@ -97,7 +98,7 @@ class NoteOutputFolders(Callback):
                 write_job_record(config.hydra, Path(config.hydra.runtime.output_dir), finished=False)
 
 
-def write_job_record(hydra: DictConfig, folder: Path, finished: bool) -> None:
+def write_job_record(hydra: DictConfig | HydraConf, folder: Path, finished: bool) -> None:
     """Note a job of a sweep, the folder of its results, and whether it has finished.
 
     ``hydra`` is the job's ``HydraConfig``.

@@ -10,7 +10,7 @@ from guided_diffusion.checkpoints.files import LAST
 from guided_diffusion.checkpoints.guidance_config import expand_classifier
 from guided_diffusion.checkpoints.loading import TrainedDiffusion, load
 from guided_diffusion.cli.checks import check_recipe, check_seed
-from guided_diffusion.cli.config import plain, use_recipe_of_training
+from guided_diffusion.cli.config import plain, trust_packages, use_recipe_of_training
 from guided_diffusion.cli.validation import check_config
 from guided_diffusion.recipe import Recipe
 from guided_diffusion.utils.instantiate import build
@@ -30,11 +30,12 @@ def prepare(config: DictConfig, overrides: Sequence[str], schema: type) -> tuple
     if (Path(config.output_dir) / LAST.parent).is_dir():
         raise ValueError(f"output_dir: {config.output_dir} is the folder of a training, to be kept: choose another")
     check_seed(config.seed)
-    model = load(config.checkpoint, weights=config.weights)
+    model = load(config.checkpoint, weights=config.weights, trusted=config.trusted)
     use_recipe_of_training(config, model.config, overrides)
     expand_classifier(config.guidance)
+    trust_packages(config)
     check_config(plain(config), schema)
-    check_guidance(config.guidance, model.spec)
+    check_guidance(config.guidance, model.spec, config.trusted)
     recipe: Recipe = build(config.recipe)
     check_recipe(recipe, model.schedule)
     return model, recipe

@@ -1,5 +1,6 @@
-"""Messages of Hydra, OmegaConf and Lightning in the user's words, with the way out: how to quote, what to use instead."""
+"""Messages of Hydra, OmegaConf and Lightning in the user's words: how to quote, and what to use instead."""
 
+import itertools
 import re
 import sys
 from collections.abc import Mapping
@@ -12,12 +13,12 @@ REWORDED: Mapping[str, str] = MappingProxyType(
     {
         r"Invalid value assigned: \w+ is not a ListConfig.*": "must be a list, in brackets: [A] or [A,B]",
         r"Value '(.*)' of type '\w+' could not be converted to Float": r"must be a number, got '\1'",
-        r"Value '(.*)' (of type '\w+' could not be converted to Integer)": r"must be a whole number, got '\1'",
+        r"Value '(.*)' of type '\w+' could not be converted to Integer": r"must be a whole number, got '\1'",
         r"Value '(.*)' is not a valid bool.*": r"must be true or false, got '\1'",
         r"field '.*' is not Optional": "must have a value, got null",
         r"Cannot convert '(list|dict)\w*' to string: .*": "must be a text; brackets and braces in it need quotes",
         r"Interpolation key '(.*)' not found": r"there is no key \1 for ${\1}",
-        r"(trainer: )?No supported gpu backend found!": "trainer.accelerator=gpu: there is no GPU here; use cpu or auto",
+        r"(trainer: )?No supported gpu backend found!": "trainer.accelerator: there is no GPU here; use cpu or auto",
         r"(trainer: )?`(CUDA|MPS|TPU|XLA)Accelerator` can not run on your system.*": (
             r"trainer.accelerator: there is no \2 here; use cpu or auto"
         ),
@@ -66,6 +67,5 @@ def _quoted_parts(start: str, rest: str) -> str:
 
 def _argument_before(override: str) -> str | None:
     """Return the command line's argument before this one if it is an override, as a shell splits at a space."""
-    arguments = sys.argv[1:]
-    before = [one for one, following in zip(arguments, arguments[1:], strict=False) if following == override]
+    before = [one for one, following in itertools.pairwise(sys.argv[1:]) if following == override]
     return next((one for one in before if "=" in one), None)

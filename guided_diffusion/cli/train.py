@@ -19,7 +19,8 @@ from guided_diffusion.checkpoints.files import LAST
 from guided_diffusion.checkpoints.guidance_config import expand_classifier, guidance_needs_classifier
 from guided_diffusion.checkpoints.record import ModelSpec, build_network, make_record
 from guided_diffusion.cli.checks import check_label_dropout, check_recipe, check_scales, check_seed
-from guided_diffusion.cli.config import TrainConfig, is_overridden, plain
+from guided_diffusion.cli.config import TrainConfig, is_overridden, plain, trust_packages
+from guided_diffusion.cli.experiments import drop_unused_settings
 from guided_diffusion.cli.provenance import command, write_record
 from guided_diffusion.cli.validation import check_config
 from guided_diffusion.data import LabelledDataModule
@@ -36,6 +37,7 @@ from guided_diffusion.training.resume.loop_state import ResumableFitLoop
 from guided_diffusion.training.resume.preemption import preemptible
 from guided_diffusion.training.resume.sweep_reuse import WEIGHTS_FROM, reuse_training
 from guided_diffusion.training.trainer import build_trainer
+from guided_diffusion.utils.distributed import rank_zero_print
 from guided_diffusion.utils.instantiate import build
 from guided_diffusion.utils.memory import explain_out_of_memory
 from guided_diffusion.utils.overrides import hydra_override, shell_override
@@ -47,6 +49,8 @@ def run(config: DictConfig) -> Path:
     hydra = HydraConfig.get()
     config.output_dir = hydra.runtime.output_dir
     overrides = hydra.overrides.task
+    if unused := drop_unused_settings(config, overrides):
+        rank_zero_print(f"not used, as the command line chooses other options: {', '.join(unused)} of the experiment")
     scale = config.guidance.get("scale")
     only_one_scale = is_overridden(overrides, "guidance.scale") and not is_overridden(overrides, "scales")
     if only_one_scale and isinstance(scale, int | float):
@@ -82,6 +86,7 @@ def train(config: DictConfig, search: Sequence[Path] = (), sweep: Path | None = 
         config.output_dir, config.resume = str(start.folder), None
         settings = plain(config)
         seed_everything(config.seed, workers=True, verbose=False)
+        trust_packages(config)
         data: LabelledDataModule = build(config.data)
         data.prepare_data()
         data.setup("fit")
@@ -182,11 +187,11 @@ def _command_to_resume(folder: Path) -> str:
 def _check_partners(config: DictConfig, module: NoisyTraining, spec: ModelSpec) -> None:
     """Raise unless the models that this one samples with exist and have the same noise, images and classes."""
     if module.kind == "diffusion":
-        check_guidance(config.guidance, spec)
+        check_guidance(config.guidance, spec, config.trusted)
     elif config.callbacks.get("guide"):
         if not guidance_needs_classifier(config.guidance):
             raise ValueError("callbacks.guide is guided by the classifier in training: add guidance=classifier")
-        check_match(spec, read_spec(config.callbacks.guide, "diffusion"))
+        check_match(spec, read_spec(config.callbacks.guide, "diffusion", config.trusted))
 
 
 @rank_zero_only

@@ -18,7 +18,7 @@ VALIDATION_KEYS = (
 
 NEUTRAL_KEYS = (
     *("name", "output_dir", "resume", "classifier", "scales", "untaught_scales", "guidance", "threshold", "sampler"),
-    *("recipe", "judge", "logger", "data.root"),
+    *("recipe", "judge", "logger", "data.root", "trusted"),
     *("callbacks.last", "callbacks.best", "callbacks.finite", "callbacks.throughput", "callbacks.progress"),
     *("callbacks.learning_rate", "callbacks.sample_grid", "callbacks.accuracy", "callbacks.distance"),
     *("callbacks.guide", "trainer.default_root_dir", "trainer.log_every_n_steps", "trainer.enable_model_summary"),
@@ -28,7 +28,7 @@ NEUTRAL_KEYS = (
 
 
 def same_training(one: dict[str, Any], other: dict[str, Any]) -> bool:
-    """Return whether two resolved configs are equal except for ``resume`` and the run's folder."""
+    """Return whether two resolved configs are equal except for ``resume``, ``trusted`` and the run's folder."""
     return _without_folder(one) == _without_folder(other)
 
 
@@ -65,10 +65,10 @@ def is_below(key: str, parents: Iterable[str]) -> bool:
 
 
 def _without_folder(config: dict[str, Any]) -> dict[str, Any]:
-    """Return the flat config without ``resume`` and without the run's folder, which is also removed from all values."""
+    """Return the flat config without the keys that may differ when a training is resumed, and the folder in values."""
     folder = str(config.get("output_dir"))
     return {
         key: value.replace(folder, "") if isinstance(value, str) else value
         for key, value in flatten(config).items()
-        if key not in ("resume", "output_dir")
+        if not is_below(key, ("resume", "output_dir", "trusted"))
     }
