@@ -1,4 +1,4 @@
-"""Settings that an experiment makes for an option, such as its callbacks, which the command line replaces by another."""
+"""Settings that an experiment makes for an option which the command line replaces by another."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,8 +13,8 @@ from guided_diffusion.cli.config import CONFIG_PATH
 def drop_unused_settings(config: DictConfig, overrides: Sequence[str]) -> list[str]:
     """Remove what the experiment sets for options that the command line's ``overrides`` replace; return the keys.
 
-    For instance ``+experiment=cfg_cifar10 callbacks=minimal``: the experiment sets an interval of ``sample_grid``, which
-    the minimal callbacks lack. Keys that no option of a group has are left to the check of the config.
+    For instance ``+experiment=cfg_cifar10 callbacks=minimal``: the experiment sets an interval of ``sample_grid``,
+    which the minimal callbacks lack. Keys that no option of a group has are left to the check of the config.
     """
     parsed = {one.key_or_group: one for one in OverridesParser.create().parse_overrides(list(overrides))}
     dropped: list[str] = []
@@ -46,7 +46,7 @@ def _option(group: str, name: str) -> Any:
     if not path.is_file():
         return merged
     own: Any = OmegaConf.load(path)
-    for default in OmegaConf.to_container(own.pop("defaults", OmegaConf.create([]))):
+    for default in own.pop("defaults", None) or []:
         base, _, package = str(default).partition("@")
         if base != "_self_":
             node = _option(group, base)

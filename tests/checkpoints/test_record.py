@@ -61,7 +61,7 @@ def test_a_config_without_a_node_that_will_be_built_is_rejected(node, with_recor
 @pytest.mark.parametrize("key", ["network", "schedule", "guidance", "threshold", "sampler"])
 def test_a_config_that_names_an_untrusted_function_is_rejected_and_nothing_is_run(key, with_record, trap):
     path = with_record(lambda record: record["config"].update({key: trap.node}))
-    with pytest.raises(ValueError, match=r"wants to run builtins\.open: name its package in trusted="):
+    with pytest.raises(ValueError, match=r"wants to run builtins\.open"):
         load(path)
     assert not trap.was_run
 
@@ -103,7 +103,7 @@ def test_users_can_trust_their_own_package(with_record, tmp_path, monkeypatch):
     )
     monkeypatch.syspath_prepend(tmp_path)
     path = with_record(lambda record: record["config"]["network"].update(_target_="own_networks.Own"))
-    with pytest.raises(ValueError, match=r"wants to run own_networks\.Own: name its package in trusted="):
+    with pytest.raises(ValueError, match=r"wants to run own_networks\.Own, .* add trusted=\[own_networks\]"):
         load(path)
     model = load(path, trusted=(*TRUSTED, "own_networks."))
     assert isinstance(model.denoiser.backbone, importlib.import_module("own_networks").Own)

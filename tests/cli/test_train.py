@@ -159,7 +159,7 @@ def test_a_sweep_gives_every_job_a_folder_of_its_own(call, tiny, tmp_path):
 def test_the_other_jobs_of_a_sweep_go_on_after_a_failed_one(call, minimal, tmp_path):
     called = call("train", "-m", *minimal, "name=swept", "label_dropout=0.1,1.5,0.2")
     assert called.status == 1
-    assert "job 1: error: module: label_dropout must be in [0, 1], got 1.5" in called.out
+    assert "job 1: error: label_dropout must be in [0, 1], got 1.5" in called.out
     (sweep,) = (tmp_path / "outputs" / "swept").iterdir()
     assert (sweep / "0" / "checkpoints" / "last.ckpt").is_file()
     assert not (sweep / "1").exists()
