@@ -79,10 +79,10 @@ def _check_target(target: str, prefixes: tuple[str, ...], path: Path) -> None:
             ) from error
     if not (trusted and f"{source}.".startswith(prefixes)):
         package = source.partition(".")[0] or target
-        raise ValueError(
-            f"{path} wants to run {target}, which is not a model of guided_diffusion: add trusted=[{package}] if you "
-            "know where the file is from and what that package does"
-        )
+        remedy = f"add trusted=[{package}] if you know where the file is from and what that package does"
+        if package == __name__.partition(".")[0]:
+            remedy = "no model of this package needs that, so don't use the file"
+        raise ValueError(f"{path} wants to run {target}, which is no part of a model of guided_diffusion: {remedy}")
 
 
 @dataclass(frozen=True)

@@ -107,3 +107,27 @@ def test_users_can_trust_their_own_package(with_record, tmp_path, monkeypatch):
         load(path)
     model = load(path, trusted=(*TRUSTED, "own_networks."))
     assert isinstance(model.denoiser.backbone, importlib.import_module("own_networks").Own)
+
+
+@pytest.mark.parametrize(
+    "node",
+    [
+        {"_target_": "guided_diffusion.cli.notebook.train", "_args_": ["++data._target_=builtins.open"]},
+        {"_target_": "guided_diffusion.utils.instantiate.build", "node": {}},
+        {"_target_": "guided_diffusion.checkpoints.load", "checkpoint": "a.ckpt", "trusted": ["os"]},
+        {"_target_": "guided_diffusion.checkpoints.optional_classifier", "checkpoint": "a.ckpt", "trusted": ["os"]},
+    ],
+)
+def test_a_record_may_not_run_this_packages_programs_or_trust_another_package(node):
+    with pytest.raises(ValueError, match="wants to run guided_diffusion"):
+        check_targets(node, (), Path("a.ckpt"))
+
+
+def test_a_record_may_name_the_classifier_that_guides():
+    node = {"_target_": "guided_diffusion.checkpoints.optional_classifier", "checkpoint": "a.ckpt"}
+    check_targets({"_target_": "guided_diffusion.guidance.ClassifierGuidance", "classifier": node}, (), Path("a.ckpt"))
+
+
+def test_a_trusted_package_that_is_not_found_is_named():
+    with pytest.raises(ValueError, match=r"needs no_package\.Net, which can't be imported: .*PYTHONPATH"):
+        check_targets({"_target_": "no_package.Net"}, ["no_package"], Path("a.ckpt"))

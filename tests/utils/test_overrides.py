@@ -9,9 +9,27 @@ from omegaconf import OmegaConf
 from guided_diffusion.utils.overrides import hydra_override, shell_override
 
 FOLDERS = [
-    *("/tmp/lr=0.1", "a,b", "a[1]", "it's", 'say "a"', "it's \"a\"", "two words", " a ", "$HOME", "a#b", "{a}", "a}b{"),
+    *("/tmp/lr=0.1", "a,b", "a[1]", "it's", 'say "a"', 'it\'s "a"', "two words", " a ", "$HOME", "a#b", "{a}", "a}b{"),
     *("back\\slash", "ends in \\", "Größe/模型", "~/runs", "null", "true", "1e5", "007", "1_000", "${name}", "a\\${b}"),
-    *("(a)", "f(1)", "a:b", "a;b", "a&b", "a|b", "-m", "+a", "*", "a\tb", "a`b`", "!a", "[a]", "'a'", '"a"', "\\'", '\\"'),
+    *(
+        "(a)",
+        "f(1)",
+        "a:b",
+        "a;b",
+        "a&b",
+        "a|b",
+        "-m",
+        "+a",
+        "*",
+        "a\tb",
+        "a`b`",
+        "!a",
+        "[a]",
+        "'a'",
+        '"a"',
+        "\\'",
+        '\\"',
+    ),
 ]
 
 
