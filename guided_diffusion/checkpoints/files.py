@@ -104,15 +104,15 @@ def _available_weights(content: dict[str, Any]) -> list[str]:
 
 
 def _read_checkpoint(path: Path) -> Any:
+    if path.suffix != LAST.suffix and not zipfile.is_zipfile(path):
+        raise ValueError(
+            f"{path} is not a checkpoint: name the {LAST} of a training, or a {SUFFIX} file that export wrote"
+        )
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
-        if path.suffix != LAST.suffix and not zipfile.is_zipfile(path):
-            raise ValueError(
-                f"{path} is not a checkpoint: name the {LAST} of a training, or a {SUFFIX} file that export wrote"
-            ) from error
         raise ValueError(f"{path} is not a checkpoint, or holds code, which is not loaded") from error
-    except (RuntimeError, EOFError, OSError, KeyError) as error:
+    except (RuntimeError, EOFError, OSError, LookupError, ValueError, TypeError, AttributeError) as error:
         reason = (str(error) or "it is empty").splitlines()[0]
         raise ValueError(f"{path} is damaged or not a checkpoint: {reason}") from error
 

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, OmegaConf, open_dict
 
 from guided_diffusion.cli.config import CONFIG_PATH
 
@@ -31,12 +31,16 @@ def _drop(node: DictConfig, own: Any, every: Any, prefix: str) -> list[str]:
     dropped = []
     for name in list(node):
         if name not in own and name in every:
-            node._set_flag("struct", False)
-            del node[name]
+            with open_dict(node):
+                del node[name]
             dropped.append(f"{prefix}{name}")
-        elif name in own and all(OmegaConf.is_dict(one._get_node(name)) for one in (node, own, every)):
+        elif name in own and all(_has_group(one, name) for one in (node, own, every)):
             dropped += _drop(node[name], own[name], every[name], f"{prefix}{name}.")
     return dropped
+
+
+def _has_group(node: Any, name: Any) -> bool:
+    return not OmegaConf.is_interpolation(node, name) and OmegaConf.is_dict(node[name])
 
 
 def _option(group: str, name: str) -> Any:

@@ -23,10 +23,11 @@ PACKAGES = ("torch", "torchvision", "pytorch-lightning", "hydra-core", "omegacon
 
 def command() -> str:
     """Return the command that started this program, or this one job of a sweep, to be pasted into a shell."""
+    if HydraConfig.initialized() and HydraConfig.get().mode == RunMode.MULTIRUN:  # maybe in a launcher's process
+        return shlex.join(["python", "-m", f"guided_diffusion.{HydraConfig.get().job.name}", *_overrides_of_job()])
     module = Path(sys.argv[0]).stem
     start = ["python", "-m", f"guided_diffusion.{module}"] if sys.argv[0].endswith(".py") else [module]
-    in_sweep = HydraConfig.initialized() and HydraConfig.get().mode == RunMode.MULTIRUN
-    return shlex.join([*start, *(_overrides_of_job() if in_sweep else sys.argv[1:])])
+    return shlex.join([*start, *sys.argv[1:]])
 
 
 def _overrides_of_job() -> list[str]:

@@ -111,7 +111,7 @@ REFUSED = [
     ("train", "resume=", "resume is empty"),
     ("train", "output_dir=", "output_dir is empty"),
     ("train", "experiment=cfg_digits", "there is no experiment to set; did you mean +experiment?"),
-    ("train", "trainer.enable_checkpointing=false", "to set; did you mean trainer."),
+    ("train", "trainer.enable_checkpointing=false", "to set; trainer has accelerator, "),
     ("train", "guidance.sigma_lo=1", "there is no guidance.sigma_lo to set; it goes with guidance=interval"),
     ("train", "guidance=interval guidance.classifier=x", "it goes with guidance=cfg_classifier or guidance="),
     ("train", "data.batch_size=500", "lower data.batch_size or data.validation_size"),

@@ -11,6 +11,7 @@ from PIL import Image
 from guided_diffusion.checkpoints.loading import load
 from guided_diffusion.cli.train import train
 from guided_diffusion.training.callbacks import MeasureByScale
+from guided_diffusion.utils.overrides import hydra_override
 
 FILES = {
     "accuracy_by_scale.csv",
@@ -183,6 +184,20 @@ def test_the_next_command_works_in_a_shell(minimal, shell, tmp_path):
         assert arrays["labels"].tolist() == [label for label in range(10) for _ in range(8)]
 
 
+@pytest.mark.slow
+def test_the_next_command_works_in_a_folder_of_any_name(minimal, shell, tmp_path):
+    """As it is printed, by a shell: it is quoted for the shell and for Hydra."""
+    folder = """lr=0.1, [a] {b} 'c' "d" $e #f (g) Größe \\"""
+    trained = shell("-m", "guided_diffusion.train", *minimal, hydra_override("output_dir", folder))
+    assert trained.returncode == 0, trained.stderr
+    assert (tmp_path / folder / "checkpoints" / "last.ckpt").is_file()
+    sampled = shell("bash", "-c", trained.stdout.splitlines()[-1].removeprefix("Next: "))
+    assert sampled.returncode == 0, sampled.stderr
+    assert list(tmp_path.glob("outputs/samples/*/samples.png"))
+    again = shell("bash", tmp_path / folder / "reproduce.sh", "output_dir=again")
+    assert again.returncode == 0, again.stderr
+
+
 @pytest.fixture
 def stopped_at_the_end(call, tiny, monkeypatch):
     """Send this signal to a training while it samples at its end; return the arguments that it says to resume with."""
@@ -208,12 +223,13 @@ def test_a_run_stopped_while_sampling_at_its_end_can_be_resumed(number, stopped_
 
 
 @pytest.mark.slow
-def test_a_resumed_run_that_is_stopped_again_names_its_own_folder(stopped_at_the_end, call, tiny, tmp_path):
-    stopped_at_the_end(signal.SIGTERM, "output_dir=elsewhere")
-    again = stopped_at_the_end(signal.SIGTERM, "resume=elsewhere")
-    assert again == [*tiny, f"resume={tmp_path / 'elsewhere'}"]
+@pytest.mark.parametrize("name", ["elsewhere", "else, where=1"])
+def test_a_resumed_run_that_is_stopped_again_names_its_own_folder(name, stopped_at_the_end, call, tiny, tmp_path):
+    stopped_at_the_end(signal.SIGTERM, hydra_override("output_dir", name))
+    again = stopped_at_the_end(signal.SIGTERM, hydra_override("resume", name))
+    assert again == [*tiny, hydra_override("resume", tmp_path / name)]
     assert call("train", *again).status == 0
-    assert (tmp_path / "elsewhere" / "finished.txt").is_file()
+    assert (tmp_path / name / "finished.txt").is_file()
 
 
 # Points
