@@ -106,10 +106,12 @@ def gather(jobs: Sequence[Job], folder: Path, command: str) -> None:
     trained = {curve: with_curve for curve, with_curve in trained.items() if with_curve}
     if evaluated:
         for kind, results in evaluated.items():
-            _gather_evaluations(results, folder if len(evaluated) == 1 else folder / kind, command, failed)
+            where = folder if len(evaluated) == 1 else folder / kind
+            _gather_evaluations(results, varied(jobs), where, command, failed)
         return
     for curve, with_curve in trained.items():
-        _gather_trainings(with_curve, curve, folder if len(trained) == 1 else folder / curve.kind, command, failed)
+        where = folder if len(trained) == 1 else folder / curve.kind
+        _gather_trainings(with_curve, varied(jobs, TRAINING_COLUMNS), curve, where, command, failed)
 
 
 def _evaluations(jobs: Sequence[Job]) -> dict[str, list[tuple[Job, "Results"]]]:
@@ -125,13 +127,12 @@ def _evaluations(jobs: Sequence[Job]) -> dict[str, list[tuple[Job, "Results"]]]:
 
 
 def _gather_evaluations(
-    evaluated: Sequence[tuple[Job, "Results"]], folder: Path, command: str, failed: Sequence[str]
+    evaluated: Sequence[tuple[Job, "Results"]], keys: Sequence[str], folder: Path, command: str, failed: Sequence[str]
 ) -> None:
     from guided_diffusion.evaluation.report.page import write_report
     from guided_diffusion.evaluation.results import Results, save
 
     jobs = [job for job, _ in evaluated]
-    keys = varied(jobs)
     rows = [
         replace(row, options={key: job.option(key) for key in keys}) for job, result in evaluated for row in result.rows
     ]
@@ -142,12 +143,12 @@ def _gather_evaluations(
 
 
 def _gather_trainings(
-    jobs: Sequence[Job], curve: TrainingCurve, folder: Path, command: str, failed: Sequence[str]
+    jobs: Sequence[Job], keys: Sequence[str], curve: TrainingCurve, folder: Path, command: str, failed: Sequence[str]
 ) -> None:
     from guided_diffusion.evaluation.report.page import Trainings, write_training_report
     from guided_diffusion.evaluation.results import write_csv
 
-    keys, table = varied(jobs, TRAINING_COLUMNS), folder / curve.file
+    table = folder / curve.file
     rows = [row | {key: job.option(key) for key in keys} for job in jobs for row in _rows(job.folder / curve.file)]
     write_csv(table, rows)
     picture = table.with_suffix(".png")

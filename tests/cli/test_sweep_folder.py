@@ -114,7 +114,7 @@ def test_images_and_points_each_have_a_page(job, tmp_path):
     points = job(1, ["+experiment=cfg_patterns"], "distance_by_scale.csv")
     gather([job(0, ["+experiment=cfg_digits"]), points], tmp_path, "train -m")
     assert (tmp_path / "images" / "accuracy_by_scale.csv").is_file()
-    assert (tmp_path / "points" / "distance_by_scale.csv").is_file()
+    assert (tmp_path / "points" / "distance_by_scale.csv").read_text().splitlines()[1].endswith("cfg_patterns")
     assert all((tmp_path / kind / "report.html").is_file() for kind in ("images", "points"))
 
 
