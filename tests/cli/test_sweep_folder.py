@@ -40,7 +40,6 @@ def swept(call, monkeypatch, tmp_path):
     [
         (["name=one,two"], "one+two"),
         (["+experiment=cfg_mnist,cfg_digits"], "cfg_mnist+cfg_digits"),
-        (["hydra.sweeper.params={name:'one,two'}"], "one+two"),
     ],
 )
 def test_a_sweep_over_names_has_one_folder_with_its_failed_jobs(overrides, name, swept, tmp_path):
@@ -52,6 +51,14 @@ def test_a_sweep_over_names_has_one_folder_with_its_failed_jobs(overrides, name,
     assert [line.partition(":")[0] for line in lines] == ["1", "3"]
     assert called.out.count("these jobs failed:") == 1
     assert not (sweep / ".jobs").exists()
+
+
+def test_a_config_may_say_what_is_swept(swept, tmp_path):
+    (tmp_path / "experiment").mkdir()
+    text = "# @package _global_\nhydra:\n  sweeper:\n    params:\n      name: one,two\n"
+    (tmp_path / "experiment" / "both.yaml").write_text(text)
+    called, done = swept(f"hydra.searchpath=[file://{tmp_path}]", "+experiment=both", "hydra.sweep.dir='${name}'")
+    assert (called.status, done) == (0, ["one+two/0", "one+two/1"])
 
 
 def test_output_dir_is_the_folder_of_the_sweep(swept):
