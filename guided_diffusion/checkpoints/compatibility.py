@@ -1,24 +1,30 @@
 """Checks that two models share their noise schedule, value range, sample shape and classes."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig
 
 from guided_diffusion.checkpoints.guidance_config import classifier_checkpoint, guidance_needs_classifier
-from guided_diffusion.checkpoints.record import TRUSTED, ModelSpec, SavedModel
+from guided_diffusion.checkpoints.record import ModelSpec, SavedModel
+from guided_diffusion.data import kind_of
 
 
-def read_spec(checkpoint: str | Path, kind: str, trusted: tuple[str, ...] = TRUSTED) -> ModelSpec:
+def read_spec(checkpoint: str | Path, kind: str, trusted: Sequence[str] = ()) -> ModelSpec:
     """Return the properties of the model in a checkpoint without rebuilding it; raises the errors of ``load``."""
     return SavedModel.read(checkpoint, kind, ("schedule",), trusted).spec
 
 
 def check_match(one: ModelSpec, other: ModelSpec) -> None:
     """Raise ``ValueError`` unless both models are for the same schedule, range, shape and classes."""
+    kinds = {kind_of(one.shape), kind_of(other.shape)}
     names = {
-        "schedule": "schedule", "value_range": "range of pixels", "shape": "shape of images", "class_names": "classes",
-    }  # fmt: skip
+        "schedule": "schedule",
+        "value_range": f"range of {'coordinates' if kinds == {'points'} else 'pixels'}",
+        "shape": f"shape of {kinds.pop() if len(kinds) == 1 else 'samples'}",
+        "class_names": "classes",
+    }
     for field, name in names.items():
         first, second = getattr(one, field), getattr(other, field)
         if first != second:
@@ -28,14 +34,17 @@ def check_match(one: ModelSpec, other: ModelSpec) -> None:
             )
 
 
-def check_guidance(node: DictConfig | dict[str, Any], spec: ModelSpec) -> None:
-    """Raise ``ValueError`` if a guidance needs a classifier and names none, or one that does not match the model."""
+def check_guidance(node: DictConfig | dict[str, Any], spec: ModelSpec, trusted: Sequence[str] = ()) -> None:
+    """Raise ``ValueError`` if a guidance needs a classifier and names none, or one that does not match the model.
+
+    ``trusted`` is as in ``load_classifier``.
+    """
     if not guidance_needs_classifier(node):
         return
     path = classifier_checkpoint(node)
     if not path:
         raise ValueError("guidance.classifier is missing: add guidance.classifier=PATH, the checkpoint of a classifier")
-    check_match(spec, read_spec(path, "classifier"))
+    check_match(spec, read_spec(path, "classifier", trusted))
 
 
 def _format(value: Any) -> str:

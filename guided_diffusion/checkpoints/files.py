@@ -5,6 +5,8 @@ No code in a file is run: checkpoints are unpickled with torch's list of safe ty
 
 import json
 import pickle
+import zipfile
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -36,7 +38,7 @@ def read_model_file(path: Path) -> dict[str, Any]:
         ValueError: If the file is damaged, holds code or was written by another program.
     """
     if not path.is_file():
-        raise FileNotFoundError(f"there is no checkpoint at {path.absolute()}{_folder_hint(path.absolute())}")
+        raise FileNotFoundError(f"there is no checkpoint at {path.absolute()}{_hint(path.absolute())}")
     content = _read_safetensors(path) if path.suffix == SUFFIX else _read_checkpoint(path)
     record = content.get("guided_diffusion") if isinstance(content, dict) else None
     required = {"format": int, "kind": str, "config": dict, "data": dict}
@@ -82,12 +84,19 @@ def export(checkpoint: str | Path, output: str | Path, weights: str = "ema") -> 
         save_file(state, path, {"format": "pt", "guided_diffusion": json.dumps(record)})
 
 
-def _folder_hint(path: Path) -> str:
-    """Return a hint for a message: that ``path`` is a folder, and the checkpoint in it, if any; else nothing."""
-    if not path.is_dir():
-        return ""
-    inside = next((file for file in (path / LAST, path / LAST.name) if file.is_file()), None)
-    return f": it is a folder; did you mean {inside}?" if inside else ": it is a folder"
+def _hint(path: Path) -> str:
+    """Return the end of a message about a path without a checkpoint: the one that may be meant, or the newest one."""
+    if path.is_dir():
+        inside = next((file for file in (path / LAST, path / LAST.name) if file.is_file()), None)
+        return f": it is a folder; did you mean {inside}?" if inside else ": it is a folder"
+    there = next(parent for parent in path.parents if parent.is_dir())
+    missing, *rest = path.relative_to(there).parts
+    near = get_close_matches(missing, (one.name for one in there.iterdir()), n=3)
+    meant = [file for name in near if (file := there.joinpath(name, *rest)).is_file()]
+    newest = max(Path("outputs").rglob(str(LAST)), key=lambda file: file.stat().st_mtime, default=None)
+    if meant:
+        return f"; did you mean {meant[0]}?"
+    return f"; the newest one here is {newest}" if newest else ""
 
 
 def available_weights(content: dict[str, Any]) -> list[str]:
@@ -96,11 +105,15 @@ def available_weights(content: dict[str, Any]) -> list[str]:
 
 
 def _read_checkpoint(path: Path) -> Any:
+    if path.suffix != LAST.suffix and not zipfile.is_zipfile(path):
+        raise ValueError(
+            f"{path} is not a checkpoint: name the {LAST} of a training, or a {SUFFIX} file that export wrote"
+        )
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise ValueError(f"{path} is not a checkpoint, or holds code, which is not loaded") from error
-    except (RuntimeError, EOFError, OSError, KeyError) as error:
+    except (RuntimeError, EOFError, OSError, LookupError, ValueError, TypeError, AttributeError) as error:
         reason = (str(error) or "it is empty").splitlines()[0]
         raise ValueError(f"{path} is damaged or not a checkpoint: {reason}") from error
 

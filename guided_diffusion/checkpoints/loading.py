@@ -1,7 +1,8 @@
 """Rebuilding trained models from their checkpoints, with the config stored in them and never with today's defaults."""
 
 import os
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ from torch import Tensor
 from torch.types import Device
 
 from guided_diffusion.checkpoints.files import Weights
-from guided_diffusion.checkpoints.record import TRUSTED, ModelSpec, SavedModel, check_targets
+from guided_diffusion.checkpoints.record import ModelSpec, SavedModel, check_targets
 from guided_diffusion.classifiers import Classifier
 from guided_diffusion.data import LabelledDataModule, kind_of
 from guided_diffusion.denoisers import Denoiser
@@ -27,6 +28,8 @@ class Trained:
     spec: ModelSpec
     config: dict[str, Any]
     """The whole resolved config of the training."""
+    trusted: Sequence[str] = field(default=(), kw_only=True)
+    """The packages of the user that the checkpoint's config may name."""
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -54,11 +57,11 @@ class Trained:
         """The label dropout of the training. At 0 or 1, classifier-free guidance lacks one prediction."""
         return float(self.config["module"].get("label_dropout", 0.1))
 
-    def data(self, trusted: tuple[str, ...] = TRUSTED, path: str | None = None) -> LabelledDataModule:
+    def data(self, trusted: Sequence[str] = (), path: str | None = None) -> LabelledDataModule:
         """Return the data of the training, from where it was then, or is now.
 
         Args:
-            trusted: As for ``load``.
+            trusted: Packages that the checkpoint may name, besides those that ``load`` was given.
             path: The folder or file of the data now. By default it is that of the training, except that a folder of
                 datasets is ``GUIDED_DIFFUSION_DATA`` if that is set.
 
@@ -66,7 +69,7 @@ class Trained:
             FileNotFoundError, ValueError: If the data is not there, or has other shapes or classes than the model.
         """
         node = dict(self.config["data"])
-        check_targets(node, trusted, Path(self.spec.source))
+        check_targets(node, (*self.trusted, *trusted), Path(self.spec.source))
         holds_datasets = "root" in node and get_object(node["_target_"]).root_holds_datasets
         moved = path or (os.environ.get("GUIDED_DIFFUSION_DATA") if holds_datasets else None)
         node |= {key: moved for key in ("root", "path") if key in node and moved}
@@ -99,14 +102,14 @@ class TrainedClassifier(Trained):
 
 
 def load(
-    checkpoint: str | Path, device: Device = "cpu", weights: Weights = "ema", trusted: tuple[str, ...] = TRUSTED
+    checkpoint: str | Path, device: Device = "cpu", weights: Weights = "ema", trusted: Sequence[str] = ()
 ) -> TrainedDiffusion:
     """Return the diffusion model of a checkpoint that ``train`` wrote, or of a file that ``export`` wrote.
 
     Args:
         weights: ``ema``, or ``raw`` for the weights that the optimizer updates; both are the same without ``EMA``.
-        trusted: The prefixes that the names of classes in the checkpoint's config may have. Add your own package
-            to load a network of yours; a file can then run what that package offers, and no more.
+        trusted: The names of your own packages from which the checkpoint's config may take a network, data or other
+            parts of the model, for instance ``["my_package"]``. A file can run what they offer, and no more.
 
     Raises:
         FileNotFoundError: If there is no such file.
@@ -117,11 +120,11 @@ def load(
     saved = SavedModel.read(checkpoint, "diffusion", built, trusted)
     denoiser = Denoiser(saved.network(), saved.spec.schedule, saved.config["module"]["parameterization"])
     saved.load_weights(denoiser, "denoiser.", weights)
-    return TrainedDiffusion(saved.spec, saved.config, denoiser.to(device).eval())
+    return TrainedDiffusion(saved.spec, saved.config, denoiser.to(device).eval(), trusted=tuple(trusted))
 
 
 def load_classifier(
-    checkpoint: str | Path, device: Device = "cpu", weights: Weights = "ema", trusted: tuple[str, ...] = TRUSTED
+    checkpoint: str | Path, device: Device = "cpu", weights: Weights = "ema", trusted: Sequence[str] = ()
 ) -> TrainedClassifier:
     """Return the time-aware classifier of a checkpoint; the arguments and errors are those of ``load``."""
     _check_device(device)
@@ -129,12 +132,12 @@ def load_classifier(
     with torch.inference_mode(False):  # weights made in inference mode could not be part of a gradient
         classifier = Classifier(saved.network(), saved.spec.schedule).requires_grad_(False)
         saved.load_weights(classifier, "classifier.", weights)
-        return TrainedClassifier(saved.spec, saved.config, classifier.to(device).eval())
+        return TrainedClassifier(saved.spec, saved.config, classifier.to(device).eval(), trusted=tuple(trusted))
 
 
-def optional_classifier(checkpoint: str | None) -> TrainedClassifier | None:
+def optional_classifier(checkpoint: str | None, trusted: Sequence[str] = ()) -> TrainedClassifier | None:
     """Return the classifier of a checkpoint; ``None`` without one, if the classifier in training is to guide."""
-    return load_classifier(checkpoint) if checkpoint else None
+    return load_classifier(checkpoint, trusted=trusted) if checkpoint else None
 
 
 def _check_device(device: Device) -> None:

@@ -2,6 +2,7 @@
 
 import importlib
 import inspect
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -20,8 +21,10 @@ FORMAT = 1
 """The format of the record. It is incremented when older records can no longer be read as they are."""
 VALUE_RANGE = (-1.0, 1.0)
 """The range of the pixels, or the coordinates, that every model of this package takes."""
-TRUSTED = ("guided_diffusion.",)
-"""The prefixes of the names of objects that a record may build, unless the caller trusts more."""
+TRUSTED = tuple(f"guided_diffusion.{room}." for room in ("data", "guidance", "networks", "samplers", "schedules"))
+"""The prefixes of the names of objects that a record may build, unless the caller trusts more packages."""
+LOADER = "guided_diffusion.checkpoints.optional_classifier"
+"""The one other object that a record may build: the classifier of a checkpoint, which is checked in the same way."""
 MODEL_NAMES = {"diffusion": "diffusion model", "classifier": "time-aware classifier"}
 """The kinds of models, as messages call them."""
 
@@ -50,22 +53,36 @@ def build_network(node: DictConfig | dict[str, Any], shape: tuple[int, ...], num
     return build(node, **sizes, num_classes=num_classes)
 
 
-def check_targets(node: Any, trusted: tuple[str, ...], path: Path) -> None:
+def check_targets(node: Any, trusted: Sequence[str], path: Path) -> None:
     """Raise ``ValueError`` if a plain config node names, at any depth, an object that no trusted package defines.
 
-    ``trusted`` holds the prefixes of trusted names. An object that a trusted module only imports is not trusted.
+    Args:
+        trusted: Names of packages, such as ``my_package``, beside ``TRUSTED``. An object that a trusted module only
+            imports is not trusted.
+        path: The file that the node is from, for messages.
     """
     for value in node.values() if isinstance(node, dict) else node if isinstance(node, list) else ():
         check_targets(value, trusted, path)
-    if isinstance(node, dict) and "_target_" in node:
-        target = str(node["_target_"])
-        module, _, name = target.rpartition(".")
+    if isinstance(node, dict) and "_target_" in node and not (node["_target_"] == LOADER and len(node) == 2):
+        _check_target(str(node["_target_"]), (*TRUSTED, *(f"{name.rstrip('.')}." for name in trusted)), path)
+
+
+def _check_target(target: str, prefixes: tuple[str, ...], path: Path) -> None:
+    module, _, name = target.rpartition(".")
+    source = module
+    if trusted := target.startswith(prefixes):
         try:
-            source = getattr(importlib.import_module(module), name).__module__ if target.startswith(trusted) else ""
-        except (ImportError, AttributeError):
-            source = ""
-        if not f"{source}.".startswith(trusted):
-            raise ValueError(f"{path} wants to run {target}: name its package in trusted= if you know it")
+            source = getattr(importlib.import_module(module), name).__module__
+        except (ImportError, AttributeError) as error:
+            raise ValueError(
+                f"{path} needs {target}, which can't be imported: {error}; add the folder of its package to PYTHONPATH"
+            ) from error
+    if not (trusted and f"{source}.".startswith(prefixes)):
+        package = source.partition(".")[0] or target
+        remedy = f"add trusted=[{package}] if you know where the file is from and what that package does"
+        if package == __name__.partition(".")[0]:
+            remedy = "no model of this package needs that, so don't use the file"
+        raise ValueError(f"{path} wants to run {target}, which is no part of a model of guided_diffusion: {remedy}")
 
 
 @dataclass(frozen=True)
@@ -89,10 +106,10 @@ class SavedModel:
     content: dict[str, Any]
 
     @classmethod
-    def read(cls, checkpoint: str | Path, kind: str, built: tuple[str, ...], trusted: tuple[str, ...]) -> "SavedModel":
+    def read(cls, checkpoint: str | Path, kind: str, built: tuple[str, ...], trusted: Sequence[str]) -> "SavedModel":
         """Read a file and check that its record is of this kind, and that its config can be trusted.
 
-        The config must have the keys ``built``, and their nodes may name only objects with a prefix in ``trusted``.
+        The config must have the keys ``built``, whose nodes may name only objects that ``check_targets`` allows.
 
         Raises:
             FileNotFoundError: If there is no such file.

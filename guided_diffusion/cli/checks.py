@@ -123,7 +123,8 @@ def check_label_dropout(
     untaught = [scale for scale in scales if missing in labels_needed(recipe.at(scale), schedule)]
     if untaught:
         taught = [scale for scale in (0, 1) if missing not in labels_needed(recipe.at(scale), schedule)]
-        remedy = f"{key}={taught if key == 'scales' else taught[0]}" if taught else "another guidance"
+        values = f"[{','.join(map(str, taught))}]" if key == "scales" else f"{min(taught, default='')}"
+        remedy = f"{key}={values}" if taught else "another guidance"
         raise ValueError(
             f"{key}: at {', '.join(f'{scale:g}' for scale in untaught)} samples need predictions "
             f"{'with' if missing else 'without'} a label, which label_dropout={label_dropout:g} does not teach: use "

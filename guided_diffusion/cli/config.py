@@ -29,6 +29,7 @@ class ProgramConfig:
     output_dir: str = MISSING
     classifier: str | None = None
     untaught_scales: bool = False
+    trusted: list[str] = field(default_factory=list)
     guidance: dict[str, Any] = field(default_factory=dict)
     threshold: dict[str, Any] = field(default_factory=dict)
     sampler: dict[str, Any] = field(default_factory=dict)
@@ -139,3 +140,19 @@ def use_recipe_of_training(config: DictConfig, trained: dict[str, Any], override
             if key.startswith(f"{group}."):
                 OmegaConf.update(node, key.removeprefix(f"{group}."), OmegaConf.select(config, key))
         config[group] = node
+
+
+def trust_packages(config: DictConfig) -> None:
+    """Hand the packages in ``trusted`` to the nodes that load checkpoints: the classifier of the guidance, the guide.
+
+    They come from the command line alone, never from a checkpoint.
+    """
+    loaders = {f"callbacks.{name}" for name, node in config.get("callbacks", {}).items() if _loads_a_guide(node)}
+    if isinstance(config.guidance.get("classifier"), DictConfig):
+        loaders.add("guidance.classifier")
+    for key in loaders if config.trusted else ():
+        OmegaConf.update(config, f"{key}.trusted", list(config.trusted), force_add=True)
+
+
+def _loads_a_guide(node: Any) -> bool:
+    return isinstance(node, DictConfig) and bool(node.get("guide"))

@@ -16,6 +16,7 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from guided_diffusion.cli.config import CONFIG_PATH, compose
+from guided_diffusion.cli.rewording import ambiguous, reworded, unreadable
 
 
 def did_you_mean(word: str, options: Iterable[str]) -> str:
@@ -30,7 +31,7 @@ def explain(error: BaseException, program: str) -> str:
     """Return a one-line message for an error that names the key."""
     match error:
         case OverrideParseException():
-            return f"{error.override!r} can't be read as key=value: {str(error).splitlines()[0]}"
+            return unreadable(error.override or "", str(error).splitlines()[0])
         case MissingConfigException() if error.missing_cfg_file:
             return _missing_option(error.missing_cfg_file, error.options or ())
         case HydraException():
@@ -39,7 +40,7 @@ def explain(error: BaseException, program: str) -> str:
             return f"{error.full_key}: {_reason(error)}" if error.full_key else _reason(error)
         case OSError() if error.strerror:
             return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
-    return _one_line(str(error))
+    return reworded(str(error))
 
 
 def _missing_option(missing: str, options: Sequence[str]) -> str:
@@ -52,10 +53,23 @@ def _missing_option(missing: str, options: Sequence[str]) -> str:
 def _refused(error: HydraException, program: str) -> str:
     key = re.search(r"Could not override '([^'@]+)", str(error))
     if key:
-        return f"there is no {key[1]} to set{_options_with(key[1]) or did_you_mean(key[1], _near(key[1], program))}"
+        return f"there is no {key[1]} to set{_options_with(key[1]) or _instead(key[1], _near(key[1], program))}"
+    if sweep := re.match(r"Ambiguous value for argument '([^=]+)=(.*)'$", str(error).partition("\n")[0]):
+        return ambiguous(sweep[1], sweep[2])
     override = re.search(r"Error merging override (\S+?)=", str(error))
     cause = _reason(error.__cause__) if error.__cause__ else ""
-    return f"{override[1].lstrip('+~')}: {cause}" if override and cause else f"{_one_line(str(error))} {cause}".strip()
+    return f"{override[1].lstrip('+~')}: {cause}" if override and cause else f"{reworded(str(error))} {cause}".strip()
+
+
+def _instead(key: str, keys: Iterable[str]) -> str:
+    """Return the nearest key or, if none is near, all keys in the same group, as the end of a message."""
+    group, _, name = key.rpartition(".")
+    parts = (one.rpartition(".") for one in keys)
+    beside = sorted(last for start, _, last in parts if group and start == group and not last.startswith("_"))
+    near = did_you_mean(name, beside) if beside else did_you_mean(key, keys)
+    if near and beside:
+        return near.replace("mean ", f"mean {group}.")
+    return near or (f"; {group} has {', '.join(beside)}" if beside else "")
 
 
 def _options_with(key: str) -> str:
@@ -75,13 +89,7 @@ def _near(key: str, program: str) -> set[str]:
 
 def _reason(error: BaseException) -> str:
     """Return the message of an error without the lines about OmegaConf's own objects."""
-    text = re.sub(r"(?m)^\s*(full_key|object_type|reference_type).*$", "", str(error))
-    no_list = r"Invalid value assigned: \w+ is not a ListConfig.*"
-    return re.sub(no_list, "must be a list, in brackets: [1] or [1,2]", _one_line(text))
-
-
-def _one_line(text: str) -> str:
-    return " ".join(text.replace("\\'", "'").split())
+    return reworded(re.sub(r"(?m)^\s*(full_key|object_type|reference_type).*$", "", str(error)))
 
 
 @functools.cache

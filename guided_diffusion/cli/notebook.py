@@ -9,7 +9,9 @@ from tempfile import TemporaryDirectory
 from guided_diffusion.checkpoints.files import LAST
 from guided_diffusion.checkpoints.loading import TrainedDiffusion, load
 from guided_diffusion.cli.config import compose
+from guided_diffusion.cli.experiments import drop_unused_settings
 from guided_diffusion.cli.train import train as run_training
+from guided_diffusion.utils.overrides import hydra_override
 
 __all__ = ["compose", "train"]
 
@@ -24,5 +26,7 @@ def train(*overrides: str) -> TrainedDiffusion:
     logging.getLogger("pytorch_lightning").setLevel(logging.ERROR)
     with TemporaryDirectory() as folder, warnings.catch_warnings(), redirect_stdout(StringIO()):
         warnings.simplefilter("ignore")
-        run_dir = run_training(compose(*QUIET, *overrides, f"output_dir='{folder}'"))
-        return load(run_dir / LAST)
+        config = compose(*QUIET, *overrides, hydra_override("output_dir", folder))
+        drop_unused_settings(config, [*QUIET, *overrides])
+        run_dir = run_training(config)
+        return load(run_dir / LAST, trusted=(*config.trusted, "__main__"))

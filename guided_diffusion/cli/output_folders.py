@@ -10,14 +10,18 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from hydra.conf import HydraConf
 from hydra.experimental.callback import Callback
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
+from guided_diffusion.cli.sweep_folder import carried_past_hydra, check_folder_name, fix_sweep_folder
+from guided_diffusion.utils.files import atomic_write
+
 FAILED = "failed.txt"
 """The file of a sweep with one line for each job that failed."""
 JOBS = ".jobs"
-"""The folder in which each job of a sweep notes its overrides, for as long as the sweep runs."""
+"""The folder in which each job of a sweep notes its overrides and its end, for as long as the sweep runs."""
 
 
 @dataclass
@@ -76,23 +80,38 @@ class NoteOutputFolders(Callback):
     """A Hydra callback that notes the folder of a run or sweep before it is made, and the jobs of a sweep."""
 
     def on_run_start(self, config: DictConfig, **kwargs: Any) -> None:
-        _current.get().note(config.hydra.run)
+        """Note the folder of a run."""
+        with carried_past_hydra():
+            check_folder_name(OmegaConf.select(config.hydra.run, "dir", throw_on_resolution_failure=False))
+            _current.get().note(config.hydra.run)
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
-        _current.get().note(config.hydra.sweep)
+        """Choose the folder of the sweep, and note it."""
+        with carried_past_hydra():
+            fix_sweep_folder(config)
+            _current.get().note(config.hydra.sweep)
 
     def on_job_start(self, config: DictConfig, **kwargs: Any) -> None:
         """Write the record of a job; this may be in a process of the launcher."""
-        hydra = config.hydra
-        if hydra.mode == RunMode.MULTIRUN:
-            records = Path(hydra.sweep.dir) / JOBS
-            records.mkdir(exist_ok=True)
-            record = {"folder": hydra.runtime.output_dir, "overrides": list(hydra.overrides.task)}
-            (records / f"{hydra.job.num}.json").write_text(json.dumps(record))
+        if config.hydra.mode == RunMode.MULTIRUN:
+            with carried_past_hydra():
+                write_job_record(config.hydra, Path(config.hydra.runtime.output_dir), finished=False)
+
+
+def write_job_record(hydra: DictConfig | HydraConf, folder: Path, finished: bool) -> None:
+    """Note a job of a sweep, the folder of its results, and whether it has finished.
+
+    ``hydra`` is the job's ``HydraConfig``.
+    """
+    records = Path(hydra.sweep.dir) / JOBS
+    records.mkdir(exist_ok=True)
+    record = {"folder": str(folder), "overrides": list(hydra.overrides.task), "finished": finished}
+    with atomic_write(records / f"{hydra.job.num}.json") as path:
+        path.write_text(json.dumps(record))
 
 
 def job_records(sweep: Path) -> dict[int, dict[str, Any]]:
-    """Return the folder and the overrides of each job that this sweep has started, by its number."""
+    """Return the record of each job that this sweep has started, by its number, as ``write_job_record`` notes it."""
     records = {int(path.stem): json.loads(path.read_text()) for path in (sweep / JOBS).glob("*.json")}
     return dict(sorted(records.items()))
 

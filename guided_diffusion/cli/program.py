@@ -3,6 +3,7 @@
 import importlib
 import logging
 import os
+import stat
 import sys
 import traceback
 import warnings
@@ -21,13 +22,21 @@ from omegaconf.errors import OmegaConfBaseException
 
 from guided_diffusion.cli.config import CONFIG_PATH, register
 from guided_diffusion.cli.errors import check_flags, explain
-from guided_diffusion.cli.output_folders import FAILED, check_output_dir, output_folders, remove_if_empty
+from guided_diffusion.cli.output_folders import (
+    FAILED,
+    check_output_dir,
+    output_folders,
+    remove_if_empty,
+    write_job_record,
+)
+from guided_diffusion.cli.sweep_folder import JobError
 from guided_diffusion.utils.memory import keep_freed_memory
 from guided_diffusion.utils.signals import INTERRUPTED, STOP_SIGNALS, TERMINATED, Terminated, signal_handlers
 
 log = logging.getLogger(__name__)
 
-Run = Callable[[DictConfig], object]
+Run = Callable[[DictConfig], Path | None]
+"""The function that runs a job; it may return the folder of the results if that is another than the job's own."""
 USER_ERRORS = (ValueError, OSError, OmegaConfBaseException, HydraException)
 ERRORS_OF_LIBRARIES = (
     ("lightning_fabric.utilities.exceptions", "MisconfigurationException"),
@@ -37,15 +46,14 @@ ERRORS_OF_LIBRARIES = (
 FULL_ERROR = "HYDRA_FULL_ERROR"
 """The environment variable that asks for the traceback; with it Hydra lets errors through instead of printing them."""
 
+BROKEN_PIPE = 128 + 13
+"""The exit status of a program whose output nobody reads any more, as if the system's SIGPIPE had ended it."""
+
 GO_ON = {
     "train": "; resume=auto goes on from the last checkpoint, if there is one",
     "evaluate": "; what has been sampled is kept: the same command goes on from there",
 }
 """The hint on how to go on that a program prints after Ctrl-C or SIGTERM."""
-
-
-class JobError(BaseException):
-    """A carrier of a job's error, its cause, past Hydra, which prints lines of its own for an ``Exception``."""
 
 
 def program(config_name: str, run: Run | None = None) -> Callable[[], None]:
@@ -72,9 +80,9 @@ def program(config_name: str, run: Run | None = None) -> Callable[[], None]:
             with env_override({FULL_ERROR: str(int(full_error))}):
                 _run_job(config, config_name, run)
 
-        with output_folders() as folders, _exit_when_stopped(config_name):
+        with _exit_when_nobody_reads(), output_folders() as folders, _exit_when_stopped(config_name):
             error = _launch(job, config_name)
-            if error and full_error:
+            if error and (full_error or _nobody_reads(error)):
                 raise error
             if error:
                 _print(error, config_name, folders.folders)
@@ -111,9 +119,11 @@ def _run_job(config: DictConfig, config_name: str, run: Run | None) -> None:
     try:
         if "output_dir" in config:
             check_output_dir((hydra_config.sweep if in_sweep else hydra_config.run).dir, folder)
-        run(config)
+        results = run(config) or folder
+        if in_sweep:
+            write_job_record(hydra_config, results, finished=True)
     except Exception as error:
-        if not in_sweep:
+        if not in_sweep or _nobody_reads(error):
             raise JobError from error
         _note_failure(error, config_name)
     finally:
@@ -133,8 +143,10 @@ def _print(error: BaseException, config_name: str, folders: Sequence[Path]) -> N
     """Print one line for an error that the user can fix, and the traceback of any other."""
     if not _is_users(error):
         return traceback.print_exception(error)
-    about_folder = isinstance(error, OSError) and error.filename and Path(error.filename).absolute() in folders
-    print(f"error: {'output_dir: ' if about_folder else ''}{explain(error, config_name)}", file=sys.stderr)
+    message = explain(error, config_name)
+    if isinstance(error, OSError) and error.filename and Path(error.filename).absolute() in folders:
+        message = f"output_dir: no folder can be made at {message}; choose another place"
+    print(f"error: {message}", file=sys.stderr)
 
 
 def _is_users(error: BaseException) -> bool:
@@ -158,6 +170,28 @@ def _exit_when_stopped(config_name: str) -> Iterator[None]:
         what = "stopped by a signal" if by_signal else "interrupted"
         print(f"\n{what}{GO_ON.get(config_name, '')}", file=sys.stderr)
         sys.exit(TERMINATED if by_signal else INTERRUPTED)
+
+
+@contextmanager
+def _exit_when_nobody_reads() -> Iterator[None]:
+    """Exit without a word if the program that reads the output has ended, as in ``--help | head -1``."""
+    try:
+        try:
+            yield
+        finally:
+            sys.stdout.flush()
+    except BrokenPipeError:
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        for stream in (sys.stdout, sys.stderr):
+            os.dup2(nowhere, stream.fileno())  # what is left in the buffers can't be written either
+        sys.exit(BROKEN_PIPE)
+
+
+def _nobody_reads(error: BaseException) -> bool:
+    """Return whether an error says that the output is a pipe without a reader, and not that a connection is lost."""
+    if not isinstance(error, BrokenPipeError):
+        return False
+    return any(stat.S_ISFIFO(os.fstat(stream.fileno()).st_mode) for stream in (sys.stdout, sys.stderr))
 
 
 def _terminate(number: int, frame: FrameType | None) -> None:

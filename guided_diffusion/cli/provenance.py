@@ -12,19 +12,32 @@ from typing import Any
 
 import torch
 from hydra.core.hydra_config import HydraConfig
+from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.types import RunMode
 
 import guided_diffusion
+from guided_diffusion.utils.overrides import hydra_override
 
 PACKAGES = ("torch", "torchvision", "pytorch-lightning", "hydra-core", "omegaconf", "torchmetrics", "numpy")
 
 
 def command() -> str:
     """Return the command that started this program, or this one job of a sweep, to be pasted into a shell."""
+    if HydraConfig.initialized() and HydraConfig.get().mode == RunMode.MULTIRUN:  # maybe in a launcher's process
+        return shlex.join(["python", "-m", f"guided_diffusion.{HydraConfig.get().job.name}", *_overrides_of_job()])
     module = Path(sys.argv[0]).stem
     start = ["python", "-m", f"guided_diffusion.{module}"] if sys.argv[0].endswith(".py") else [module]
-    in_sweep = HydraConfig.initialized() and HydraConfig.get().mode == RunMode.MULTIRUN
-    return shlex.join([*start, *(HydraConfig.get().overrides.task if in_sweep else sys.argv[1:])])
+    return shlex.join([*start, *sys.argv[1:]])
+
+
+def _overrides_of_job() -> list[str]:
+    """Return the arguments that start this job of a sweep alone: in its own folder, if the sweep was given one."""
+    hydra, parser = HydraConfig.get(), OverridesParser.create()
+    task = [text for text in hydra.overrides.task if parser.parse_override(text).key_or_group != "output_dir"]
+    folder = [hydra_override("output_dir", hydra.runtime.output_dir)] * (len(task) < len(hydra.overrides.task))
+    search = [text for text in hydra.overrides.hydra if text.startswith("hydra.searchpath=")]
+    own = [source.path for source in hydra.runtime.config_sources if source.provider == "command-line"]
+    return [*(part for path in own for part in ("--config-dir", path)), *search, *task, *folder]
 
 
 def write_record(output_dir: Path, seed: int, device: str) -> None:

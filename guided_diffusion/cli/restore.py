@@ -10,7 +10,7 @@ from guided_diffusion.checkpoints.files import LAST
 from guided_diffusion.checkpoints.guidance_config import expand_classifier
 from guided_diffusion.checkpoints.loading import TrainedDiffusion, load
 from guided_diffusion.cli.checks import check_classifier_guides, check_no_key_replaces_another, check_recipe, check_seed
-from guided_diffusion.cli.config import plain, use_recipe_of_training
+from guided_diffusion.cli.config import plain, trust_packages, use_recipe_of_training
 from guided_diffusion.cli.validation import check_config
 from guided_diffusion.recipe import Recipe
 from guided_diffusion.utils.instantiate import build
@@ -33,12 +33,13 @@ def prepare(config: DictConfig, overrides: Sequence[str], schema: type) -> tuple
     check_seed(config.seed)
     check_no_key_replaces_another(overrides)
     check_classifier_guides(overrides, config.guidance)
-    model = load(config.checkpoint, weights=config.weights)
+    model = load(config.checkpoint, weights=config.weights, trusted=config.trusted)
     use_recipe_of_training(config, model.config, overrides)
     expand_classifier(config.guidance)
+    trust_packages(config)
     check_precision(config.trainer.get("precision"))
     check_config(plain(config), schema)
-    check_guidance(config.guidance, model.spec)
+    check_guidance(config.guidance, model.spec, config.trusted)
     recipe: Recipe = build(config.recipe)
     check_recipe(recipe, model.schedule)
     return model, recipe

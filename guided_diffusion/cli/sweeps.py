@@ -7,12 +7,16 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf
 
 from guided_diffusion.cli.output_folders import job_records
+from guided_diffusion.cli.sweep_folder import carried_past_hydra
+
+if TYPE_CHECKING:
+    from guided_diffusion.evaluation.results import Results
 
 log = logging.getLogger(__name__)
 
@@ -31,10 +35,17 @@ class Job:
     number: int
     folder: Path
     overrides: Sequence[str]
+    finished: bool = True
+
+    @property
+    def options(self) -> dict[str, str]:
+        """The values that the command line gives to keys in this job, without their quotes."""
+        split = (one.lstrip("+~").partition("=") for one in self.overrides)
+        return {key: value.strip("\"'") for key, _, value in split}
 
     def option(self, key: str) -> str:
         """Return the value that the command line gives a key in this job, or an empty string."""
-        return next((value for name, _, value in (one.partition("=") for one in self.overrides) if name == key), "")
+        return self.options.get(key, "")
 
 
 @dataclass(frozen=True)
@@ -46,11 +57,12 @@ class TrainingCurve:
     level: str  # the column with the value of real data
     quantity: str
     real: str
+    kind: str  # of the data
 
 
 CURVES = (
-    TrainingCurve("accuracy_by_scale.csv", "accuracy", "judge_ceiling", "judge accuracy", "real test images"),
-    TrainingCurve("distance_by_scale.csv", "off_curve", "off_curve_floor", "off the curve", "true points"),
+    TrainingCurve("accuracy_by_scale.csv", "accuracy", "judge_ceiling", "judge accuracy", "real test images", "images"),
+    TrainingCurve("distance_by_scale.csv", "off_curve", "off_curve_floor", "off the curve", "true points", "points"),
 )
 
 
@@ -65,56 +77,78 @@ class GatherResults(Callback):
     def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
         hydra = config.hydra
         folder = Path(hydra.sweep.dir).absolute()
-        jobs = [Job(number, Path(job["folder"]), job["overrides"]) for number, job in job_records(folder).items()]
+        jobs = [
+            Job(number, Path(job["folder"]), job["overrides"], job["finished"])
+            for number, job in job_records(folder).items()
+        ]
         command = ["python", "-m", f"guided_diffusion.{hydra.job.name}", "-m", *hydra.overrides.task]
-        gather(jobs, folder, shlex.join(command))
+        with carried_past_hydra():
+            gather(jobs, folder, shlex.join(command))
 
 
 def varied(jobs: Sequence[Job], shown: frozenset[str] = EVALUATION_COLUMNS) -> list[str]:
     """Return the keys of the command line that differ between jobs and are not shown anyway."""
-    keys = dict.fromkeys(override.partition("=")[0] for job in jobs for override in job.overrides)
+    keys = dict.fromkeys(key for job in jobs for key in job.options)
     return [key for key in keys if key not in shown and len({job.option(key) for job in jobs}) > 1]
 
 
 def gather(jobs: Sequence[Job], folder: Path, command: str) -> None:
-    """Write the results of all jobs into ``folder``, as ``GatherResults`` says; nothing if no job has any."""
-    evaluated = [job for job in jobs if (job.folder / "results.csv").is_file()]
-    trained = {curve: [job for job in jobs if (job.folder / curve.file).is_file()] for curve in CURVES}
-    finished = evaluated or [job for with_curve in trained.values() for job in with_curve]
-    failed = [f"{job.number}: {' '.join(job.overrides)}" for job in jobs if job not in finished]
+    """Write the results of all finished jobs into ``folder``, as ``GatherResults`` says; nothing if none has any.
+
+    If both images and points were evaluated or trained on, each kind has a folder of its own in ``folder``.
+    """
+    finished = [job for job in jobs if job.finished]
+    failed = [f"{job.number}: {' '.join(job.overrides)}" for job in jobs if not job.finished]
     if finished and failed:
-        log.error("these jobs left no results:\n%s", "\n".join(failed))
+        log.error("these jobs failed:\n%s", "\n".join(failed))
+    evaluated = _evaluations(finished)
+    trained = {curve: [job for job in finished if (job.folder / curve.file).is_file()] for curve in CURVES}
+    trained = {curve: with_curve for curve, with_curve in trained.items() if with_curve}
     if evaluated:
-        _gather_evaluations(evaluated, folder, command, failed)
+        for kind, results in evaluated.items():
+            where = folder if len(evaluated) == 1 else folder / kind
+            _gather_evaluations(results, varied(jobs), where, command, failed)
         return
     for curve, with_curve in trained.items():
-        if with_curve:
-            _gather_trainings(with_curve, curve, folder, command, failed)
+        where = folder if len(trained) == 1 else folder / curve.kind
+        _gather_trainings(with_curve, varied(jobs, TRAINING_COLUMNS), curve, where, command, failed)
 
 
-def _gather_evaluations(jobs: Sequence[Job], folder: Path, command: str, failed: Sequence[str]) -> None:
+def _evaluations(jobs: Sequence[Job]) -> dict[str, list[tuple[Job, "Results"]]]:
+    """Return the jobs that left the table of an evaluation, with its results, by their kind of data."""
+    found: dict[str, list[tuple[Job, Results]]] = defaultdict(list)
+    for job in jobs:
+        if (job.folder / "results.csv").is_file():
+            from guided_diffusion.evaluation.results import read
+
+            results = read(job.folder)
+            found[results.kind].append((job, results))
+    return found
+
+
+def _gather_evaluations(
+    evaluated: Sequence[tuple[Job, "Results"]], keys: Sequence[str], folder: Path, command: str, failed: Sequence[str]
+) -> None:
     from guided_diffusion.evaluation.report.page import write_report
-    from guided_diffusion.evaluation.results import Results, read, save
+    from guided_diffusion.evaluation.results import Results, save
 
-    keys, results = varied(jobs), [read(job.folder) for job in jobs]
+    jobs = [job for job, _ in evaluated]
     rows = [
-        replace(row, options={key: job.option(key) for key in keys})
-        for job, result in zip(jobs, results, strict=True)
-        for row in result.rows
+        replace(row, options={key: job.option(key) for key in keys}) for job, result in evaluated for row in result.rows
     ]
-    gathered = Results(rows, {**results[0].about, "failed": list(failed)})
+    gathered = Results(rows, {**evaluated[0][1].about, "failed": list(failed)})
     save(gathered, folder)
     page = write_report(gathered, folder, _config_text(jobs[0]), command)
     print(f"\n{len(rows)} rows of {len(jobs)} jobs are in {folder / 'results.csv'}: open {page}")
 
 
 def _gather_trainings(
-    jobs: Sequence[Job], curve: TrainingCurve, folder: Path, command: str, failed: Sequence[str]
+    jobs: Sequence[Job], keys: Sequence[str], curve: TrainingCurve, folder: Path, command: str, failed: Sequence[str]
 ) -> None:
     from guided_diffusion.evaluation.report.page import Trainings, write_training_report
     from guided_diffusion.evaluation.results import write_csv
 
-    keys, table = varied(jobs, TRAINING_COLUMNS), folder / curve.file
+    table = folder / curve.file
     rows = [row | {key: job.option(key) for key in keys} for job in jobs for row in _rows(job.folder / curve.file)]
     write_csv(table, rows)
     picture = table.with_suffix(".png")

@@ -28,7 +28,8 @@ from guided_diffusion.cli.checks import (
     check_scales,
     check_seed,
 )
-from guided_diffusion.cli.config import TrainConfig, is_overridden, plain
+from guided_diffusion.cli.config import TrainConfig, is_overridden, plain, trust_packages
+from guided_diffusion.cli.experiments import drop_unused_settings
 from guided_diffusion.cli.provenance import command
 from guided_diffusion.cli.run_folder import prepare_folder
 from guided_diffusion.cli.validation import check_config
@@ -52,17 +53,21 @@ from guided_diffusion.training.resume.preemption import preemptible
 from guided_diffusion.training.resume.sweep_reuse import reuse_training
 from guided_diffusion.training.resume.train_longer import NewSettings
 from guided_diffusion.training.trainer import build_trainer
+from guided_diffusion.utils.distributed import rank_zero_print
 from guided_diffusion.utils.instantiate import build
 from guided_diffusion.utils.memory import explain_out_of_memory
+from guided_diffusion.utils.overrides import hydra_override, shell_override
 from guided_diffusion.utils.precision import check_precision
 from guided_diffusion.utils.signals import TERMINATED
 
 
-def run(config: DictConfig) -> None:
-    """Train in the folder that Hydra has chosen, as a job of a sweep if it is one."""
+def run(config: DictConfig) -> Path:
+    """Train in the folder that Hydra has chosen, as a job of a sweep if it is one; return the run's folder."""
     hydra = HydraConfig.get()
     config.output_dir = hydra.runtime.output_dir
     overrides = hydra.overrides.task
+    if unused := drop_unused_settings(config, overrides):
+        rank_zero_print(f"not used, as the command line chooses other options: {', '.join(unused)} of the experiment")
     check_no_key_replaces_another(overrides)
     check_keys_of_module(overrides, config.module)
     check_classifier_guides(overrides, config.guidance)
@@ -72,7 +77,7 @@ def run(config: DictConfig) -> None:
         config.scales = [scale]
     _check_one_length(overrides, config)
     sweep = Path(hydra.sweep.dir).absolute() if hydra.mode == RunMode.MULTIRUN else None
-    train(config, _earlier_runs(Path(config.output_dir)), sweep)
+    return train(config, _earlier_runs(Path(config.output_dir)), sweep)
 
 
 def _earlier_runs(output_dir: Path) -> list[Path]:
@@ -111,6 +116,7 @@ def train(config: DictConfig, search: Sequence[Path] = (), sweep: Path | None = 
         config.output_dir, config.resume = str(start.folder), None
         settings = plain(config)
         seed_everything(config.seed, workers=True, verbose=False)
+        trust_packages(config)
         data: LabelledDataModule = build(config.data)
         data.prepare_data()
         data.setup("fit")
@@ -233,23 +239,28 @@ def _command_to_resume(folder: Path) -> str:
     parts = shlex.split(command())
     resumes = [part for part in parts if part.lstrip("+").startswith("resume=")]
     named = bool(resumes) and resumes[-1].partition("=")[2] not in ("auto", "null")
-    return shlex.join([*(part for part in parts if part not in resumes), f"resume={folder if named else 'auto'}"])
+    named = named or is_overridden(HydraConfig.get().overrides.hydra, "hydra.sweep.dir")
+    resume = hydra_override("resume", folder if named else "auto")
+    return shlex.join([*(part for part in parts if part not in resumes), resume])
 
 
 def _check_partners(config: DictConfig, module: NoisyTraining, spec: ModelSpec) -> None:
     """Raise unless the models that this one samples with exist and have the same noise, images and classes."""
     if module.kind == "diffusion":
-        check_guidance(config.guidance, spec)
+        check_guidance(config.guidance, spec, config.trusted)
     elif config.callbacks.get("guide"):
         if not guidance_needs_classifier(config.guidance):
             raise ValueError("callbacks.guide is guided by the classifier in training: add guidance=classifier")
-        check_match(spec, read_spec(config.callbacks.guide, "diffusion"))
+        check_match(spec, read_spec(config.callbacks.guide, "diffusion", config.trusted))
 
 
 @rank_zero_only
 def _announce(output_dir: Path, kind: str) -> None:
     """Print where the run is, and the command that samples with its model."""
-    path, guided = shlex.quote(str(output_dir / LAST)), "guidance=classifier guidance.classifier"
-    next_step = f"={path} guidance.scale=3" if kind == "diffusion" else f"=DIFFUSION {guided}={path} compare=true"
+    if kind == "diffusion":
+        next_step = f"{shell_override('checkpoint', output_dir / LAST)} guidance.scale=3"
+    else:
+        guided_by = shell_override("guidance.classifier", output_dir / LAST)
+        next_step = f"checkpoint=DIFFUSION guidance=classifier {guided_by} compare=true"
     print(f"\nEverything of this run is in {output_dir}")
-    print(f"Next: python -m guided_diffusion.sample checkpoint{next_step}")
+    print(f"Next: python -m guided_diffusion.sample {next_step}")

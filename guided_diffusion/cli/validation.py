@@ -3,7 +3,7 @@
 import dataclasses
 import inspect
 import typing
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from types import NoneType, UnionType
 from typing import Any, Literal, Union, get_args, get_origin
@@ -108,9 +108,15 @@ def describe(hint: Any) -> str:
     """Return a type in the user's words, for instance ``a whole number or null``."""
     origin, inner = get_origin(hint) or hint, get_args(hint)
     if origin in (Union, UnionType):
-        return " or ".join(dict.fromkeys(describe(one) for one in inner))
+        literals = tuple(value for one in inner if get_origin(one) is Literal for value in get_args(one))
+        others = [describe(one) for one in inner if get_origin(one) is not Literal]
+        return " or ".join(dict.fromkeys([*([_one_of(literals)] if literals else []), *others]))
     if origin is Literal:
-        return f"one of {', '.join(map(str, inner))}"
+        return _one_of(inner)
     if inspect.isclass(origin) and issubclass(list, origin) and origin is not object:
         return f"a list, each {describe(inner[0])}" if inner else "a list"
     return WORDS.get(origin, getattr(origin, "__name__", str(origin)))
+
+
+def _one_of(values: Iterable[object]) -> str:
+    return f"one of {', '.join(dict.fromkeys(map(str, values)))}"

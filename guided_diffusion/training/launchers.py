@@ -22,6 +22,7 @@ from pytorch_lightning import Trainer
 from torch import distributed
 
 from guided_diffusion.training.lightning_internals import lightning_internals
+from guided_diffusion.utils.overrides import hydra_override
 
 ONE_PROCESS = "use one process: trainer.devices=1 strategy=auto"
 
@@ -130,13 +131,12 @@ def command_of_job() -> list[str]:
     config_dir = ["--config-dir", sources["command-line"]] if "command-line" in sources else []
     parser = OverridesParser.create()
     keys = {text: parser.parse_override(text).key_or_group for text in hydra.overrides.hydra}
-    folder = hydra.runtime.output_dir.replace("'", "\\'")
     return [
         *(sys.executable, "-m", f"guided_diffusion.{hydra.job.name}"),
         *("--config-path", sources["main"], "--config-name", str(hydra.job.config_name), *config_dir),
         *hydra.overrides.task,
         *(text for text, key in keys.items() if not key.startswith(SWEEP_OVERRIDES)),
-        f"hydra.run.dir='{folder}'",
+        hydra_override("hydra.run.dir", hydra.runtime.output_dir),
     ]
 
 

@@ -1,11 +1,12 @@
 """Building the object that a config node names."""
 
 import inspect
-from typing import Any
+import re
+from typing import Any, cast
 
 from hydra.errors import InstantiationException
 from hydra.utils import get_object, instantiate
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 
 def build(node: DictConfig | dict[str, Any], **arguments: Any) -> Any:
@@ -22,9 +23,21 @@ def build(node: DictConfig | dict[str, Any], **arguments: Any) -> Any:
     except InstantiationException as error:
         message, _, key = str(error).partition("\nfull_key: ")
         reason = " ".join(str(error.__cause__ or message).split())
-        raise ValueError(f"{key}: {reason}" if key else reason) from error
+        source = _source(node, reason.partition(" ")[0], key)
+        if source:
+            raise ValueError(f"{source} {reason.partition(' ')[2]}") from error
+        raise ValueError(f"{key}: {reason}" if key and not reason.startswith(f"{key}=") else reason) from error
     _check_partials(node, key)
     return built
+
+
+def _source(node: DictConfig | dict[str, Any], argument: str, key: str) -> str | None:
+    """Return the other key of the config from which a node at ``key`` takes an argument, as in ``${label_dropout}``."""
+    if not isinstance(node, DictConfig) or str(node._get_full_key(None)) != key or argument not in node:
+        return None
+    values = cast(dict[str, Any], OmegaConf.to_container(node))
+    found = re.fullmatch(r"\$\{([\w.]+)\}", str(values[argument]))
+    return found[1] if found else None
 
 
 def _check_partials(node: Any, key: str) -> None:

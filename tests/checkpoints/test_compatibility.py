@@ -31,3 +31,13 @@ def test_models_with_equal_properties_match():
 def test_the_error_for_models_that_do_not_match_states_the_difference(change, message):
     with pytest.raises(ValueError, match=f"^a.ckpt and b.ckpt can't work together: {message}$"):
         check_match(SPEC, replace(SPEC, source="b.ckpt", **change))
+
+
+def test_points_are_not_called_images():
+    plane, space = replace(SPEC, shape=(2,)), replace(SPEC, shape=(3,), value_range=(0.0, 1.0))
+    with pytest.raises(ValueError, match=r"range of coordinates of the first"):
+        check_match(plane, space)
+    with pytest.raises(ValueError, match=r"shape of points of the first: 2; of the second: 3"):
+        check_match(plane, replace(space, value_range=SPEC.value_range))
+    with pytest.raises(ValueError, match=r"shape of samples of the first: 2; of the second: 1, 8, 8"):
+        check_match(plane, SPEC)

@@ -61,7 +61,7 @@ def test_a_config_without_a_node_that_will_be_built_is_rejected(node, with_recor
 @pytest.mark.parametrize("key", ["network", "schedule", "guidance", "threshold", "sampler"])
 def test_a_config_that_names_an_untrusted_function_is_rejected_and_nothing_is_run(key, with_record, trap):
     path = with_record(lambda record: record["config"].update({key: trap.node}))
-    with pytest.raises(ValueError, match=r"wants to run builtins\.open: name its package in trusted="):
+    with pytest.raises(ValueError, match=r"wants to run builtins\.open"):
         load(path)
     assert not trap.was_run
 
@@ -103,7 +103,31 @@ def test_users_can_trust_their_own_package(with_record, tmp_path, monkeypatch):
     )
     monkeypatch.syspath_prepend(tmp_path)
     path = with_record(lambda record: record["config"]["network"].update(_target_="own_networks.Own"))
-    with pytest.raises(ValueError, match=r"wants to run own_networks\.Own: name its package in trusted="):
+    with pytest.raises(ValueError, match=r"wants to run own_networks\.Own, .* add trusted=\[own_networks\]"):
         load(path)
     model = load(path, trusted=(*TRUSTED, "own_networks."))
     assert isinstance(model.denoiser.backbone, importlib.import_module("own_networks").Own)
+
+
+@pytest.mark.parametrize(
+    "node",
+    [
+        {"_target_": "guided_diffusion.cli.notebook.train", "_args_": ["++data._target_=builtins.open"]},
+        {"_target_": "guided_diffusion.utils.instantiate.build", "node": {}},
+        {"_target_": "guided_diffusion.checkpoints.load", "checkpoint": "a.ckpt", "trusted": ["os"]},
+        {"_target_": "guided_diffusion.checkpoints.optional_classifier", "checkpoint": "a.ckpt", "trusted": ["os"]},
+    ],
+)
+def test_a_record_may_not_run_this_packages_programs_or_trust_another_package(node):
+    with pytest.raises(ValueError, match="wants to run guided_diffusion"):
+        check_targets(node, (), Path("a.ckpt"))
+
+
+def test_a_record_may_name_the_classifier_that_guides():
+    node = {"_target_": "guided_diffusion.checkpoints.optional_classifier", "checkpoint": "a.ckpt"}
+    check_targets({"_target_": "guided_diffusion.guidance.ClassifierGuidance", "classifier": node}, (), Path("a.ckpt"))
+
+
+def test_a_trusted_package_that_is_not_found_is_named():
+    with pytest.raises(ValueError, match=r"needs no_package\.Net, which can't be imported: .*PYTHONPATH"):
+        check_targets({"_target_": "no_package.Net"}, ["no_package"], Path("a.ckpt"))

@@ -179,7 +179,7 @@ def test_a_record_without_one_of_its_parts_is_refused(key, changed):
 
 def test_a_class_of_another_package_is_refused_and_not_run(changed, tmp_path):
     node = {"_target_": "builtins.open", "file": str(tmp_path / "it ran"), "mode": "w"}
-    with pytest.raises(ValueError, match=r"wants to run builtins\.open: name its package in trusted="):
+    with pytest.raises(ValueError, match=r"wants to run builtins\.open"):
         load(changed(lambda record: record["config"].update(network=node)))
     assert not (tmp_path / "it ran").exists()
 

@@ -14,6 +14,7 @@ from guided_diffusion.cli.sample import sample
 from guided_diffusion.cli.train import train
 from guided_diffusion.evaluation.results import read
 from guided_diffusion.training.callbacks import MeasureByScale
+from guided_diffusion.utils.overrides import hydra_override
 
 FILES = {
     "accuracy_by_scale.csv",
@@ -163,7 +164,7 @@ def test_a_sweep_gives_every_job_a_folder_of_its_own(call, tiny, tmp_path):
 def test_the_other_jobs_of_a_sweep_go_on_after_a_failed_one(call, minimal, tmp_path):
     called = call("train", "-m", *minimal, "name=swept", "label_dropout=0.1,1.5,0.2")
     assert called.status == 1
-    assert "job 1: error: module: label_dropout must be in [0, 1], got 1.5" in called.out
+    assert "job 1: error: label_dropout must be in [0, 1], got 1.5" in called.out
     (sweep,) = (tmp_path / "outputs" / "swept").iterdir()
     assert (sweep / "0" / "checkpoints" / "last.ckpt").is_file()
     assert not (sweep / "1").exists()
@@ -185,6 +186,20 @@ def test_the_next_command_works_in_a_shell(minimal, shell, tmp_path):
     assert files(samples) == {"config.yaml", "environment.json", "reproduce.sh", "samples.npz", "samples.png"}
     with np.load(samples / "samples.npz") as arrays:
         assert arrays["labels"].tolist() == [label for label in range(10) for _ in range(8)]
+
+
+@pytest.mark.slow
+def test_the_next_command_works_in_a_folder_of_any_name(minimal, shell, tmp_path):
+    """As it is printed, by a shell: it is quoted for the shell and for Hydra."""
+    folder = """lr=0.1, [a] {b} 'c' "d" $e #f (g) Größe \\"""
+    trained = shell("-m", "guided_diffusion.train", *minimal, hydra_override("output_dir", folder))
+    assert trained.returncode == 0, trained.stderr
+    assert (tmp_path / folder / "checkpoints" / "last.ckpt").is_file()
+    sampled = shell("bash", "-c", trained.stdout.splitlines()[-1].removeprefix("Next: "))
+    assert sampled.returncode == 0, sampled.stderr
+    assert list(tmp_path.glob("outputs/samples/*/samples.png"))
+    again = shell("bash", tmp_path / folder / "reproduce.sh", "output_dir=again")
+    assert again.returncode == 0, again.stderr
 
 
 @pytest.fixture
@@ -212,12 +227,13 @@ def test_a_run_stopped_while_sampling_at_its_end_can_be_resumed(number, stopped_
 
 
 @pytest.mark.slow
-def test_a_resumed_run_that_is_stopped_again_names_its_own_folder(stopped_at_the_end, call, tiny, tmp_path):
-    stopped_at_the_end(signal.SIGTERM, "output_dir=elsewhere")
-    again = stopped_at_the_end(signal.SIGTERM, "resume=elsewhere")
-    assert again == [*tiny, f"resume={tmp_path / 'elsewhere'}"]
+@pytest.mark.parametrize("name", ["elsewhere", "else, where=1"])
+def test_a_resumed_run_that_is_stopped_again_names_its_own_folder(name, stopped_at_the_end, call, tiny, tmp_path):
+    stopped_at_the_end(signal.SIGTERM, hydra_override("output_dir", name))
+    again = stopped_at_the_end(signal.SIGTERM, hydra_override("resume", name))
+    assert again == [*tiny, hydra_override("resume", tmp_path / name)]
     assert call("train", *again).status == 0
-    assert (tmp_path / "elsewhere" / "finished.txt").is_file()
+    assert (tmp_path / name / "finished.txt").is_file()
 
 
 # Points

@@ -54,6 +54,7 @@ class SamplingCallback(Callback, ABC):
         guide: The checkpoint of the diffusion model that a classifier in training guides. Without it the training of a
             classifier samples nothing.
         num_samples: The number of samples at each scale, or for each class and scale; the subclass says which.
+        trusted: The user's packages that the checkpoint of the guide may name, as in ``load``.
 
     Raises:
         FileNotFoundError: If the checkpoint does not exist.
@@ -70,6 +71,7 @@ class SamplingCallback(Callback, ABC):
         seed: int = 0,
         guide: str | None = None,
         num_samples: int = 1,
+        trusted: Sequence[str] = (),
     ) -> None:
         if every_n_steps < 0:
             raise ValueError(f"every_n_steps must be at least 0, got {every_n_steps}")
@@ -82,7 +84,7 @@ class SamplingCallback(Callback, ABC):
         self.output_dir = Path(output_dir)
         self.every_n_steps = every_n_steps
         self.seed = seed
-        self.guide = load(guide).denoiser if guide else None
+        self.guide = load(guide, trusted=trusted).denoiser if guide else None
         self.num_samples = num_samples
         self._sampled_step = 0
 

@@ -44,8 +44,9 @@ class MeasureByScale(SamplingCallback):
         guide: str | None = None,
         num_samples: int = 500,
         judge: JudgeSource | None = None,
+        trusted: Sequence[str] = (),
     ) -> None:
-        super().__init__(recipe, scales, output_dir, every_n_steps, seed, guide, num_samples)
+        super().__init__(recipe, scales, output_dir, every_n_steps, seed, guide, num_samples, trusted)
         self.judge = judge
 
     def setup(self, trainer: Trainer, pl_module: Any, stage: str) -> None:

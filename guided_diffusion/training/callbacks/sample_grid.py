@@ -35,8 +35,9 @@ class SampleGrid(SamplingCallback):
         guide: str | None = None,
         num_samples: int = 1,
         max_classes: int = 20,
+        trusted: Sequence[str] = (),
     ) -> None:
-        super().__init__(recipe, scales, output_dir, every_n_steps, seed, guide, num_samples)
+        super().__init__(recipe, scales, output_dir, every_n_steps, seed, guide, num_samples, trusted)
         check_positive(max_classes=max_classes)
         self.max_classes = max_classes
 

@@ -54,8 +54,9 @@ class ClassifierModule(NoisyTraining):
         num_classes = getattr(network, "num_classes", None)
         if num_classes is None:
             raise ValueError(
-                f"its network is a classifier with num_classes logits, and {type(network).__name__} is none: "
-                "choose another network, such as classifier_8 for digits"
+                "module=classifier needs a network that takes (x_t, log_snr) and returns num_classes logits, and "
+                f"{type(network).__name__} is no classifier: choose another network, such as network=classifier_8 for "
+                "digits"
             )
         if num_classes < 2:
             raise ValueError(f"a classifier needs at least 2 classes, and the data have {num_classes}")

@@ -88,4 +88,7 @@ def _check_takes_labels(network: nn.Module) -> None:
         return
     except TypeError as error:
         name = type(network).__name__
-        raise ValueError(f"its network takes (x_t, log_snr, y), and {name} no label: choose another network") from error
+        raise ValueError(
+            f"module=diffusion needs a network that takes (x_t, log_snr, y), and {name} takes no label: choose another "
+            "network, such as network=unet_8 for digits, or module=classifier"
+        ) from error

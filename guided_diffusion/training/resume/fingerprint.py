@@ -20,7 +20,7 @@ VALIDATION_KEYS = (
 
 NEUTRAL_KEYS = (
     *("name", "output_dir", "resume", "classifier", "scales", "untaught_scales", "guidance", "threshold", "sampler"),
-    *("recipe", "judge", "logger", "data.root", "data.path", "data.num_workers"),
+    *("recipe", "judge", "logger", "data.root", "data.path", "data.num_workers", "trusted"),
     *("callbacks.last", "callbacks.best", "callbacks.finite", "callbacks.throughput", "callbacks.progress"),
     *("callbacks.learning_rate", "callbacks.sample_grid", "callbacks.accuracy", "callbacks.distance"),
     *("callbacks.guide", "trainer.default_root_dir", "trainer.log_every_n_steps", "trainer.enable_model_summary"),
@@ -33,7 +33,7 @@ LATER_KEYS = MappingProxyType({"init_from": None, "trainer.accumulate_grad_batch
 
 
 def same_training(one: dict[str, Any], other: dict[str, Any]) -> bool:
-    """Return whether two resolved configs are equal except for ``resume``, ``max_time`` and the run's folder."""
+    """Return whether two resolved configs are equal except for the keys that may differ when a training is resumed."""
     return _without_folder(one) == _without_folder(other)
 
 
@@ -86,11 +86,11 @@ def _flat(config: dict[str, Any]) -> dict[str, Any]:
 
 
 def _without_folder(config: dict[str, Any]) -> dict[str, Any]:
-    """Return the flat config without ``resume``, ``max_time`` and the run's folder, also removed from all values."""
+    """Return the flat config without the keys that may differ when a training is resumed, and the folder in values."""
     folder = str(config.get("output_dir"))
     return {
         key: value.replace(folder, "") if isinstance(value, str) else value
         for key, value in _flat(config).items()
-        if not is_below(key, ("resume", "output_dir", "trainer.max_time"))
+        if not is_below(key, ("resume", "output_dir", "trusted", "trainer.max_time"))
         and key != "callbacks.learning_rate._target_"  # older configs name Lightning's class
     }

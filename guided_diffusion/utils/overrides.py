@@ -1,0 +1,33 @@
+"""Overrides in Hydra's grammar: written so that Hydra, a config and a shell read back the value that was meant."""
+
+import re
+import shlex
+
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Quote, QuotedString
+from hydra.errors import OverrideParseException
+
+
+def hydra_override(key: str, value: object) -> str:
+    """Return the override ``key=value`` for a text or a path, in quotes where Hydra would read something else.
+
+    A command line needs ``shell_override``.
+    """
+    text = str(value)
+    if _is_read_as_it_is(f"{key}={text}", text):
+        return f"{key}={text}"
+    literal = re.sub(r"(\\*)\$\{", r"\1\1\\${", text)  # otherwise the config would look up a key of this name
+    quote = Quote.single if '"' in text else Quote.double
+    return f"{key}={QuotedString(literal, quote).with_quotes()}"
+
+
+def shell_override(key: str, value: object) -> str:
+    """Return ``hydra_override(key, value)``, also quoted for a shell."""
+    return shlex.quote(hydra_override(key, value))
+
+
+def _is_read_as_it_is(override: str, text: str) -> bool:
+    try:
+        return "${" not in text and OverridesParser.create().parse_overrides([override])[0].value() == text
+    except OverrideParseException:
+        return False

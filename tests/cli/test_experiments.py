@@ -1,0 +1,34 @@
+"""What an experiment sets for an option goes if the command line chooses another option of that group."""
+
+import pytest
+
+from guided_diffusion.cli.experiments import drop_unused_settings
+
+
+@pytest.mark.parametrize(
+    ("overrides", "dropped"),
+    [
+        (["+experiment=cfg_cifar10", "callbacks=minimal"], ["callbacks.sample_grid"]),
+        (["+experiment=cfg_cifar10", "callbacks=sharded"], ["callbacks.ema", "callbacks.sample_grid"]),
+        (["+experiment=cfg_mnist_best", "guidance=cfg"], ["guidance.sigma_lo", "guidance.sigma_hi"]),
+        (["+experiment=cfg_cifar10", "judge=both"], ["judge.steps"]),
+        (["+experiment=cfg_cifar10", "callbacks=default"], []),
+        (["+experiment=cfg_cifar10", "logger=[wandb,tensorboard]", "strategy=ddp"], []),
+        (["callbacks=minimal", "+callbacks.sample_grid.every_n_steps=3"], []),
+        (["+experiment=cfg_cifar10", "callbacks=minimal", "+callbacks.smaple_grid.every_n_steps=3"],
+         ["callbacks.sample_grid"]),
+    ],
+)  # fmt: skip
+def test_settings_for_options_that_are_not_chosen_are_dropped(overrides, dropped, compose):
+    config = compose(*overrides)
+    assert sorted(drop_unused_settings(config, overrides)) == sorted(dropped)
+    assert not any(name == key.rpartition(".")[2] for key in dropped for name in config[key.partition(".")[0]])
+
+
+@pytest.mark.slow
+def test_an_experiment_with_minimal_callbacks_trains(call, minimal, tmp_path):
+    arguments = ["+experiment=cfg_cifar10", *minimal, "network=unet_8", "network.width=8", "output_dir=here"]
+    called = call("train", *(one for one in arguments if not one.startswith("judge")))
+    assert called.status == 0, called.err
+    assert "callbacks.sample_grid of the experiment" in called.out
+    assert (tmp_path / "here" / "checkpoints" / "last.ckpt").is_file()

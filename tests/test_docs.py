@@ -1,0 +1,64 @@
+"""What docs/settings.md says of the settings is what there is."""
+
+import re
+from dataclasses import fields
+from pathlib import Path
+
+import pytest
+from omegaconf import OmegaConf
+
+from guided_diffusion.cli.config import (
+    CONFIG_PATH,
+    EvaluateConfig,
+    ExportConfig,
+    ProgramConfig,
+    SampleConfig,
+    TrainConfig,
+)
+
+CONF = Path(CONFIG_PATH)
+SCHEMAS = {"train": TrainConfig, "sample": SampleConfig, "evaluate": EvaluateConfig, "export": ExportConfig}
+PAGE = Path(__file__).parents[1] / "docs" / "settings.md"
+GROUPS = sorted(folder.name for folder in CONF.iterdir() if folder.is_dir())
+
+
+def tables():
+    """Yield the cells of each row of each table of the page."""
+    for line in PAGE.read_text().splitlines():
+        if line.startswith("| `"):
+            yield [cell.strip() for cell in line.strip("|").split("|")]
+
+
+@pytest.fixture(scope="module")
+def documented():
+    """The text of each group."""
+    return {cells[0].strip("`"): cells[1] for cells in tables() if len(cells) == 2 and cells[0].strip("`") in GROUPS}
+
+
+def test_every_group_is_documented(documented):
+    assert sorted(documented) == GROUPS
+
+
+@pytest.mark.parametrize("group", GROUPS)
+def test_every_option_of_a_group_is_documented(group, documented):
+    named = set(re.findall(r"`(\w+)`", documented[group]))
+    assert {path.stem for path in (CONF / group).glob("*.yaml")} <= named
+
+
+@pytest.mark.parametrize("group", GROUPS)
+def test_every_documented_key_of_a_group_exists(group, documented, compose):
+    composed = [compose(f"{group}={path.stem}") if group not in ("experiment", "trainer", "module") else compose()
+                for path in (CONF / group).glob("*.yaml")]  # fmt: skip
+    for key in re.findall(r"`(\w+(?:\.\w+)+)(?:=[^`]*)?`", documented[group]):
+        assert any(OmegaConf.select(config, key, default="absent") != "absent" for config in composed), key
+
+
+def test_every_key_at_the_top_is_documented_with_its_programs():
+    rows = {cells[0].strip("`"): set(re.findall(r"\w+", cells[1])) for cells in tables() if len(cells) == 3}
+    having = {
+        field.name: {name for name, schema in SCHEMAS.items() if field.name in {one.name for one in fields(schema)}}
+        for schema in (*SCHEMAS.values(), ProgramConfig)
+        for field in fields(schema)
+        if field.name not in GROUPS
+    }
+    assert rows == having
