@@ -113,11 +113,11 @@ def _rows(config: DictConfig, model: TrainedDiffusion) -> tuple[Source | None, l
         for key in ("labels", "from_labels")
     )
     everything = list(range(model.num_classes))
-    source = read_source(config, model)
+    source = read_source(config, model.shape)
     if source is None:
         return None, labels or everything, []
     if len(source.samples) == 1 and not config.invert:  # one image, of every class that is asked for
-        labels = labels or source.labels or everything
+        labels = labels or list(source.labels or everything)
         source = source.repeated(len(labels))
     classes = labels_of_images(labels, source, model.num_classes)
     return source, classes, labels_of_images(own, source, model.num_classes, "from_labels") if own else classes

@@ -13,8 +13,7 @@ from omegaconf import DictConfig
 from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
-from guided_diffusion.checkpoints.loading import TrainedDiffusion
-from guided_diffusion.data.base import normalise
+from guided_diffusion.data.base import kind_of, normalise
 from guided_diffusion.recipe import ImageToImage, Inpainting, Inversion, Start
 
 SUFFIXES = (".png", ".jpg", ".jpeg")
@@ -86,8 +85,8 @@ def check_source(config: DictConfig) -> None:
         raise ValueError(f"num_samples must be 1 with invert=true: an image has one noise, got {config.num_samples}")
 
 
-def read_source(config: DictConfig, model: TrainedDiffusion) -> Source | None:
-    """Return what ``from`` and ``mask`` name, in the shape of the model's samples, or ``None`` without ``from``.
+def read_source(config: DictConfig, shape: Sequence[int]) -> Source | None:
+    """Return what ``from`` and ``mask`` name, in this shape of a model's samples, or ``None`` without ``from``.
 
     Raises:
         ValueError, FileNotFoundError: If there is no such file, or it can't be used.
@@ -97,21 +96,21 @@ def read_source(config: DictConfig, model: TrainedDiffusion) -> Source | None:
     path = Path(str(config["from"]))
     if not path.exists():
         raise FileNotFoundError(f"from: there is no file or folder at {path}")
-    source = _read_arrays(path, model) if path.suffix == ".npz" else _read_images(path, model)
+    source = _read_arrays(path, shape) if path.suffix == ".npz" else _read_images(path, shape)
     if not config.mask:
         return source
     mask = Path(str(config.mask))
-    unknown = read_mask(mask, model.shape)
+    unknown = read_mask(mask, shape)
     return replace(source, files=[*source.files, mask], unknown=unknown)
 
 
-def _read_images(path: Path, model: TrainedDiffusion) -> Source:
-    if model.kind != "images":
-        raise ValueError(f"from: the model makes {model.kind}, so {path} must be an .npz of them")
+def _read_images(path: Path, shape: Sequence[int]) -> Source:
+    if kind_of(shape) != "images":
+        raise ValueError(f"from: the model makes {kind_of(shape)}, so {path} must be an .npz of them")
     files = sorted(file for file in path.iterdir() if file.suffix.lower() in SUFFIXES) if path.is_dir() else [path]
     if not files:
         raise ValueError(f"from: there is no PNG or JPEG file directly in {path}")
-    images = torch.stack([read_image(file, *model.shape) for file in files])
+    images = torch.stack([read_image(file, *shape) for file in files])
     return Source(normalise(images), [file.stem for file in files], None, files)
 
 
@@ -180,7 +179,7 @@ def _fit_nearest(mask: Image.Image, shape: Sequence[int]) -> Image.Image:
     return ImageOps.fit(mask, (shape[2], shape[1]), Image.Resampling.NEAREST)
 
 
-def _read_arrays(path: Path, model: TrainedDiffusion) -> Source:
+def _read_arrays(path: Path, shape: Sequence[int]) -> Source:
     """Return the samples of an .npz that ``sample`` wrote, or of another with ``images`` in [-1, 1] or uint8."""
     try:
         with np.load(path, allow_pickle=False) as arrays:
@@ -189,9 +188,11 @@ def _read_arrays(path: Path, model: TrainedDiffusion) -> Source:
         raise ValueError(f"from: {path} is no .npz file that can be read") from error
     if "images" not in found:
         raise ValueError(f"from: {path} has no array images")
+    if found["images"].dtype.kind not in "uif":
+        raise ValueError(f"from: images in {path} must be uint8, or numbers in [-1, 1]")
     samples: Shaped[Tensor, "n *shape"] = torch.from_numpy(found["images"])
-    if samples.shape[1:] != model.shape or not len(samples):
-        expected = f"(n, {', '.join(map(str, model.shape))})"
+    if samples.shape[1:] != tuple(shape) or not len(samples):
+        expected = f"(n, {', '.join(map(str, shape))})"
         raise ValueError(f"from: images in {path} must have shape {expected}, got {tuple(samples.shape)}")
     samples = normalise(samples) if samples.dtype == torch.uint8 else samples.float()
     if not samples.abs().max() <= 4:
