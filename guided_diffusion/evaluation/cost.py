@@ -11,6 +11,7 @@ from guided_diffusion.guidance import needs_classifier
 from guided_diffusion.recipe import Recipe
 from guided_diffusion.samplers import Sampler
 from guided_diffusion.schedules import Schedule
+from guided_diffusion.utils.progress import progress_bar
 
 
 def evaluations_per_sample(recipe: Recipe, schedule: Schedule) -> float:
@@ -52,7 +53,8 @@ def _evaluation_times(sampler: Sampler, schedule: Schedule) -> Float[Tensor, " e
         times.append(t)
         return Prediction(x_t, x_t)
 
-    for _ in sampler(note, schedule, torch.zeros(1, 1, dtype=torch.float64), None, torch.zeros):
+    steps = sampler(note, schedule, torch.zeros(1, 1, dtype=torch.float64), None, torch.zeros)
+    for _ in progress_bar(steps, desc="counting evaluations", total=sampler.steps, leave=False, delay=2):
         pass
     return torch.cat(times)
 

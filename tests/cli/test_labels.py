@@ -22,7 +22,7 @@ def test_a_label_that_is_no_class_is_refused_with_the_list_of_classes(label):
 
 
 def test_an_empty_list_of_labels_is_refused():
-    with pytest.raises(ValueError, match="from_labels must be among .*; got none"):
+    with pytest.raises(ValueError, match=r"from_labels must be among .*; got none"):
         class_numbers([], NAMES, "from_labels")
 
 

@@ -206,7 +206,7 @@ def test_every_scale_of_a_list_is_checked_against_the_label_dropout(label_dropou
     saved = torch.load(checkpoint, weights_only=True)
     saved["guided_diffusion"]["config"]["module"]["label_dropout"] = label_dropout
     torch.save(saved, tmp_path / "untaught.ckpt")
-    with pytest.raises(ValueError, match="guidance.scale: at 2, 4 samples need predictions without a label"):
+    with pytest.raises(ValueError, match=r"guidance.scale: at 2, 4 samples need predictions without a label"):
         sampled(f"checkpoint={tmp_path / 'untaught.ckpt'}", "num_samples=1", "guidance.scale=[1,2,4]")
 
 
