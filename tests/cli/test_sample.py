@@ -330,6 +330,28 @@ def test_the_program_says_where_the_samples_are(call, checkpoint, tmp_path):
 
 
 @pytest.mark.slow
+def test_the_program_starts_from_the_images_of_a_folder_and_says_what_it_does(shell, checkpoint, pictures, tmp_path):
+    mask = np.zeros((8, 8), np.uint8)
+    mask[4:] = 255
+    Image.fromarray(mask).save(tmp_path / "mask.png")
+    command = ["-m", "guided_diffusion.sample", f"checkpoint={checkpoint}", "from=pictures", "labels=[class 3,7]"]
+    changed = shell(*command, "strength=0.5", "sampler.steps=4", "hydra.run.dir=changed", "guidance.scale=[1,2]")
+    assert changed.returncode == 0, changed.stderr
+    assert "strength=0.5: sampling starts at t = 0.5, for 2 steps" in changed.stdout
+    assert images(tmp_path / "changed").shape == (2, 2, 1, 8, 8)
+    painted = shell(*command, "mask=mask.png", "hydra.run.dir=painted", "num_samples=1")
+    assert painted.returncode == 0, painted.stderr
+    assert torch.equal(images(tmp_path / "painted")[..., :4, :], given(pictures)[..., :4, :])
+    inverted = shell(*command, "invert=true", "hydra.run.dir=inverted")
+    assert "Reconstruction error: root mean square" in inverted.stdout
+    again = shell(str(tmp_path / "painted" / "reproduce.sh"), "hydra.run.dir=again")
+    assert again.returncode == 0, again.stderr
+    assert torch.equal(images(tmp_path / "again"), images(tmp_path / "painted"))
+    for folder in ("changed", "painted", "inverted"):
+        assert OmegaConf.load(tmp_path / folder / "config.yaml")["from"] == "pictures"
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("base", ["unconditional", "conditional"])
 @pytest.mark.parametrize("sampler", ["ddim", "ddpm", "heun", "dpmpp_2m"])
 def test_a_classifier_guides(base, sampler, sampled, classifier):
