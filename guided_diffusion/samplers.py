@@ -82,7 +82,7 @@ def karras_times(
     return torch.cat([torch.ones(1), schedule.time(-2 * rho * ramp.log())[1:], torch.zeros(1)])
 
 
-def times_from(start: float, times: Grid) -> Grid:
+def times_from(start: float, times: Grid) -> Float[Tensor, " fewer"]:
     """Return the grid that begins at the time ``start``, in (0, 1], and goes on with the times of a grid below it."""
     return torch.cat([times.new_tensor([start]), times[times < start - 1e-9]])
 

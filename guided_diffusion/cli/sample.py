@@ -151,7 +151,7 @@ class _Session:
         for name, recipe in recipes.items():
             scales = self.plan.scales if name == "samples" else [float(recipe.guidance.scale)]
             plan = replace(self.plan, scales=scales)
-            with self._drawn(recipe, plan, start, "samples") as drawn:
+            with self._drawn(recipe, plan, start, name) as drawn:
                 if self.trainer.is_global_zero:
                     self._write(Path(self.config.output_dir) / name, drawn, plan, found)
         if self.trainer.is_global_zero and self.config.compare:
@@ -163,9 +163,9 @@ class _Session:
     @contextmanager
     def _drawn(self, recipe: Recipe, plan: Plan, start: Start | None, what: str) -> Iterator[Sequence[LabelledSamples]]:
         """Draw samples and yield those of each scale; what the cache holds of them is removed after the block."""
-        given: list[Any] = []
+        given: list[Any] = [what]
         if self.source:
-            given = [[what, self.config.strength, self.config.invert, list(self.own_classes)], *self.source.files]
+            given += [[self.config.strength, self.config.invert, list(self.own_classes)], *self.source.files]
         folder = cache_dir() / "samples" / sampling_fingerprint(self.config, plan, *given)
         chunks = Chunks(self.model.denoiser, recipe, plan, folder, start)
         with sampling_lock(folder):
