@@ -5,6 +5,7 @@ import pytest
 import torch
 
 from guided_diffusion.guidance import ClassifierFree, NoThreshold
+from guided_diffusion.oracles.gaussian_mixture import GaussianMixture
 from guided_diffusion.recipe import FromNoise, ImageToImage, Inpainting, Inversion, Recipe, Run
 from guided_diffusion.samplers import Sampler, ddim, ddpm, dpmpp_2m, heun, uniform_times
 from guided_diffusion.schedules import perturb
@@ -42,12 +43,11 @@ def test_image_to_image_starts_from_the_samples_noised_to_its_strength(run, mixt
 
 
 @every_method
-def test_the_weaker_the_closer_to_the_given_samples(method, exact):
-    distances = [
-        (sample(exact, method, ImageToImage(given, strength)) - given).abs().mean() for strength in (0.05, 0.4, 0.9)
-    ]
-    assert distances == sorted(distances)
-    assert distances[0] < 0.15
+def test_a_weak_change_stays_close_to_the_given_samples(method, exact):
+    weak, strong = (
+        (sample(exact, method, ImageToImage(given, strength)) - given).abs().mean() for strength in (0.05, 0.9)
+    )
+    assert weak < 0.15 < strong
 
 
 def test_strength_one_is_sampling_from_pure_noise_to_the_bit(exact):
@@ -99,11 +99,8 @@ def test_if_all_is_unknown_it_is_plain_sampling(method, exact):
 
 
 @pytest.mark.parametrize("method", [ddim, dpmpp_2m, heun])
-def test_the_unknown_values_follow_from_the_known_ones(method, mixture, exact):
-    """Coordinates that hardly depend on each other: with a known second one, the first is drawn as if alone."""
-    from guided_diffusion.oracles.gaussian_mixture import GaussianMixture
-
-    schedule = mixture.schedule
+def test_known_values_that_say_nothing_of_the_unknown_ones_change_nothing(method, schedule):
+    """Where the second coordinate says nothing about the first, knowing it changes nothing."""
     independent = GaussianMixture.gaussian(schedule, torch.tensor([1.0, -2.0], dtype=F64), torch.eye(2, dtype=F64) / 4)
     run = Run(independent, torch.randn(5, 2, dtype=F64), uniform_times(schedule, 20))
     painted = Inpainting(given, unknown)(run, schedule)
@@ -116,11 +113,11 @@ def test_the_unknown_values_follow_from_the_known_ones(method, mixture, exact):
 
 @pytest.mark.parametrize("method", [ddim, heun, dpmpp_2m])
 def test_the_noise_that_is_found_gives_the_samples_back(method, exact):
-    plain = replace(recipe(method, steps=60), guidance=ClassifierFree(1.0))
+    plain = replace(recipe(method, steps=30), guidance=ClassifierFree(1.0))
     noise = plain.sample(exact, labels, (2,), start=Inversion(given))
     again = plain.sample(exact, labels, (2,), start=FromNoise(noise))
     assert not torch.allclose(noise, given, atol=0.2)
-    torch.testing.assert_close(again, given, rtol=0, atol=0.06 if method is ddim else 0.01)
+    torch.testing.assert_close(again, given, rtol=0, atol=0.12 if method is ddim else 0.03)
 
 
 # What they share
