@@ -168,9 +168,10 @@ class _Session:
             given += [[self.config.strength, self.config.invert, list(self.own_classes)], *self.source.files]
         folder = cache_dir() / "samples" / sampling_fingerprint(self.config, plan, *given)
         chunks = Chunks(self.model.denoiser, recipe, plan, folder, start)
+        chunks.costs = [float(recipe.sampler.steps)] * len(plan.scales)  # the progress bar counts steps
         with sampling_lock(folder):
             draw(self.trainer, chunks)
-            yield chunks.collect([1.0] * len(plan.scales))[0]
+            yield chunks.collect(chunks.costs)[0]
             self.trainer.strategy.barrier()
             if self.trainer.is_global_zero:
                 shutil.rmtree(folder)

