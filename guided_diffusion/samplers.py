@@ -7,6 +7,8 @@ last step holds the samples:
     *_, last = ddim(denoise, schedule, noise, uniform_times(schedule, 25), labels)
     images = last.x
 
+Along rising times a sampler that draws no noise goes the other way, from samples to the noise that they come from.
+
 Symbols: (alpha, sigma) belong to the time before the step and (alpha', sigma') to the time after it.
 """
 
@@ -20,7 +22,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from guided_diffusion.denoisers import Denoise, Labels
+from guided_diffusion.denoisers import Denoise, Labels, Prediction
 from guided_diffusion.schedules import Samples, Schedule
 from guided_diffusion.utils.validation import check_positive
 
@@ -28,7 +30,7 @@ Draw = Callable[[torch.Size], Tensor]
 """``draw(shape)`` returns new standard normal noise, for samplers that add noise in a step."""
 
 Grid = Float[Tensor, " times"]
-"""A grid of times, decreasing from 1 to 0."""
+"""A grid of times: it falls from 1 to 0 to sample, and rises to find the noise of samples."""
 
 
 class Step(NamedTuple):
@@ -80,6 +82,11 @@ def karras_times(
     return torch.cat([torch.ones(1), schedule.time(-2 * rho * ramp.log())[1:], torch.zeros(1)])
 
 
+def times_from(start: float, times: Grid) -> Float[Tensor, " fewer"]:
+    """Return the grid that begins at the time ``start``, in (0, 1], and goes on with the times of a grid below it."""
+    return torch.cat([times.new_tensor([start]), times[times < start - 1e-9]])
+
+
 def _positive(steps: int) -> int:
     check_positive(steps=steps)
     return steps
@@ -105,10 +112,11 @@ def ddpm(
     11, and Nichol & Dhariwal 2021 (arXiv 2102.09672), eq. 15.
     """
     _check_fraction("variance", variance)
+    _check_falling("ddpm", times)
     x = noise
     for t, t_next in pairwise(times):
         (alpha, sigma), (alpha_next, sigma_next) = schedule(t), schedule(t_next)
-        x0 = denoise(x, _per_sample(t, x), labels).x0
+        x0 = _predict(denoise, x, t, t_next, labels).x0
         a = alpha / alpha_next
         s_squared = sigma**2 - a**2 * sigma_next**2
         x = (a * sigma_next**2 / sigma**2) * x + (alpha_next * s_squared / sigma**2) * x0
@@ -130,14 +138,19 @@ def ddim(
     """Sample by DDIM: ``x' = alpha' x0 + sqrt(sigma'^2 - std^2) eps + std draw``.
 
     ``eta`` is the ratio of ``std`` to that of ``ddpm`` with the small variance: 0 is the deterministic flow and
-    1 is ``ddpm`` (Song et al. 2021, arXiv 2010.02502, eq. 12 and 16).
+    1 is ``ddpm`` (Song et al. 2021, arXiv 2010.02502, eq. 12 and 16). With 0 the times may rise: DDIM inversion
+    (eq. 14).
     """
     _check_fraction("eta", eta)
+    if eta > 0:
+        _check_falling(f"ddim with eta={eta:g}", times)
     x = noise
     for t, t_next in pairwise(times):
         (alpha, sigma), (alpha_next, sigma_next) = schedule(t), schedule(t_next)
-        x0, eps = denoise(x, _per_sample(t, x), labels)
-        std = eta * (sigma_next / sigma) * (sigma**2 - (alpha / alpha_next) ** 2 * sigma_next**2).sqrt()
+        x0, eps = _predict(denoise, x, t, t_next, labels)
+        std = torch.zeros_like(sigma)
+        if eta > 0:
+            std = eta * (sigma_next / sigma) * (sigma**2 - (alpha / alpha_next) ** 2 * sigma_next**2).sqrt()
         x = alpha_next * x0 + (sigma_next**2 - std**2).sqrt() * eps
         if std > 0:
             x = x + std * draw(x.shape).to(x)
@@ -156,10 +169,10 @@ def heun(
     x = noise
     for t, t_next in pairwise(times):
         (alpha, sigma), (alpha_next, sigma_next) = schedule(t), schedule(t_next)
-        x0, eps = denoise(x, _per_sample(t, x), labels)
+        x0, eps = _predict(denoise, x, t, t_next, labels)
         x_next = alpha_next * x0 + sigma_next * eps
         if sigma_next > 0:
-            x0_next, eps_next = denoise(x_next, _per_sample(t_next, x), labels)
+            x0_next, eps_next = _predict(denoise, x_next, t_next, t, labels)
             velocity, velocity_next = alpha * eps - sigma * x0, alpha_next * eps_next - sigma_next * x0_next
             step = torch.atan2(sigma_next, alpha_next) - torch.atan2(sigma, alpha)
             x_next = x + step * (velocity + velocity_next) / 2
@@ -174,17 +187,20 @@ def dpmpp_2m(
 
     ``x' = (sigma' / sigma) x - alpha' (e^-h - 1) ((1 + 1/2r) x0 - 1/2r x0_last)``, where ``h`` is the step in half
     the log-SNR and ``r`` the last ``h`` divided by this one (Lu et al. 2022, arXiv 2211.01095, algorithm 2). The first
-    step and a step to t = 0 are of first order.
+    step and those to and from t = 0 are of first order.
     """
     x, x0_last, h_last = noise, None, None
     for t, t_next in pairwise(times):
         (_, sigma), (alpha_next, sigma_next) = schedule(t), schedule(t_next)
-        x0 = denoise(x, _per_sample(t, x), labels).x0
+        x0, eps = _predict(denoise, x, t, t_next, labels)
         h = (schedule.log_snr(t_next) - schedule.log_snr(t)) / 2
         extrapolated = x0
         if x0_last is not None and h_last is not None and sigma_next > 0:
             extrapolated = x0 + (h / h_last / 2) * (x0 - x0_last)
-        x = (sigma_next / sigma) * x - alpha_next * torch.expm1(-h) * extrapolated
+        if sigma > 0:
+            x = (sigma_next / sigma) * x - alpha_next * torch.expm1(-h) * extrapolated
+        else:
+            x = alpha_next * x0 + sigma_next * eps
         x0_last, h_last = x0, h
         yield Step(t_next, x, x0)
 
@@ -194,8 +210,19 @@ def _check_fraction(name: str, value: float) -> None:
         raise ValueError(f"{name} must be in [0, 1], got {value}")
 
 
-def _per_sample(t: Float[Tensor, ""], x: Samples) -> Float[Tensor, " b"]:
-    return t.to(x).expand(len(x))
+def _check_falling(name: str, times: Grid) -> None:
+    if (times.diff() > 0).any():
+        raise ValueError(
+            f"{name} adds noise in each step, so it can't go along rising times, from samples to noise: "
+            "use ddim with eta=0, heun or dpmpp_2m"
+        )
+
+
+def _predict(denoise: Denoise, x: Samples, t: Float[Tensor, ""], neighbour: Float[Tensor, ""], y: Labels) -> Prediction:
+    """Return the prediction at time t. At t = 0 a sample is its own x0, and eps is that of the neighbouring time."""
+    if t > 0:
+        return denoise(x, t.to(x).expand(len(x)), y)
+    return Prediction(x, denoise(x, neighbour.to(x).expand(len(x)), y).eps)
 
 
 @dataclass(frozen=True)

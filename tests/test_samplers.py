@@ -16,6 +16,7 @@ from guided_diffusion.samplers import (
     heun,
     karras_times,
     log_snr_times,
+    times_from,
     uniform_times,
 )
 from guided_diffusion.schedules import Cosine, LinearBeta
@@ -79,6 +80,14 @@ def test_karras_times_are_equal_steps_in_a_root_of_the_noise(schedule):
     torch.testing.assert_close(root.diff(), root.diff().mean().expand(9), rtol=1e-9, atol=0)
     assert root[-1] ** 7 == pytest.approx(0.002)
     assert root[0] + (root[0] - root[1]) == pytest.approx(80 ** (1 / 7))
+
+
+@pytest.mark.parametrize(("start", "expected"), [(1.0, 25), (0.6, 15), (0.59, 15), (0.001, 1)])
+def test_a_grid_from_a_later_time_begins_there_and_keeps_the_times_below(start, expected):
+    times = times_from(start, uniform_times(Cosine(), 25))
+    assert times[0] == start
+    assert (times.diff() < 0).all()
+    assert len(times) == expected + 1
 
 
 # What comes out of the samplers
@@ -173,6 +182,63 @@ def test_one_step_is_the_estimate_at_pure_noise(method, mixture):
     noise = torch.randn(5, 2, dtype=F64)
     step = last(method(mixture, mixture.schedule, noise, uniform_times(mixture.schedule, 1)))
     torch.testing.assert_close(step.x, mixture(noise, torch.ones(5, dtype=F64), None).x0, rtol=0, atol=1e-12)
+
+
+# From samples to noise: rising times
+
+deterministic = pytest.mark.parametrize(("method", "order"), [(ddim, 1), (heun, 2), (dpmpp_2m, 2)])
+
+
+@deterministic
+def test_a_deterministic_sampler_finds_the_noise_of_a_gaussian_along_rising_times(method, order, schedule):
+    mean, x = torch.tensor([1.0, -2.0], dtype=F64), torch.randn(4, 2, dtype=F64)
+    oracle = GaussianMixture.gaussian(schedule, mean, 0.25 * torch.eye(2, dtype=F64))
+    alpha, sigma = schedule(torch.ones((), dtype=F64))
+    expected = alpha * mean + (x - mean) / 0.5 * (alpha**2 * 0.25 + sigma**2).sqrt()
+    errors = []
+    for steps in (50, 100):
+        noise = last(method(oracle, schedule, x, log_snr_times(schedule, steps).flip(0))).x
+        errors.append((noise - expected).abs().max())
+    assert math.log2(errors[0] / errors[1]) > order - 0.2
+    assert errors[1] < (0.2 if order == 1 else 0.02)
+
+
+@deterministic
+def test_inversion_then_sampling_comes_back_to_the_samples(method, order, mixture, generator):
+    y = torch.tensor([0, 1, 2, 2])
+    x, errors = mixture.sample(y, generator), []
+    for steps in (50, 100):
+        times = uniform_times(mixture.schedule, steps)
+        noise = last(method(mixture, mixture.schedule, x, times.flip(0), y)).x
+        errors.append((last(method(mixture, mixture.schedule, noise, times, y)).x - x).abs().max())
+    assert errors[1] < errors[0] / 2 ** (order - 0.4)
+
+
+def test_a_rising_ddim_step_is_the_formula_by_hand(mixture):
+    t, t_next = times = torch.tensor([0.3, 0.5], dtype=F64)
+    x, (alpha_next, sigma_next) = torch.randn(3, 2, dtype=F64), mixture.schedule(t_next)
+    x0, eps = mixture(x, t.expand(3), None)
+    step = last(ddim(mixture, mixture.schedule, x, times))
+    torch.testing.assert_close(step.x, alpha_next * x0 + sigma_next * eps, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("method", [ddim, heun, dpmpp_2m])
+def test_rising_times_may_begin_at_zero_where_a_denoiser_is_not_defined(method, mixture):
+    def denoise(x, t, y):
+        assert (t > 0).all()
+        return mixture(x, t, y)
+
+    x, grid = torch.randn(3, 2, dtype=F64), uniform_times(mixture.schedule, 5).flip(0)
+    assert all(step.x.isfinite().all() for step in method(denoise, mixture.schedule, x, grid))
+
+
+@pytest.mark.parametrize(
+    ("method", "name"), [(ddpm, "ddpm"), (partial(ddpm, variance=1.0), "ddpm"), (partial(ddim, eta=0.5), "eta=0.5")]
+)
+def test_a_sampler_that_adds_noise_refuses_rising_times(method, name, mixture):
+    steps = method(mixture, mixture.schedule, torch.zeros(1, 2), torch.tensor([0.0, 0.5, 1.0]))
+    with pytest.raises(ValueError, match=f"{name} adds noise .* use ddim with eta=0, heun or dpmpp_2m"):
+        next(steps)
 
 
 # What a sampler is

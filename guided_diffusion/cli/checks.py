@@ -10,7 +10,7 @@ from hydra.types import RunMode
 
 from guided_diffusion.checkpoints.guidance_config import Node, guidance_needs_classifier
 from guided_diffusion.cli.config import given_keys
-from guided_diffusion.evaluation.cost import labels_needed
+from guided_diffusion.evaluation.cost import check_first_step, labels_needed
 from guided_diffusion.evaluation.modalities import modality
 from guided_diffusion.evaluation.plan import Plan
 from guided_diffusion.evaluation.proportions import LABELS
@@ -75,12 +75,12 @@ def check_seed(seed: int) -> None:
         raise ValueError(f"seed must be in [0, 2^32), got {seed}")
 
 
-def check_scales(scales: Sequence[float]) -> None:
-    """Raise ``ValueError`` unless there is a guidance scale, and all are finite."""
+def check_scales(scales: Sequence[float], key: str = "scales") -> None:
+    """Raise ``ValueError`` unless there is a guidance scale, and all are finite; ``key`` is for the message."""
     if not scales:
-        raise ValueError("scales must hold at least one number")
+        raise ValueError(f"{key} must hold at least one number")
     if not all(map(math.isfinite, scales)):
-        raise ValueError(f"scales must be finite, got {list(scales)}")
+        raise ValueError(f"{key} must be finite, got {list(scales)}")
 
 
 def check_output_folders(folder: Path, inside: Iterable[str] = ()) -> None:
@@ -106,7 +106,7 @@ def check_recipe(recipe: Recipe, schedule: Schedule) -> None:
     times = recipe.sampler.times(schedule, recipe.sampler.steps)
     if not times.isfinite().all() or not (times.diff() < 0).all():
         raise ValueError(f"sampler.times don't fall from 1 to 0 in {recipe.sampler.steps} steps: change its settings")
-    labels_needed(recipe, schedule)
+    check_first_step(recipe, schedule)
 
 
 def check_label_dropout(

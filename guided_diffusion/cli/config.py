@@ -10,7 +10,7 @@ from hydra import compose as hydra_compose
 from hydra import initialize_config_dir
 from hydra.core.config_store import ConfigStore
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from omegaconf import MISSING, DictConfig, OmegaConf
+from omegaconf import MISSING, DictConfig, OmegaConf, open_dict
 
 from guided_diffusion.utils.listing import data_hash
 from guided_diffusion.utils.precision import fast_precision
@@ -61,8 +61,13 @@ class SampleConfig(ProgramConfig):
     """The config of ``sample``."""
 
     checkpoint: str | None = None
-    labels: list[int] | None = None
+    labels: list[Any] | None = None
     num_samples: int | None = None
+    from_: str | None = None
+    from_labels: list[Any] | None = None
+    strength: float | None = None
+    mask: str | None = None
+    invert: bool = MISSING
     animate: bool = MISSING
     compare: bool = MISSING
     weights: str = MISSING
@@ -92,10 +97,19 @@ class ExportConfig:
     weights: str = MISSING
 
 
+def key_of(field_name: str) -> str:
+    """Return the config key of a schema's field: without the underscore that ends the name if Python reserves it."""
+    return field_name.removesuffix("_")
+
+
 def register() -> None:
     """Register the schemas and the resolvers with Hydra; calling it again changes nothing."""
     for schema in (TrainConfig, SampleConfig, EvaluateConfig, ExportConfig):
-        ConfigStore.instance().store(f"{schema.__name__.removesuffix('Config').lower()}_schema", schema)
+        node = OmegaConf.structured(schema)
+        with open_dict(node):
+            for name in [name for name in node if name != key_of(name)]:
+                node[key_of(name)] = node.pop(name)
+        ConfigStore.instance().store(f"{schema.__name__.removesuffix('Config').lower()}_schema", node)
     OmegaConf.register_new_resolver("short_id", lambda: secrets.token_hex(2), use_cache=True, replace=True)
     OmegaConf.register_new_resolver("data_hash", data_hash, replace=True)
     OmegaConf.register_new_resolver("fast_precision", fast_precision, replace=True)

@@ -13,6 +13,7 @@ from beartype.door import is_bearable
 from beartype.roar import BeartypeException
 from hydra.utils import get_object
 
+from guided_diffusion.cli.config import key_of
 from guided_diffusion.cli.errors import did_you_mean
 
 WORDS: dict[Any, str] = {int: "a whole number", float: "a number", bool: "true or false", str: "text", NoneType: "null"}
@@ -22,7 +23,7 @@ INTEGERS_ARE_FLOATS = BeartypeConf(is_pep484_tower=True)
 
 def check_config(config: Mapping[str, Any], schema: type) -> None:
     """Raise ``ValueError`` for an unknown key at the top, an empty text, or an argument of the wrong name or type."""
-    keys = [field.name for field in dataclasses.fields(schema)]
+    keys = [key_of(field.name) for field in dataclasses.fields(schema)]
     for key in config:
         if key not in keys:
             raise ValueError(f"there is no {key} to set{did_you_mean(key, keys)}")

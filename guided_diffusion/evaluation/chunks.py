@@ -25,7 +25,7 @@ from tqdm import tqdm
 from guided_diffusion.denoisers import Denoise, Denoiser, Labels, Prediction
 from guided_diffusion.evaluation.plan import LabelledSamples, Plan
 from guided_diffusion.guidance import Wrapper
-from guided_diffusion.recipe import Recipe
+from guided_diffusion.recipe import Recipe, Start
 from guided_diffusion.schedules import Schedule
 from guided_diffusion.utils.distributed import rank, rank_zero_print
 from guided_diffusion.utils.files import atomic_write, load_tensors
@@ -50,14 +50,22 @@ class Watched:
 
 
 class Chunks(LightningModule):
-    """A module that samples chunks and saves each as a file: ``trainer.predict(Chunks(...), chunk_numbers)``."""
+    """A module that samples chunks and saves each as a file: ``trainer.predict(Chunks(...), chunk_numbers)``.
 
-    def __init__(self, denoiser: Denoiser, recipe: Recipe, plan: Plan, folder: Path) -> None:
+    ``start`` is what the samples of one scale start from, by default from pure noise.
+    """
+
+    def __init__(
+        self, denoiser: Denoiser, recipe: Recipe, plan: Plan, folder: Path, start: Start | None = None
+    ) -> None:
         super().__init__()
         self.denoiser = denoiser
         self.recipe = recipe
         self.plan = plan
         self.folder = folder
+        self.start = start
+        self.after_step: Callable[[int], None] = _nothing
+        """A function that gets the number of the chunk after each of its steps."""
         self.costs: Sequence[float] = [1.0] * len(plan.scales)
         """The cost of a sample at each scale, in any unit, for the estimate of the time that is left."""
 
@@ -91,7 +99,14 @@ class Chunks(LightningModule):
         start = perf_counter()
         labels, scales = self.plan.labels[indices], self.plan.scales_of(rows)
         samples = replace(self.recipe, threshold=watched).sample(
-            self.denoiser, labels, self.plan.shape, indices.tolist(), scales, self.plan.seed
+            self.denoiser,
+            labels,
+            self.plan.shape,
+            indices.tolist(),
+            scales,
+            self.plan.seed,
+            self.start[indices] if self.start else None,
+            lambda: self.after_step(chunk),
         )
         content = {"images": samples, "saturation": saturations[-1].cpu(), "seconds": perf_counter() - start}
         with atomic_write(self._path(chunk)) as path:
@@ -118,6 +133,10 @@ class Chunks(LightningModule):
         return drawn, [float(part.sum()) for part in seconds.split(per_scale)]
 
 
+def _nothing(chunk: int) -> None:
+    """Do nothing after a step."""
+
+
 def _read(path: Path) -> dict[str, Any]:
     try:
         return load_tensors(path)
@@ -141,6 +160,9 @@ class EvaluationProgress(ProgressBar):
         """Do nothing: only the first process shows the bar anyway."""
 
     def on_predict_start(self, trainer: Trainer, pl_module: Any) -> None:
+        share = trainer.world_size / pl_module.recipe.sampler.steps
+        pl_module.after_step = lambda chunk: self._advance(pl_module.cost(chunk) * share)
+        self._advanced = 0.0
         self._bar = progress_bar(
             desc="sampling",
             total=round(sum(map(pl_module.cost, pl_module.missing()))),
@@ -153,7 +175,12 @@ class EvaluationProgress(ProgressBar):
     def on_predict_batch_end(
         self, trainer: Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int, dataloader_idx: int = 0
     ) -> None:
-        self._bar.update(round(sum(map(pl_module.cost, batch.tolist()))) * trainer.world_size)
+        self._advance(round(sum(map(pl_module.cost, batch.tolist()))) * trainer.world_size - self._advanced)
+        self._advanced = 0.0
+
+    def _advance(self, evaluations: float) -> None:
+        self._advanced += evaluations
+        self._bar.update(evaluations)
 
     def on_predict_end(self, trainer: Trainer, pl_module: Any) -> None:
         self._bar.close()

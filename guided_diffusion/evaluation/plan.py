@@ -130,8 +130,8 @@ class Plan:
         return torch.tensor(self.scales, dtype=torch.float64)[rows // self.per_scale]
 
 
-def sampling_fingerprint(config: DictConfig, plan: Plan) -> str:
-    """Return a hash of everything that decides what is sampled."""
+def sampling_fingerprint(config: DictConfig, plan: Plan, *start: Any) -> str:
+    """Return a hash of everything that decides what is sampled; ``start``: the settings and files of its start."""
     parts = {name: OmegaConf.to_container(config[name], resolve=True) for name in ("guidance", "threshold", "sampler")}
     files = [Path(path) for path in (config.checkpoint, classifier_checkpoint(config.guidance)) if path]
-    return content_hash(plan.plain(), parts, config.weights, config.trainer.precision, *files)
+    return content_hash(plan.plain(), parts, config.weights, config.trainer.precision, *files, *start)

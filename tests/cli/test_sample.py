@@ -11,6 +11,7 @@ from guided_diffusion.checkpoints.loading import load
 from guided_diffusion.cli.config import SampleConfig
 from guided_diffusion.cli.restore import prepare
 from guided_diffusion.cli.sample import sample
+from guided_diffusion.evaluation.plan import sampling_fingerprint
 from guided_diffusion.guidance import ClassifierFree, Clip
 from guided_diffusion.recipe import Recipe
 from guided_diffusion.samplers import Sampler
@@ -159,6 +160,160 @@ def test_colour_images_keep_their_channels(fit, compose, tmp_path):
     assert len(imageio.imread(folder / "animation.mp4")) == 2 + 20
 
 
+# Several scales
+
+
+def arrays(folder, name="samples"):
+    with np.load(folder / f"{name}.npz") as found:
+        return {key: torch.from_numpy(found[key]) for key in found}
+
+
+def test_several_scales_are_drawn_from_the_same_labels_and_noise(sampled):
+    steps = ["sampler=ddpm", "sampler.steps=4"]
+    folder = sampled("labels=[3,7]", "num_samples=2", "guidance.scale=[1,2,4]", "compare=true", *steps)
+    found = arrays(folder)
+    assert found["images"].shape == (3, 4, 1, 8, 8)
+    assert (found["scales"].tolist(), found["labels"].tolist()) == ([1, 2, 4], [3, 3, 7, 7])
+    alone = sampled("labels=[3,7]", "num_samples=2", "guidance.scale=4", *steps)
+    torch.testing.assert_close(found["images"][2], images(alone), rtol=0, atol=1e-5)
+    torch.testing.assert_close(arrays(folder, "unguided")["images"], found["images"][0], rtol=0, atol=1e-5)
+    assert OmegaConf.load(folder / "config.yaml").guidance.scale == [1, 2, 4]
+    width, height = Image.open(folder / "samples.png").size
+    assert 1 < width / height < 2  # three scales below each other, four samples side by side, and their names
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["guidance.scale=[]"], "guidance.scale must hold at least one number"),
+        (["guidance.scale=[1,1.0]"], "guidance.scale must hold different numbers, got [1, 1.0]"),
+        (["guidance.scale=[1,high]"], "guidance.scale must be a number or a list of numbers, got [1, 'high']"),
+        (["guidance.scale=[1,.inf]"], "guidance.scale must be"),
+        (["guidance.scale=[1,2]", "animate=true"], "animate=true takes one guidance.scale, got [1, 2]"),
+        (["labels=[class 3,cat]"], "labels must be among 0 (class 0), "),
+        (["labels=3"], "labels: must be a list, in brackets"),
+        (["strength=0.5"], "strength needs images to start from: add from=PATH"),
+        (["from=nowhere.png", "strength=0.5"], "from: there is no file or folder at nowhere.png"),
+        (["from=nowhere.png", "invert=true", "sampler=ddpm"], "ddpm adds noise in each step"),
+    ],
+)
+def test_wrong_settings_end_in_one_line(overrides, message, refused, checkpoint):
+    assert message in refused("sample", f"checkpoint={checkpoint}", "hydra.run.dir=here", *overrides)
+
+
+def test_every_scale_of_a_list_is_checked_against_the_label_dropout(sampled, checkpoint, tmp_path):
+    saved = torch.load(checkpoint, weights_only=True)
+    saved["guided_diffusion"]["config"]["module"]["label_dropout"] = 0.0
+    torch.save(saved, tmp_path / "untaught.ckpt")
+    with pytest.raises(ValueError, match=r"guidance.scale: at 2, 4 samples need predictions without a label"):
+        sampled(f"checkpoint={tmp_path / 'untaught.ckpt'}", "num_samples=1", "guidance.scale=[1,2,4]")
+
+
+def test_labels_may_be_names_and_repeat_in_any_order(sampled):
+    folder = sampled("labels=[class 7,3,class 7,3]", "num_samples=2")
+    assert labels(folder) == [7, 7, 3, 3, 7, 7, 3, 3]
+    torch.testing.assert_close(images(folder), images(sampled("labels=[7,3,7,3]", "num_samples=2")))
+    assert not torch.allclose(images(folder)[:2], images(folder)[4:6])  # the same class from other noise
+
+
+@pytest.mark.slow
+def test_a_long_run_is_animated_in_few_frames(sampled):
+    folder = sampled("labels=[3]", "num_samples=1", "animate=true", "sampler.steps=600")
+    assert len(imageio.imread(folder / "animation.mp4")) == 200 + 20  # every third step, and the last one for 2 s
+
+
+# From given images
+
+
+@pytest.fixture
+def pictures(tmp_path):
+    """A folder of two pictures, grey and in colour, of different sizes."""
+    folder = tmp_path / "pictures"
+    folder.mkdir()
+    Image.fromarray(np.arange(64, dtype=np.uint8).reshape(8, 8) * 4).save(folder / "a.png")
+    Image.fromarray(np.full((20, 30, 3), 90, np.uint8)).save(folder / "b.jpg")
+    return folder
+
+
+def given(folder):
+    from guided_diffusion.cli.source import read_source
+
+    return read_source(OmegaConf.create({"from": str(folder), "mask": None}), (1, 8, 8)).samples
+
+
+def test_images_of_a_folder_are_changed_in_proportion_to_the_strength(sampled, pictures, capsys):
+    common = [f"from={pictures}", "labels=[3,7]", "num_samples=2", "sampler=ddpm", "sampler.steps=10"]
+    weak, half = (sampled(*common, f"strength={strength}") for strength in (0.05, 0.5))
+    assert "strength=0.5: sampling starts at t = 0.5, for 5 steps" in capsys.readouterr().out
+    assert labels(weak) == [3, 3, 7, 7]
+    originals = given(pictures).repeat_interleave(2, 0)
+    assert (images(weak) - originals).abs().mean() < 0.25 < (images(half) - originals).abs().mean()
+
+
+def test_samples_from_images_do_not_depend_on_the_batch_size(sampled, pictures):
+    common = [f"from={pictures}", "labels=[3]", "num_samples=3", "strength=0.5", "sampler=ddpm", "sampler.steps=4"]
+    assert same(sampled(*common), sampled(*common, "recipe.batch_size=2"))
+
+
+def test_one_image_is_drawn_as_every_class_that_is_asked_for(sampled, pictures):
+    assert labels(sampled(f"from={pictures / 'a.png'}", "strength=0.5", "labels=[3,7,1]")) == [3, 7, 1]
+    assert labels(sampled(f"from={pictures / 'a.png'}", "strength=0.5")) == list(range(10))
+
+
+def test_inpainting_keeps_what_is_black_in_the_mask(sampled, pictures, tmp_path):
+    np.save(tmp_path / "mask.npy", np.arange(64).reshape(8, 8) >= 32)
+    common = [f"from={pictures}", f"mask={tmp_path / 'mask.npy'}", "labels=[3]", "num_samples=2"]
+    found = images(sampled(*common, "sampler=dpmpp_2m", "sampler.steps=4", "guidance.scale=[1,3]"))
+    originals = given(pictures).repeat_interleave(2, 0).expand(2, -1, -1, -1, -1)
+    assert torch.equal(found[..., :4, :], originals[..., :4, :])
+    assert not torch.allclose(found[..., 4:, :], originals[..., 4:, :], atol=0.1)
+    assert not torch.allclose(found[:, 0], found[:, 1], atol=0.1)
+
+
+def test_an_inversion_saves_the_noise_and_prints_the_error_of_the_reconstruction(sampled, pictures, capsys):
+    common = [f"from={pictures}", "invert=true", "threshold=none", "guidance.scale=1", "recipe.batch_size=1"]
+    coarse, fine = (sampled(*common, "labels=[3,7]", "sampler=heun", f"sampler.steps={n}") for n in (4, 16))
+    errors = [(images(folder) - given(pictures)).abs().max() for folder in (coarse, fine)]
+    assert errors[1] < errors[0] / 2
+    assert f"largest {errors[1]:.3g}" in capsys.readouterr().out
+    noise = arrays(fine)["inverted"]
+    assert noise.shape == (2, 1, 8, 8)
+    assert not torch.allclose(noise, given(pictures), atol=1e-3)
+
+
+def test_an_image_is_inverted_under_one_class_and_drawn_as_another(sampled, pictures, capsys):
+    folder = sampled(f"from={pictures}", "invert=true", "from_labels=[3]", "labels=[7,1]", "guidance.scale=1")
+    assert labels(folder) == [7, 1]
+    assert "Reconstruction" not in capsys.readouterr().out
+    plain = sampled(f"from={pictures}", "invert=true", "labels=[3]", "guidance.scale=1")
+    assert torch.equal(arrays(folder)["inverted"], arrays(plain)["inverted"])
+
+
+def test_samples_of_an_earlier_run_are_started_from_with_their_labels(sampled):
+    first = sampled("labels=[7,3]", "num_samples=1")
+    again = sampled(f"from={first / 'samples.npz'}", "strength=0.02")
+    assert labels(again) == [7, 3]
+    assert (images(again) - images(first)).abs().mean() < 0.2
+    assert OmegaConf.load(again / "config.yaml")["from"] == str(first / "samples.npz")
+
+
+def test_another_image_under_the_same_path_gives_other_samples(sampled, pictures, monkeypatch):
+    """Samples that an interrupted run left in the cache are those of the file as it was."""
+    fingerprints = []
+    from guided_diffusion.cli import sample as module
+
+    monkeypatch.setattr(
+        module,
+        "sampling_fingerprint",
+        lambda *parts: fingerprints.append(sampling_fingerprint(*parts)) or fingerprints[-1],
+    )
+    for _ in range(2):
+        sampled(f"from={pictures / 'a.png'}", "strength=0.5", "labels=[3]")
+        (pictures / "a.png").write_bytes((pictures / "b.jpg").read_bytes())
+    sampled("labels=[3]", "num_samples=1", "guidance.scale=1", "compare=true")
+    assert len(set(fingerprints)) == 4  # guided and unguided samples are told apart at the same scale, too
+
+
 # As a program
 
 
@@ -168,6 +323,28 @@ def test_the_program_says_where_the_samples_are(call, checkpoint, tmp_path):
     (folder,) = (tmp_path / "outputs" / "samples").iterdir()
     assert called.out == f"Samples are in {folder}\n"
     assert (folder / "samples.png").is_file()
+
+
+@pytest.mark.slow
+def test_the_program_starts_from_the_images_of_a_folder_and_says_what_it_does(shell, checkpoint, pictures, tmp_path):
+    mask = np.zeros((8, 8), np.uint8)
+    mask[4:] = 255
+    Image.fromarray(mask).save(tmp_path / "mask.png")
+    command = ["-m", "guided_diffusion.sample", f"checkpoint={checkpoint}", "from=pictures", "labels=[class 3,7]"]
+    changed = shell(*command, "strength=0.5", "sampler.steps=4", "hydra.run.dir=changed", "guidance.scale=[1,2]")
+    assert changed.returncode == 0, changed.stderr
+    assert "strength=0.5: sampling starts at t = 0.5, for 2 steps" in changed.stdout
+    assert images(tmp_path / "changed").shape == (2, 2, 1, 8, 8)
+    painted = shell(*command, "mask=mask.png", "hydra.run.dir=painted", "num_samples=1")
+    assert painted.returncode == 0, painted.stderr
+    assert torch.equal(images(tmp_path / "painted")[..., :4, :], given(pictures)[..., :4, :])
+    inverted = shell(*command, "invert=true", "hydra.run.dir=inverted")
+    assert "Reconstruction error: root mean square" in inverted.stdout
+    again = shell(str(tmp_path / "painted" / "reproduce.sh"), "hydra.run.dir=again")
+    assert again.returncode == 0, again.stderr
+    assert torch.equal(images(tmp_path / "again"), images(tmp_path / "painted"))
+    for folder in ("changed", "painted", "inverted"):
+        assert OmegaConf.load(tmp_path / folder / "config.yaml")["from"] == "pictures"
 
 
 @pytest.mark.slow
@@ -298,6 +475,17 @@ def test_points_are_written_as_a_scatter_plot_and_arrays(sampled_points):
 
 def test_a_thousand_points_of_each_class_are_the_default(sampled_points):
     assert images(sampled_points("labels=[1]")).shape == (1000, 2)
+
+
+def test_points_of_an_earlier_run_are_started_from_and_several_scales_are_drawn(sampled_points):
+    first = sampled_points("labels=[2,0]", "num_samples=6")
+    before = images(first)
+    folder = sampled_points(f"from={first / 'samples.npz'}", "strength=0.05", "guidance.scale=[1,3]")
+    assert images(folder).shape == (2, 12, 2)
+    assert labels(folder) == [2] * 6 + [0] * 6
+    assert (images(folder) - before).abs().mean() < 0.2
+    width, height = Image.open(folder / "samples.png").size
+    assert 0.5 < width / height < 0.85  # two classes; the points that were given, and two scales
 
 
 @pytest.mark.slow

@@ -7,11 +7,12 @@ import pytest
 import torch
 from pytorch_lightning import Trainer
 from torch.utils.data import DataLoader
+from tqdm import tqdm
 
 from guided_diffusion.evaluation.chunks import Chunks, EvaluationProgress, draw, sampling_lock, saturation
 from guided_diffusion.evaluation.plan import Plan
 from guided_diffusion.guidance import ClassifierFree, Clip, NoThreshold
-from guided_diffusion.recipe import Recipe
+from guided_diffusion.recipe import ImageToImage, Recipe
 from guided_diffusion.samplers import Sampler
 
 RECIPE = Recipe(ClassifierFree(), Clip(), Sampler(steps=3), batch_size=4)
@@ -120,6 +121,27 @@ def test_the_progress_bar_counts_the_evaluations_of_missing_chunks(chunks, train
     last = shown.getvalue().split("\r")[-1]
     assert "sampling: 100%" in last
     assert "20.0/20.0" in last
+
+
+def test_the_progress_bar_moves_with_every_step_of_a_chunk(chunks, trainer, monkeypatch):
+    shown = io.StringIO()
+    monkeypatch.setattr(sys, "stderr", shown)
+    eager = {"mininterval": 0, "miniters": 1}
+    monkeypatch.setattr("guided_diffusion.utils.progress.tqdm", lambda *a, **settings: tqdm(*a, **settings | eager))
+    made = chunks(replace(RECIPE, sampler=Sampler(steps=4)))
+    draw(trainer(EvaluationProgress()), made)
+    for evaluations in ("1.00/18.0", "2.00/18.0", "3.00/18.0", "4.00/18.0", "18.0/18.0"):
+        assert evaluations in shown.getvalue()
+
+
+def test_chunks_start_from_the_rows_of_their_samples(chunks, sample, exact):
+    given = torch.linspace(-1, 1, 12).reshape(6, 2)
+    made = chunks()
+    made.start = ImageToImage(given, 0.3)
+    expected = replace(RECIPE, guidance=ClassifierFree(1.0)).sample(
+        exact, PLAN.labels, (2,), seed=7, start=ImageToImage(given, 0.3)
+    )
+    torch.testing.assert_close(sample(made)[1].samples, expected, rtol=0, atol=1e-5)
 
 
 def test_a_second_evaluation_of_the_same_samples_waits_for_the_first(tmp_path, monkeypatch):

@@ -1,7 +1,9 @@
+from time import perf_counter
+
 import pytest
 
-from guided_diffusion.evaluation.cost import evaluations_per_sample, labels_needed
-from guided_diffusion.guidance import ClassifierFree, ClassifierGuidance, Combined
+from guided_diffusion.evaluation.cost import check_first_step, evaluations_per_sample, labels_needed
+from guided_diffusion.guidance import ClassifierFree, ClassifierGuidance, Combined, LimitedInterval
 from guided_diffusion.recipe import Recipe
 from guided_diffusion.samplers import Sampler, ddim, ddpm, dpmpp_2m, heun
 from guided_diffusion.schedules import Cosine
@@ -26,3 +28,20 @@ def test_evaluations_of_five_steps(guidance, method, expected):
 @pytest.mark.parametrize(("scale", "expected"), [(0.0, {False}), (1.0, {True}), (2.0, {True, False})])
 def test_predictions_with_and_without_label_are_needed_as_the_scale_asks(scale, expected):
     assert labels_needed(Recipe(ClassifierFree(scale), sampler=Sampler(steps=5)), Cosine()) == expected
+
+
+def test_the_labels_that_a_hundred_thousand_steps_need_are_found_at_once():
+    """A walk of the sampler with as many steps takes more than a minute."""
+    start = perf_counter()
+    narrow = LimitedInterval(3.0, 1.0, 1.0001)  # a few steps of the grid are inside
+    assert labels_needed(Recipe(narrow, sampler=Sampler(heun, 100_000)), Cosine()) == {True, False}
+    assert labels_needed(Recipe(narrow, sampler=Sampler(heun, 10)), Cosine()) == {True}
+    assert perf_counter() - start < 10
+
+
+def test_the_first_step_shows_that_a_sampler_cannot_go_in_reverse():
+    for method in (ddim, ddpm, heun, dpmpp_2m):
+        check_first_step(Recipe(sampler=Sampler(method, 100_000)), Cosine())
+    check_first_step(Recipe(sampler=Sampler(ddim, 5)), Cosine(), reverse=True)
+    with pytest.raises(ValueError, match="ddpm adds noise"):
+        check_first_step(Recipe(sampler=Sampler(ddpm, 5)), Cosine(), reverse=True)

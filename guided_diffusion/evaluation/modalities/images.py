@@ -1,6 +1,6 @@
 """Images: measured by a judge and in its features, drawn side by side on the fixed range [-1, 1]."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
@@ -190,20 +190,39 @@ class ImageGallery:
 
     num_samples: ClassVar[int] = 8
     columns: ClassVar[int] = 10
+    widest: ClassVar[int] = 20
+    """The largest number of columns of a grid by scale; wider ones get a row for each class and scale."""
+    largest: ClassVar[int] = 100
+    """The largest number of rows, and of columns, that are drawn: the first ones."""
 
     def animated(self, num_classes: int) -> int:
         """Return as many samples as fit into ten columns, at least one."""
         return max(1, self.columns // num_classes)
 
     def save(self, samples: Float[Tensor, "classes n c h w"], names: Sequence[str], path: Path) -> None:
-        save_labelled_grid(samples, path, rows=names, columns=[""] * samples.shape[1])
+        shown = samples[: self.largest, : self.largest]
+        save_labelled_grid(shown, path, rows=names[: self.largest], columns=[""] * shown.shape[1])
 
     def save_by_scale(
         self, samples: Float[Tensor, "scales classes n c h w"], rows: Sequence[str], names: Sequence[str], path: Path
     ) -> None:
-        """Write a PNG with a row for each scale; a class takes a column for each of its samples."""
+        """Write a PNG with a row for each scale; a class takes a column for each of its samples.
+
+        If that is wider than ``widest``, there is a row for each class and scale instead.
+        """
+        if samples.shape[1] * samples.shape[2] > self.widest:
+            each = [f"{name}, {row}" for name in names for row in rows]
+            return self.save(samples.transpose(0, 1).flatten(0, 1), each, path)
         columns = [name for name in names for _ in range(samples.shape[2])]
         save_labelled_grid(samples.flatten(1, 2), path, rows=rows, columns=columns)
+
+    def save_stages(
+        self, stages: Mapping[str, Float[Tensor, "classes n c h w"]], names: Sequence[str], path: Path
+    ) -> None:
+        """Write a PNG with a row for each name and the stages side by side."""
+        shown = {title: samples[: self.largest, : self.largest] for title, samples in stages.items()}
+        titles = [title if n == 0 else "" for title, part in shown.items() for n in range(part.shape[1])]
+        save_labelled_grid(torch.cat(list(shown.values()), 1), path, rows=names[: self.largest], columns=titles)
 
     def frames(self, steps: Sequence[Step], names: Sequence[str]) -> Iterator[UInt8[Tensor, "height width 3"]]:
         for step in steps:

@@ -1,6 +1,6 @@
 """Points in the plane: measured against the known distribution of their class, drawn over its density."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
@@ -166,6 +166,8 @@ class PointGallery:
     patterns: Sequence[Pattern]
     class_names: Sequence[str]
     num_samples: ClassVar[int] = 1000
+    largest: ClassVar[int] = 20
+    """The largest number of panels side by side that are drawn: the first ones."""
 
     def animated(self, num_classes: int) -> int:
         return 400
@@ -176,9 +178,18 @@ class PointGallery:
     def save_by_scale(
         self, samples: Float[Tensor, "scales classes n 2"], rows: Sequence[str], names: Sequence[str], path: Path
     ) -> None:
+        samples, names = samples[:, : self.largest], names[: self.largest]
         figure = scatter_grid(samples, densities_of(self.patterns, LIMIT), rows, names, self._own(names))
         with atomic_write(path) as temporary:
             figure.savefig(temporary)
+
+    def save_stages(self, stages: Mapping[str, Float[Tensor, "classes n 2"]], names: Sequence[str], path: Path) -> None:
+        """Write a PNG with a row for each stage and a column for each distinct name, with all points of that name."""
+        columns = list(dict.fromkeys(names))
+        places = [torch.tensor([name == column for name in names]) for column in columns]
+        count = min(int(place.sum()) * part.shape[1] for place in places for part in stages.values())
+        clouds = [[part[place].flatten(0, 1)[:count] for place in places] for part in stages.values()]
+        self.save_by_scale(torch.stack([torch.stack(row) for row in clouds]), list(stages), columns, path)
 
     def frames(self, steps: Sequence[Step], names: Sequence[str]) -> Iterator[UInt8[Tensor, "height width 3"]]:
         """Yield a frame for each step, with the paths of some points."""

@@ -117,6 +117,35 @@ def test_frames_are_not_wider_than_a_video_can_be():
     assert 7_000 < frame.shape[1] <= 8_000
 
 
+def size(save, samples, *arguments, path):
+    save(samples, *arguments, path)
+    return Image.open(path).size
+
+
+def test_a_wide_grid_by_scale_has_a_row_for_each_class_and_scale(tmp_path):
+    gallery = IMAGES.gallery(lambda: pytest.fail("images need no data"))
+    samples = torch.zeros(2, 3, 8, 1, 28, 28)  # 24 columns in a row for each scale
+    wide, high = size(gallery.save_by_scale, samples, ["w = 1", "w = 2"], ["a", "b", "c"], path=tmp_path / "scales.png")
+    assert 0.9 < wide / high < 1.6  # 8 columns and 6 rows
+
+
+def test_a_picture_of_stages_has_them_side_by_side(tmp_path):
+    gallery = IMAGES.gallery(lambda: pytest.fail("images need no data"))
+    stages = {"from": torch.zeros(2, 1, 1, 28, 28), "samples": torch.zeros(2, 5, 1, 28, 28)}
+    wide, high = size(gallery.save_stages, stages, ["a", "b"], path=tmp_path / "stages.png")
+    assert wide > 6 * 28 * 2
+    assert high < 3 * 60
+
+
+def test_a_picture_of_very_many_samples_shows_the_first_ones(tmp_path):
+    gallery = IMAGES.gallery(lambda: pytest.fail("images need no data"))
+    samples = torch.zeros(1, 100, 1, 8, 8)
+    sizes = [
+        size(gallery.save, one, ["a"], path=tmp_path / "many.png") for one in (samples, samples.repeat(1, 9, 1, 1, 1))
+    ]
+    assert sizes[0] == sizes[1]
+
+
 def test_the_summary_names_the_best_scales_the_ceiling_and_the_floor(fabricate):
     text = IMAGES.summary(fabricate())
     assert "best judge accuracy is 80.0 % (95 % interval 75.0 % to 82.0 %), at w = 3." in text

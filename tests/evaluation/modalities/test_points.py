@@ -106,6 +106,15 @@ def test_a_gallery_draws_classes_in_the_order_that_was_asked_for(data, tmp_path)
     assert higher > 2.5 * height
 
 
+def test_a_picture_of_stages_has_a_row_for_each_and_a_column_for_each_class(data, tmp_path):
+    gallery = POINTS.gallery(lambda: data)
+    points = torch.zeros(5, 1, 2)  # rows of one point; each class gets a panel with all of its points
+    names = ["moons", "spiral", "moons", "spiral", "moons"]
+    gallery.save_stages({"from": points, "samples": points.repeat(1, 4, 1)}, names, tmp_path / "stages.png")
+    width, height = Image.open(tmp_path / "stages.png").size
+    assert 0.9 < width / height < 1.1
+
+
 def test_an_animation_has_a_frame_for_each_step(data):
     steps = [Step(t, torch.zeros(6, 2), torch.ones(6, 2)) for t in torch.tensor([1.0, 0.5])]
     frames = list(POINTS.gallery(lambda: data).frames(steps, ["moons", "spiral"]))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 
@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from guided_diffusion.denoisers import Denoiser
 from guided_diffusion.guidance import ClassifierFree, Clip, Guidance, Scale, Wrapper
+from guided_diffusion.recipe.starts import Run, Start
 from guided_diffusion.samplers import SampleNoise, Sampler, Step
 from guided_diffusion.utils.validation import check_positive
 
@@ -36,14 +37,23 @@ class Recipe:
         return replace(self, guidance=replace(self.guidance, scale=scale))  # type: ignore[type-var]
 
     def steps(
-        self, denoiser: Denoiser, labels: Int[Tensor, " n"], shape: Sequence[int], indices: Sequence[int], seed: int = 0
+        self,
+        denoiser: Denoiser,
+        labels: Int[Tensor, " n"],
+        shape: Sequence[int],
+        indices: Sequence[int],
+        seed: int = 0,
+        start: Start | None = None,
     ) -> Iterator[Step]:
         """Yield the steps of one batch; arguments as for ``sample``. The noise of a sample comes from (seed, index)."""
-        weight = next(denoiser.parameters())
+        weight, schedule = next(denoiser.parameters()), denoiser.schedule
         draw = SampleNoise(seed, indices)
-        denoise = self.threshold(self.guidance(denoiser, denoiser.schedule), denoiser.schedule)
+        denoise = self.threshold(self.guidance(denoiser, schedule), schedule)
         noise = draw((len(labels), *shape)).to(weight)
-        return self.sampler(denoise, denoiser.schedule, noise, labels.to(weight.device), draw)
+        run = Run(denoise, noise, self.sampler.times(schedule, self.sampler.steps))
+        if start:
+            run = start(run, schedule)
+        return self.sampler.method(run.denoise, schedule, run.x, run.times, labels.to(weight.device), draw)
 
     def sample(
         self,
@@ -53,6 +63,8 @@ class Recipe:
         indices: Sequence[int] | None = None,
         scales: Float[Tensor, " n"] | None = None,
         seed: int = 0,
+        start: Start | None = None,
+        after_step: Callable[[], None] = lambda: None,
     ) -> Float[Tensor, "n *shape"]:
         """Return samples of ``labels`` on the CPU, drawn in batches with the denoiser in eval mode.
 
@@ -60,6 +72,8 @@ class Recipe:
             labels: The class of each sample; ``ValueError`` if there is none.
             indices: The index of each sample in the run, by default 0, 1, 2, ...
             scales: The guidance scale of each sample, in place of the guidance's own.
+            start: What the samples start from; by default from pure noise.
+            after_step: A function that is called after each step of a batch, for a progress bar.
         """
         if not len(labels):
             raise ValueError("labels must hold at least one class")
@@ -68,8 +82,11 @@ class Recipe:
         with torch.no_grad(), eval_mode(denoiser):
             for rows in torch.arange(len(labels)).split(self.batch_size):
                 recipe = self if scales is None else self.at(scales[rows])
-                *_, last = recipe.steps(denoiser, labels[rows], shape, [indices[row] for row in rows], seed)
-                batches.append(last.x.float().cpu())
+                begin = start[rows] if start else None
+                for step in recipe.steps(denoiser, labels[rows], shape, [indices[row] for row in rows], seed, begin):
+                    samples = step.x
+                    after_step()
+                batches.append(samples.float().cpu())
         return torch.cat(batches)
 
     def sweep(

@@ -1,0 +1,45 @@
+"""The classes that ``labels=[...]`` asks for, by number or by name, in any order and with repeats."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from guided_diffusion.cli.source import Source
+
+
+def class_numbers(labels: Sequence[Any], class_names: Sequence[str], key: str = "labels") -> list[int]:
+    """Return the number of each class; a text is the name of one.
+
+    Raises:
+        ValueError: If there is no label, or one that is no class.
+    """
+    numbers = [_number(label, class_names) for label in labels]
+    wrong = [label for label, number in zip(labels, numbers, strict=True) if number is None]
+    if wrong or not numbers:
+        names = ", ".join(f"{index} ({name})" for index, name in enumerate(class_names))
+        raise ValueError(f"{key} must be among {names}; got {wrong or 'none'}")
+    return [number for number in numbers if number is not None]
+
+
+def _number(label: Any, class_names: Sequence[str]) -> int | None:
+    if isinstance(label, str):
+        return class_names.index(label) if label in class_names else None
+    is_class = isinstance(label, int) and not isinstance(label, bool) and 0 <= label < len(class_names)
+    return label if is_class else None
+
+
+def labels_of_images(labels: Sequence[int] | None, source: Source, num_classes: int, key: str = "labels") -> list[int]:
+    """Return the label of each given image: its own, that of all of them, or by default the file's.
+
+    Raises:
+        ValueError: If there is neither one label for all nor one for each, or a label of the file is no class.
+    """
+    count = len(source.samples)
+    if labels is None and source.labels is not None:
+        wrong = [label for label in source.labels if not 0 <= label < num_classes]
+        if wrong:
+            raise ValueError(f"from: the file's label {wrong[0]} is no class of the model: add {key}=[...]")
+        return list(source.labels)
+    if labels is None or len(labels) not in (1, count):
+        given = "none" if labels is None else str(len(labels))
+        raise ValueError(f"{key} must hold one class for all of the {count} images or one for each, got {given}")
+    return list(labels) * (count if len(labels) == 1 else 1)

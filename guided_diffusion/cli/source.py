@@ -1,0 +1,201 @@
+"""What ``sample`` starts from: the images or points of ``from=PATH``, the mask of ``mask=PATH``, and their checks."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float, Shaped, UInt8
+from omegaconf import DictConfig
+from PIL import Image, ImageOps, UnidentifiedImageError
+from torch import Tensor
+
+from guided_diffusion.data.base import kind_of, normalise
+from guided_diffusion.recipe import ImageToImage, Inpainting, Inversion, Start
+
+SUFFIXES = (".png", ".jpg", ".jpeg")
+MODES = {1: "L", 2: "LA", 3: "RGB", 4: "RGBA"}
+"""The mode, in Pillow's words, of an image with this number of channels."""
+
+
+@dataclass(frozen=True)
+class Source:
+    """Given samples that sampling starts from, in [-1, 1], and what is known about them."""
+
+    samples: Float[Tensor, "n *shape"]
+    names: Sequence[str]
+    """The name of each one's file; none for an array."""
+    labels: Sequence[int] | None
+    """The class of each, if the file has them."""
+    files: Sequence[Path]
+    """The files that the samples, and the mask, come from."""
+    unknown: Bool[Tensor, "*shape"] | None = None
+    """Which of their values are drawn anew, if there is a mask."""
+
+    def repeated(self, times: int) -> Source:
+        """Return this one sample several times."""
+        samples = self.samples.repeat_interleave(times, 0)
+        return replace(self, samples=samples, names=list(self.names) * times, labels=None)
+
+    def shown(self) -> Float[Tensor, "n *shape"]:
+        """Return the samples as a picture shows them: 0, which is grey, where they are drawn anew."""
+        return self.samples if self.unknown is None else self.samples.masked_fill(self.unknown, 0)
+
+    def titles(self, class_names: Sequence[str]) -> list[str]:
+        """Return the title of each row of a picture: the file and the class, or the class alone for an array."""
+        if not self.names:
+            return list(class_names)
+        return [f"{name}: {of_class}" for name, of_class in zip(self.names, class_names, strict=True)]
+
+    def start(self, config: DictConfig, copies: int) -> Start:
+        """Return the start that the config asks for, with several copies of each sample."""
+        samples = self.samples.repeat_interleave(copies, 0)
+        if config.invert:
+            return Inversion(samples)
+        strength = 1.0 if config.strength is None else config.strength
+        if self.unknown is None:
+            return ImageToImage(samples, strength)
+        return Inpainting(samples, self.unknown.expand(samples.shape), strength)
+
+
+def check_source(config: DictConfig) -> None:
+    """Raise ``ValueError`` for a combination of ``from``, ``strength``, ``mask`` and ``invert`` that has no meaning."""
+    invert, several = config.invert, len(config.labels or ()) > 0
+    if not config["from"]:
+        lonely = [key for key in ("strength", "mask", "invert", "from_labels") if config[key]]
+        if lonely:
+            raise ValueError(f"{lonely[0]} needs images to start from: add from=PATH")
+        return
+    if not (invert or config.mask or config.strength is not None):
+        raise ValueError(
+            "from: say what to do with the images: strength=0.6 noises them to t = 0.6 and samples from there, "
+            "mask=PATH draws the white part anew, invert=true finds their noise"
+        )
+    if config.strength is not None and not 0 < config.strength <= 1:
+        raise ValueError(f"strength must be in (0, 1], got {config.strength:g}")
+    if config.from_labels is not None and not (invert and several):
+        raise ValueError("from_labels needs invert=true, and labels=[...] to sample with")
+    wrong = {"strength": config.strength, "mask": config.mask, "compare=true": config.compare}
+    for key in [key for key, value in wrong.items() if invert and value]:
+        raise ValueError(f"{key} doesn't go with invert=true: leave one of them out")
+    if invert and config.num_samples not in (None, 1):
+        raise ValueError(f"num_samples must be 1 with invert=true: an image has one noise, got {config.num_samples}")
+
+
+def read_source(config: DictConfig, shape: Sequence[int]) -> Source | None:
+    """Return what ``from`` and ``mask`` name, in this shape of a model's samples, or ``None`` without ``from``.
+
+    Raises:
+        ValueError, FileNotFoundError: If there is no such file, or it can't be used.
+    """
+    if not config["from"]:
+        return None
+    path = Path(str(config["from"]))
+    if not path.exists():
+        raise FileNotFoundError(f"from: there is no file or folder at {path}")
+    source = _read_arrays(path, shape) if path.suffix == ".npz" else _read_images(path, shape)
+    if not config.mask:
+        return source
+    mask = Path(str(config.mask))
+    unknown = read_mask(mask, shape)
+    return replace(source, files=[*source.files, mask], unknown=unknown)
+
+
+def _read_images(path: Path, shape: Sequence[int]) -> Source:
+    if kind_of(shape) != "images":
+        raise ValueError(f"from: the model makes {kind_of(shape)}, so {path} must be an .npz of them")
+    files = sorted(file for file in path.iterdir() if file.suffix.lower() in SUFFIXES) if path.is_dir() else [path]
+    if not files:
+        raise ValueError(f"from: there is no PNG or JPEG file directly in {path}")
+    images = torch.stack([read_image(file, *shape) for file in files])
+    return Source(normalise(images), [file.stem for file in files], None, files)
+
+
+def read_image(path: Path, channels: int, height: int, width: int) -> UInt8[Tensor, "channels height width"]:
+    """Return an image, cropped to the middle and resized, in grey or in colour as the number of channels says.
+
+    Raises:
+        ValueError: If the file can't be read as an image of 8 bits.
+    """
+    image = _open(path, "from").convert(MODES[channels])
+    fitted = ImageOps.fit(image, (width, height), Image.Resampling.BICUBIC)
+    return torch.from_numpy(np.array(fitted)).reshape(height, width, channels).permute(2, 0, 1)
+
+
+def _open(path: Path, key: str) -> Image.Image:
+    try:
+        with Image.open(path) as file:
+            image = ImageOps.exif_transpose(file)
+            image.load()
+    except (UnidentifiedImageError, OSError, SyntaxError) as error:
+        if not path.is_file():
+            raise FileNotFoundError(f"{key}: there is no file at {path}") from error
+        raise ValueError(f"{key}: {path} can't be read as an image") from error
+    if image.mode.startswith(("I", "F")):
+        raise ValueError(f"{key}: {path} has more than 8 bits per channel: save it with 8")
+    return image
+
+
+def read_mask(path: Path, shape: Sequence[int]) -> Bool[Tensor, "*shape"]:
+    """Return which values are drawn: where an image is white, or an array of an .npy file is true.
+
+    A mask of another size is cropped and resized as the images are, to the nearest pixel. It holds for all channels.
+
+    Raises:
+        ValueError: If it can't be read or does not fit, or if it keeps everything or nothing.
+    """
+    if path.suffix == ".npy":
+        unknown = _read_mask_array(path, shape)
+    elif len(shape) == 1:
+        raise ValueError(f"mask: for points it must be an .npy with {shape[0]} values, one for each coordinate")
+    else:
+        grey = _open(path, "mask").convert("L")
+        unknown = torch.from_numpy(np.array(_fit_nearest(grey, shape)) > 127)
+    if unknown.all() or not unknown.any():
+        what = "all is white, so nothing is kept" if unknown.all() else "nothing is white, so there is nothing to draw"
+        raise ValueError(f"mask: in {path} {what}: white (or true) is what is drawn anew")
+    return unknown.expand(*shape)
+
+
+def _read_mask_array(path: Path, shape: Sequence[int]) -> Bool[Tensor, "*size"]:
+    try:
+        array = np.load(path, allow_pickle=False)
+    except FileNotFoundError as error:
+        raise FileNotFoundError(f"mask: there is no file at {path}") from error
+    except (ValueError, OSError, EOFError) as error:
+        raise ValueError(f"mask: {path} can't be read as an array") from error
+    expected = 1 if len(shape) == 1 else 2
+    if array.ndim != expected or (expected == 1 and len(array) != shape[0]):
+        size = f"({shape[0]},)" if expected == 1 else "(height, width)"
+        raise ValueError(f"mask: the array in {path} must have shape {size}, got {array.shape}")
+    mask = (array.astype(np.float64) > 0).astype(np.uint8)
+    return torch.from_numpy(np.array(mask if expected == 1 else _fit_nearest(Image.fromarray(mask), shape)) > 0)
+
+
+def _fit_nearest(mask: Image.Image, shape: Sequence[int]) -> Image.Image:
+    return ImageOps.fit(mask, (shape[2], shape[1]), Image.Resampling.NEAREST)
+
+
+def _read_arrays(path: Path, shape: Sequence[int]) -> Source:
+    """Return the samples of an .npz that ``sample`` wrote, or of another with ``images`` in [-1, 1] or uint8."""
+    try:
+        with np.load(path, allow_pickle=False) as arrays:
+            found = {name: arrays[name] for name in ("images", "labels") if name in arrays}
+    except Exception as error:  # a damaged file makes numpy and zipfile raise errors of many types
+        raise ValueError(f"from: {path} is no .npz file that can be read") from error
+    if "images" not in found:
+        raise ValueError(f"from: {path} has no array images")
+    if found["images"].dtype.kind not in "uif":
+        raise ValueError(f"from: images in {path} must be uint8, or numbers in [-1, 1]")
+    samples: Shaped[Tensor, "n *shape"] = torch.from_numpy(found["images"])
+    if samples.shape[1:] != tuple(shape) or not len(samples):
+        expected = f"(n, {', '.join(map(str, shape))})"
+        raise ValueError(f"from: images in {path} must have shape {expected}, got {tuple(samples.shape)}")
+    samples = normalise(samples) if samples.dtype == torch.uint8 else samples.float()
+    if not samples.abs().max() <= 4:
+        raise ValueError(f"from: images in {path} must be uint8, or numbers in [-1, 1]")
+    labels = found["labels"].tolist() if "labels" in found and len(found["labels"]) == len(samples) else None
+    return Source(samples, [], labels, [path])
