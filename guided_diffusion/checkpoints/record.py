@@ -120,7 +120,7 @@ class SavedModel:
         saved.check(kind, built, trusted)
         return saved
 
-    def check(self, kind: str, built: tuple[str, ...], trusted: tuple[str, ...]) -> None:
+    def check(self, kind: str, built: tuple[str, ...], trusted: Sequence[str]) -> None:
         """Raise ``ValueError`` if the record can't be used; the arguments are those of ``read``."""
         path, record = self.path, self.record
         if record["kind"] != kind:

@@ -223,7 +223,7 @@ class _Session:
             again = ["samples"] if len(titles) == 1 else titles
             stages = {"from": self.source.shown()[:, None], **noise, **dict(zip(again, rows, strict=True))}
             self.gallery.save_stages(stages, names, picture)
-        elif len(drawn) > 1:
+        elif len(samples) > 1:
             self.gallery.save_by_scale(rows, titles, self.class_names, picture)
         else:
             self.gallery.save(rows[0], self.class_names, picture)
