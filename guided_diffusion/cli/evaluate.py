@@ -30,6 +30,7 @@ from guided_diffusion.evaluation.proportions import EQUAL
 from guided_diffusion.evaluation.publish import publish_results
 from guided_diffusion.evaluation.report.page import write_report
 from guided_diffusion.evaluation.results import Result, Results, describe_setting, save
+from guided_diffusion.recipe import Recipe
 from guided_diffusion.training.loggers.csv import CSVLogger
 from guided_diffusion.training.loggers.log import closing_loggers
 from guided_diffusion.training.trainer import build_trainer, check_not_sharded
@@ -57,17 +58,14 @@ def evaluate(config: DictConfig, overrides: Sequence[str] = ()) -> Path:
     """
     check_labels(config.labels)
     model, recipe = prepare(config, overrides, EvaluateConfig)
-    scales = _scales(config, overrides, model.config)
-    check_scales(scales)
-    if not config.untaught_scales:
-        check_label_dropout(model.label_dropout, recipe, scales, model.schedule, "scales")
+    scales = _scales(config, overrides, model, recipe)
     data = model.data(path=config.data_path)
     check_judge_is_used(overrides, data.kind)
     sizes = None if config.labels == EQUAL else data.class_counts("test").tolist()
-    size = recipe.batch_size
+    size, output_dir = recipe.batch_size, Path(config.output_dir)
     plan = Plan(scales, config.num_samples, model.num_classes, model.shape, size, config.seed, class_sizes=sizes)
     judge_source = build(config.judge)
-    check_output_folders(Path(config.output_dir), ("plots",))
+    check_output_folders(output_dir, ("plots",))
     check_space(plan)
     modality(data.kind).check(data, judge_source)
     loggers = [build(node) for node in config.logger.values()]
@@ -77,7 +75,6 @@ def evaluate(config: DictConfig, overrides: Sequence[str] = ()) -> Path:
     folder = cache_dir() / "samples" / sampling_fingerprint(config, plan)
     chunks = Chunks(model.denoiser, recipe, plan, folder)
     chunks.costs = [evaluations_per_sample(recipe.at(scale), model.schedule) for scale in plan.scales]
-    output_dir = Path(config.output_dir)
     with sampling_lock(folder):
         with explain_out_of_memory("recipe.batch_size"):
             draw(trainer, chunks)
@@ -92,11 +89,18 @@ def evaluate(config: DictConfig, overrides: Sequence[str] = ()) -> Path:
     return output_dir
 
 
-def _scales(config: DictConfig, overrides: Sequence[str], trained: dict[str, Any]) -> list[float]:
-    """Return ``scales``, or ``guidance.scale`` if the command line sets only that, or the scales of the training."""
-    if config.scales is not None:
-        return list(config.scales)
-    return [config.guidance.scale] if is_overridden(overrides, "guidance.scale") else list(trained["scales"])
+def _scales(config: DictConfig, overrides: Sequence[str], model: TrainedDiffusion, recipe: Recipe) -> list[float]:
+    """Return ``scales``, or ``guidance.scale`` if the command line sets only that, or the scales of the training.
+
+    Raises:
+        ValueError: If a scale is not finite, or needs a prediction that the training did not teach.
+    """
+    only_scale = [config.guidance.scale] if is_overridden(overrides, "guidance.scale") else model.config["scales"]
+    scales = list(only_scale if config.scales is None else config.scales)
+    check_scales(scales)
+    if not config.untaught_scales:
+        check_label_dropout(model.label_dropout, recipe, scales, model.schedule, "scales")
+    return scales
 
 
 def _rows(examination: Examination, seconds: Sequence[float], chunks: Chunks, kind: str) -> list[Result]:

@@ -117,15 +117,11 @@ def train(config: DictConfig, search: Sequence[Path] = (), sweep: Path | None = 
         settings = plain(config)
         seed_everything(config.seed, workers=True, verbose=False)
         trust_packages(config)
-        data: LabelledDataModule = build(config.data)
-        data.prepare_data()
-        data.setup("fit")
+        data = _load_data(config)
         network = build_network(config.network, data.shape, data.num_classes)
         module: NoisyTraining = build(config.module, network=network)
-        module.record = make_record(module.kind, settings, data)
+        module.record = make_record(module.kind, settings, data) | start.note
         initialise(network, module.record, initial_weights, start.checkpoint)
-        if start.origin:
-            module.record["continued_from"] = start.origin
         _check_partners(config, module, ModelSpec("this training", module.schedule, data.shape, data.class_names))
         trainer = _build_trainer(config, start)
         _make_resumable(trainer, data)
@@ -141,6 +137,13 @@ def train(config: DictConfig, search: Sequence[Path] = (), sweep: Path | None = 
         if ended:
             _announce(start.folder, module.kind)
         return start.folder
+
+
+def _load_data(config: DictConfig) -> LabelledDataModule:
+    data: LabelledDataModule = build(config.data)
+    data.prepare_data()
+    data.setup("fit")
+    return data
 
 
 def _build_trainer(config: DictConfig, start: Start) -> Trainer:

@@ -55,6 +55,11 @@ class Start:
     """Where a training began that went on with other settings, now or in an earlier run, as ``origin_of`` says."""
 
     @property
+    def note(self) -> dict[str, Any]:
+        """The entry of the record of the training's checkpoints that tells its origin; empty without one."""
+        return {"continued_from": self.origin} if self.origin else {}
+
+    @property
     def in_place(self) -> bool:
         """Whether the folder is that of the same run, with nothing of another one to be kept aside."""
         parent = self.checkpoint.resolve().parent if self.checkpoint else None
