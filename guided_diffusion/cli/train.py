@@ -100,8 +100,6 @@ def train(config: DictConfig, search: Sequence[Path] = (), sweep: Path | None = 
         network = build_network(config.network, data.shape, data.num_classes)
         module: NoisyTraining = build(config.module, network=network)
         module.record = make_record(module.kind, settings, data)
-        if start.origin:
-            module.record["continued_from"] = start.origin
         _check_partners(config, module, ModelSpec("this training", module.schedule, data.shape, data.class_names))
         trainer = _build_trainer(config, start)
         _set_length(config, trainer, module, data, start)
@@ -110,6 +108,8 @@ def train(config: DictConfig, search: Sequence[Path] = (), sweep: Path | None = 
 
         with folder_lock(start.folder):
             start = prepare_folder(trainer, settings, start)
+            if start.origin:
+                module.record["continued_from"] = start.origin
             ended = _fit(trainer, module, data, start)
         if ended:
             _announce(start.folder, module.kind)
