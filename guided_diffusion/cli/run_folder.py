@@ -2,6 +2,7 @@
 
 import shutil
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 from omegaconf import OmegaConf
@@ -35,8 +36,7 @@ def prepare_folder(trainer: Trainer, settings: dict[str, Any], start: Start) -> 
     _check_can_move(trainer, start)
     if trainer.is_global_zero:
         if not start.in_place:
-            moved = keep_aside(start.folder)
-            start = replace(start, checkpoint=start.checkpoint and moved.get(start.checkpoint, start.checkpoint))
+            start = _moved(start, keep_aside(start.folder))
             set_inherited_start(start)
         if not start.in_place or start.restarted:
             _write_records(settings, start, trainer.strategy.root_device.type)
@@ -44,6 +44,15 @@ def prepare_folder(trainer: Trainer, settings: dict[str, Any], start: Start) -> 
             _save_config(settings, start)
         (start.folder / STOPPED).unlink(missing_ok=True)
     return start
+
+
+def _moved(start: Start, moved: dict[Path, Path]) -> Start:
+    """Return the start with the present path of its checkpoint, which may have been in the same folder."""
+    if start.checkpoint not in moved:
+        return start
+    checkpoint = moved[start.checkpoint]
+    origin = start.origin and start.origin | ({"checkpoint": str(checkpoint)} if start.longer else {})
+    return replace(start, checkpoint=checkpoint, origin=origin)
 
 
 def _check_can_move(trainer: Trainer, start: Start) -> None:

@@ -120,7 +120,7 @@ def train(config: DictConfig, search: Sequence[Path] = (), sweep: Path | None = 
         data = _load_data(config)
         network = build_network(config.network, data.shape, data.num_classes)
         module: NoisyTraining = build(config.module, network=network)
-        module.record = make_record(module.kind, settings, data) | start.note
+        module.record = make_record(module.kind, settings, data)
         initialise(network, module.record, initial_weights, start.checkpoint)
         _check_partners(config, module, ModelSpec("this training", module.schedule, data.shape, data.class_names))
         trainer = _build_trainer(config, start)
@@ -133,6 +133,7 @@ def train(config: DictConfig, search: Sequence[Path] = (), sweep: Path | None = 
 
         with folder_lock(start.folder):
             start = prepare_folder(trainer, settings, start)
+            module.record |= start.note
             ended = _fit(trainer, module, data, start)
         if ended:
             _announce(start.folder, module.kind)

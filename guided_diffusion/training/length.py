@@ -1,6 +1,5 @@
 """The number of steps of a training, given in steps or in epochs, and whether a training has reached its end."""
 
-import math
 from typing import TypeGuard
 
 from omegaconf import DictConfig
@@ -37,8 +36,7 @@ def count_steps(trainer: Trainer, data: LabelledDataModule, first_step: int = 0,
     data.trainer = trainer  # each process has its own share of the samples
     batches, limit = len(data.train_dataloader()), trainer.limit_train_batches
     batches = int(batches * limit) if isinstance(limit, float) else min(batches, limit)
-    steps = math.ceil(batches / trainer.accumulate_grad_batches)
-    return first_step + (trainer.max_epochs - first_epoch) * steps
+    return first_step + (trainer.max_epochs - first_epoch) * (batches // trainer.accumulate_grad_batches)
 
 
 def set_number_of_steps(trainer: Trainer, config: DictConfig, steps: int) -> None:
@@ -48,7 +46,7 @@ def set_number_of_steps(trainer: Trainer, config: DictConfig, steps: int) -> Non
     """
     trainer.fit_loop.epoch_loop.max_steps = steps
     if isinstance(trainer.val_check_interval, int):
-        trainer.val_check_interval = min(trainer.val_check_interval, steps * trainer.accumulate_grad_batches)
+        trainer.val_check_interval = min(trainer.val_check_interval, steps)
     config.trainer.max_steps = steps
     schedule = config.module.lr_scheduler
     for key in [key for key, value in schedule.items() if value == UNKNOWN and key != "last_epoch"]:

@@ -11,6 +11,7 @@ RECORDS = ("hparams.yaml", "command.txt", "environment.json", "reproduce.sh", "c
 RESULTS = (
     *("finished.txt", "stopped.txt", "weights_from.txt", "continued_from.txt", "metrics.csv", "samples/step_*.png"),
     *("accuracy_by_*.*", "distance_by_*.*", "tensorboard/events.*", "tensorboard/hparams.yaml"),
+    "wandb_run.json",
     *("checkpoints/*.part", "checkpoints/*.ckpt"),
 )
 """The patterns of everything else that a run writes, except for W&B, whose runs have folders of their own."""
