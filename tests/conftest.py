@@ -345,6 +345,8 @@ def call(
     """Return a function that runs ``python -m guided_diffusion.<program>`` in this process, in an empty folder."""
     import importlib
 
+    from hydra.core.hydra_config import HydraConfig
+
     monkeypatch.chdir(tmp_path)
     root = logging.getLogger()
     before = root.handlers[:], root.level
@@ -360,4 +362,5 @@ def call(
         return Called(status, *capfd.readouterr())
 
     yield called
+    HydraConfig.instance().cfg = None  # a job that a launcher refused leaves it
     root.handlers[:], root.level = before  # Hydra's own write to the captured stdout

@@ -14,11 +14,10 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
 from guided_diffusion.data.base import kind_of, normalise
+from guided_diffusion.data.decoding import MODES, read_image
 from guided_diffusion.recipe import ImageToImage, Inpainting, Inversion, Start
 
 SUFFIXES = (".png", ".jpg", ".jpeg")
-MODES = {1: "L", 2: "LA", 3: "RGB", 4: "RGBA"}
-"""The mode, in Pillow's words, of an image with this number of channels."""
 
 
 @dataclass(frozen=True)
@@ -110,33 +109,23 @@ def _read_images(path: Path, shape: Sequence[int]) -> Source:
     files = sorted(file for file in path.iterdir() if file.suffix.lower() in SUFFIXES) if path.is_dir() else [path]
     if not files:
         raise ValueError(f"from: there is no PNG or JPEG file directly in {path}")
-    images = torch.stack([read_image(file, *shape) for file in files])
+    if shape[0] not in MODES:
+        raise ValueError(f"from: the model makes images of {shape[0]} channels: give them as an .npz")
+    images = torch.stack([_read_image(file, *shape) for file in files])
     return Source(normalise(images), [file.stem for file in files], None, files)
 
 
-def read_image(path: Path, channels: int, height: int, width: int) -> UInt8[Tensor, "channels height width"]:
-    """Return an image, cropped to the middle and resized, in grey or in colour as the number of channels says.
-
-    Raises:
-        ValueError: If the file can't be read as an image of 8 bits.
-    """
-    image = _open(path, "from").convert(MODES[channels])
-    fitted = ImageOps.fit(image, (width, height), Image.Resampling.BICUBIC)
-    return torch.from_numpy(np.array(fitted)).reshape(height, width, channels).permute(2, 0, 1)
-
-
-def _open(path: Path, key: str) -> Image.Image:
+def _read_image(path: Path, channels: int, height: int, width: int) -> UInt8[Tensor, "channels height width"]:
     try:
-        with Image.open(path) as file:
-            image = ImageOps.exif_transpose(file)
-            image.load()
-    except (UnidentifiedImageError, OSError, SyntaxError) as error:
-        if not path.is_file():
-            raise FileNotFoundError(f"{key}: there is no file at {path}") from error
-        raise ValueError(f"{key}: {path} can't be read as an image") from error
-    if image.mode.startswith(("I", "F")):
-        raise ValueError(f"{key}: {path} has more than 8 bits per channel: save it with 8")
-    return image
+        return read_image(path, channels, height, width)[0]
+    except (UnidentifiedImageError, OSError, SyntaxError, ValueError) as error:
+        raise _no_image(path, "from") from error
+
+
+def _no_image(path: Path, key: str) -> Exception:
+    if not path.is_file():
+        return FileNotFoundError(f"{key}: there is no file at {path}")
+    return ValueError(f"{key}: {path} can't be read as an image")
 
 
 def read_mask(path: Path, shape: Sequence[int]) -> Bool[Tensor, "*shape"]:
@@ -152,7 +141,11 @@ def read_mask(path: Path, shape: Sequence[int]) -> Bool[Tensor, "*shape"]:
     elif len(shape) == 1:
         raise ValueError(f"mask: for points it must be an .npy with {shape[0]} values, one for each coordinate")
     else:
-        grey = _open(path, "mask").convert("L")
+        try:
+            with Image.open(path) as file:
+                grey = file.convert("L")
+        except (UnidentifiedImageError, OSError, SyntaxError) as error:
+            raise _no_image(path, "mask") from error
         unknown = torch.from_numpy(np.array(_fit_nearest(grey, shape)) > 127)
     if unknown.all() or not unknown.any():
         what = "all is white, so nothing is kept" if unknown.all() else "nothing is white, so there is nothing to draw"
@@ -162,7 +155,7 @@ def read_mask(path: Path, shape: Sequence[int]) -> Bool[Tensor, "*shape"]:
 
 def _read_mask_array(path: Path, shape: Sequence[int]) -> Bool[Tensor, "*size"]:
     try:
-        array = np.load(path, allow_pickle=False)
+        array = np.load(path)
     except FileNotFoundError as error:
         raise FileNotFoundError(f"mask: there is no file at {path}") from error
     except (ValueError, OSError, EOFError) as error:
@@ -182,7 +175,7 @@ def _fit_nearest(mask: Image.Image, shape: Sequence[int]) -> Image.Image:
 def _read_arrays(path: Path, shape: Sequence[int]) -> Source:
     """Return the samples of an .npz that ``sample`` wrote, or of another with ``images`` in [-1, 1] or uint8."""
     try:
-        with np.load(path, allow_pickle=False) as arrays:
+        with np.load(path) as arrays:
             found = {name: arrays[name] for name in ("images", "labels") if name in arrays}
     except Exception as error:  # a damaged file makes numpy and zipfile raise errors of many types
         raise ValueError(f"from: {path} is no .npz file that can be read") from error

@@ -39,7 +39,7 @@ def centres(path, rows, columns):
     return pixels[np.ix_(y, x)]
 
 
-@pytest.mark.filterwarnings("error")
+@pytest.mark.filterwarnings("error::UserWarning", "error::RuntimeWarning")
 @pytest.mark.parametrize(
     "case",
     [
@@ -79,7 +79,7 @@ def test_accuracy_is_plotted_against_scale_with_intervals_and_ceiling(fabricate)
     assert edges[edges[:, 0] == 1][:, 1] == pytest.approx([2 / 3 - 0.05, 2 / 3 + 0.02])
 
 
-@pytest.mark.filterwarnings("error")
+@pytest.mark.filterwarnings("error::UserWarning", "error::RuntimeWarning")
 @pytest.mark.parametrize("jobs", [2, 10, 40])
 def test_every_curve_has_its_own_colour_and_name(jobs, fabricate):
     lines = curves(fabricate(classes=1, jobs=[{"label_dropout": str(index)} for index in range(jobs)]))
