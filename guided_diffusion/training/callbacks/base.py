@@ -123,10 +123,15 @@ class SamplingCallback(Callback, ABC):
             self._run(trainer, pl_module)
 
     def _run(self, trainer: Trainer, module: Any) -> None:
+        """Sample in the first process, for which the others wait, also if it fails."""
         self._sampled_step = trainer.global_step
-        if trainer.is_global_zero:
-            with evaluation_weights(trainer, module):
-                self._sample(trainer, module)
+        try:
+            if trainer.is_global_zero:
+                with evaluation_weights(trainer, module):
+                    self._sample(trainer, module)
+        except Exception:
+            trainer.strategy.barrier()
+            raise
         trainer.strategy.barrier()
 
     def _sample(self, trainer: Trainer, module: NoisyTraining) -> None:
