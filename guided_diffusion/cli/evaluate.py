@@ -24,6 +24,7 @@ from guided_diffusion.cli.restore import prepare
 from guided_diffusion.data import LabelledDataModule
 from guided_diffusion.evaluation.chunks import Chunks, EvaluationProgress, draw, sampling_lock
 from guided_diffusion.evaluation.cost import evaluations_per_sample
+from guided_diffusion.evaluation.metrics.inception import load_inception
 from guided_diffusion.evaluation.modalities import Examination, modality
 from guided_diffusion.evaluation.plan import Plan, sampling_fingerprint
 from guided_diffusion.evaluation.proportions import EQUAL
@@ -66,6 +67,7 @@ def evaluate(config: DictConfig, overrides: Sequence[str] = ()) -> Path:
     sizes = None if config.labels == EQUAL else data.class_counts("test").tolist()
     size = recipe.batch_size
     plan = Plan(scales, config.num_samples, model.num_classes, model.shape, size, config.seed, class_sizes=sizes)
+    inception = load_inception(config.inception, data, config.labels) if config.inception else None
     judge_source = build(config.judge)
     check_output_folders(Path(config.output_dir), ("plots",))
     check_space(plan)
@@ -84,8 +86,9 @@ def evaluate(config: DictConfig, overrides: Sequence[str] = ()) -> Path:
         if trainer.is_global_zero:
             samples, seconds = chunks.collect(chunks.costs)
             with keeping("the samples are kept, and the same command goes on from there"):
-                examination = modality(data.kind).examine(data, judge_source, samples, plan)
-            rows = _rows(examination, seconds, chunks, data.kind)
+                inception = inception and inception.on(trainer.strategy.root_device)
+                examination = modality(data.kind).examine(data, judge_source, samples, plan, inception)
+            rows = _rows(examination, seconds, chunks, data.kind, config.weights)
             results = Results(rows, {**_about(config, model, data), **examination.about})
             _write(config, results, output_dir, trainer.strategy.root_device.type, loggers)
             shutil.rmtree(folder)
@@ -99,7 +102,7 @@ def _scales(config: DictConfig, overrides: Sequence[str], trained: dict[str, Any
     return [config.guidance.scale] if is_overridden(overrides, "guidance.scale") else list(trained["scales"])
 
 
-def _rows(examination: Examination, seconds: Sequence[float], chunks: Chunks, kind: str) -> list[Result]:
+def _rows(examination: Examination, seconds: Sequence[float], chunks: Chunks, kind: str, weights: str) -> list[Result]:
     recipe, plan = chunks.recipe, chunks.plan
     return [
         Result(
@@ -115,8 +118,10 @@ def _rows(examination: Examination, seconds: Sequence[float], chunks: Chunks, ki
             per_class=found.per_class,
             pictures=found.pictures,
             kind=kind,
-            columns=modality(kind).columns,
+            columns=(*modality(kind).columns, *examination.columns),
             labels=plan.drawn,
+            weights=weights,
+            facts=dict(examination.facts),
         )
         for scale, found, taken, cost in zip(plan.scales, examination.findings, seconds, chunks.costs, strict=True)
     ]
