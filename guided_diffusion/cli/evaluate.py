@@ -25,12 +25,13 @@ from guided_diffusion.data import LabelledDataModule
 from guided_diffusion.evaluation.chunks import Chunks, EvaluationProgress, draw, sampling_lock
 from guided_diffusion.evaluation.cost import evaluations_per_sample
 from guided_diffusion.evaluation.metrics.inception import load_inception
-from guided_diffusion.evaluation.modalities import Examination, modality
+from guided_diffusion.evaluation.modalities import Examination, JudgeSource, modality
 from guided_diffusion.evaluation.plan import Plan, sampling_fingerprint
 from guided_diffusion.evaluation.proportions import EQUAL
 from guided_diffusion.evaluation.publish import publish_results
 from guided_diffusion.evaluation.report.page import write_report
 from guided_diffusion.evaluation.results import Result, Results, describe_setting, save
+from guided_diffusion.recipe import Recipe
 from guided_diffusion.training.loggers.csv import CSVLogger
 from guided_diffusion.training.loggers.log import closing_loggers
 from guided_diffusion.training.trainer import build_trainer, check_not_sharded
@@ -64,17 +65,14 @@ def evaluate(config: DictConfig, overrides: Sequence[str] = ()) -> Path:
         check_label_dropout(model.label_dropout, recipe, scales, model.schedule, "scales")
     data = model.data(path=config.data_path)
     check_judge_is_used(overrides, data.kind)
-    sizes = None if config.labels == EQUAL else data.class_counts("test").tolist()
-    size = recipe.batch_size
-    plan = Plan(scales, config.num_samples, model.num_classes, model.shape, size, config.seed, class_sizes=sizes)
-    inception = load_inception(config.inception, data, config.labels) if config.inception else None
+    plan = _plan(config, scales, recipe, data)
     judge_source = build(config.judge)
-    check_output_folders(Path(config.output_dir), ("plots",))
-    check_space(plan)
-    modality(data.kind).check(data, judge_source)
+    _check_what_follows(config, plan, data, judge_source)
     loggers = [build(node) for node in config.logger.values()]
     trainer = build_trainer(config.trainer, [EvaluationProgress()])
     check_not_sharded(trainer.strategy)
+    device = trainer.strategy.root_device
+    inception = load_inception(config.inception, data, config.labels, device) if config.inception else None
 
     folder = cache_dir() / "samples" / sampling_fingerprint(config, plan)
     chunks = Chunks(model.denoiser, recipe, plan, folder)
@@ -86,11 +84,10 @@ def evaluate(config: DictConfig, overrides: Sequence[str] = ()) -> Path:
         if trainer.is_global_zero:
             samples, seconds = chunks.collect(chunks.costs)
             with keeping("the samples are kept, and the same command goes on from there"):
-                inception = inception and inception.on(trainer.strategy.root_device)
                 examination = modality(data.kind).examine(data, judge_source, samples, plan, inception)
             rows = _rows(examination, seconds, chunks, data.kind, config.weights)
             results = Results(rows, {**_about(config, model, data), **examination.about})
-            _write(config, results, output_dir, trainer.strategy.root_device.type, loggers)
+            _write(config, results, output_dir, device.type, loggers)
             shutil.rmtree(folder)
     return output_dir
 
@@ -100,6 +97,20 @@ def _scales(config: DictConfig, overrides: Sequence[str], trained: dict[str, Any
     if config.scales is not None:
         return list(config.scales)
     return [config.guidance.scale] if is_overridden(overrides, "guidance.scale") else list(trained["scales"])
+
+
+def _plan(config: DictConfig, scales: Sequence[float], recipe: Recipe, data: LabelledDataModule) -> Plan:
+    sizes = None if config.labels == EQUAL else data.class_counts("test").tolist()
+    return Plan(
+        scales, config.num_samples, data.num_classes, data.shape, recipe.batch_size, config.seed, class_sizes=sizes
+    )
+
+
+def _check_what_follows(config: DictConfig, plan: Plan, data: LabelledDataModule, judge_source: JudgeSource) -> None:
+    """Raise if the folders can't be written, the samples don't fit, or the samples can't be measured."""
+    check_output_folders(Path(config.output_dir), ("plots",))
+    check_space(plan)
+    modality(data.kind).check(data, judge_source)
 
 
 def _rows(examination: Examination, seconds: Sequence[float], chunks: Chunks, kind: str, weights: str) -> list[Result]:

@@ -8,7 +8,7 @@ import hashlib
 import math
 import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
@@ -38,10 +38,7 @@ class Inception:
     weights: str = OTHER
     """The origin of its weights, ``published`` or ``other``."""
     device: torch.device | str = "cpu"
-
-    def on(self, device: torch.device) -> "Inception":
-        """Return the same network, to be run on a device."""
-        return replace(self, device=device)
+    """The device to run it on, to which it is moved when it is first used."""
 
     @torch.no_grad()
     def features(self, images: UInt8[Tensor, "n 3 h w"], name: str) -> Float[Tensor, "n d"]:
@@ -62,8 +59,10 @@ class InceptionMeasures(NamedTuple):
     facts: Mapping[str, str | int]
 
 
-def load_inception(weights: bool | str, data: LabelledDataModule, labels: str) -> Inception:
-    """Return the Inception network of torch-fidelity, on the CPU.
+def load_inception(
+    weights: bool | str, data: LabelledDataModule, labels: str, device: torch.device | str = "cpu"
+) -> Inception:
+    """Return the Inception network of torch-fidelity, to be run on a device.
 
     Args:
         weights: The file of its weights, or true for the place where torch keeps downloads.
@@ -91,7 +90,7 @@ def load_inception(weights: bool | str, data: LabelledDataModule, labels: str) -
     with path.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
     is_published = digest.startswith(Path(name).stem.rpartition("-")[2])
-    return Inception(network, PUBLISHED if is_published else OTHER)
+    return Inception(network, PUBLISHED if is_published else OTHER, device)
 
 
 def _check_data(data: LabelledDataModule, labels: str) -> None:
