@@ -77,7 +77,6 @@ def evaluate(config: DictConfig, overrides: Sequence[str] = ()) -> Path:
     folder = cache_dir() / "samples" / sampling_fingerprint(config, plan)
     chunks = Chunks(model.denoiser, recipe, plan, folder)
     chunks.costs = [evaluations_per_sample(recipe.at(scale), model.schedule) for scale in plan.scales]
-    output_dir = Path(config.output_dir)
     with sampling_lock(folder):
         with explain_out_of_memory("recipe.batch_size"):
             draw(trainer, chunks)
@@ -87,9 +86,9 @@ def evaluate(config: DictConfig, overrides: Sequence[str] = ()) -> Path:
                 examination = modality(data.kind).examine(data, judge_source, samples, plan, inception)
             rows = _rows(examination, seconds, chunks, data.kind, config.weights)
             results = Results(rows, {**_about(config, model, data), **examination.about})
-            _write(config, results, output_dir, device.type, loggers)
+            _write(config, results, Path(config.output_dir), device.type, loggers)
             shutil.rmtree(folder)
-    return output_dir
+    return Path(config.output_dir)
 
 
 def _scales(config: DictConfig, overrides: Sequence[str], trained: dict[str, Any]) -> list[float]:
