@@ -149,7 +149,7 @@ def test_extra_samples_of_rare_classes_are_left_out():
 
 @pytest.mark.parametrize(("channels", "what"), [(1, "grey images"), (2, "images of 2 channels"), (4, "images of 4")])
 def test_images_other_than_rgb_are_refused(channels, what):
-    with pytest.raises(ValueError, match="^inception measures RGB images only, and fake has ") as error:
+    with pytest.raises(ValueError, match=r"^inception measures RGB images only, and fake has ") as error:
         load_inception(True, Fake(8, 8, channels=channels), "proportional")
     assert what in one_line(error)
 
