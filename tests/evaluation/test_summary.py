@@ -56,7 +56,11 @@ def test_inception_distances_of_other_networks_and_weights_are_told_apart(fabric
     rows = [with_inception(first), with_inception(second, weights="raw", network="other"), third]
     sentences = inception_sentences(replace(fabricate(), rows=rows), several=False)
     assert ["(ema weights)" in sentences[0], "(raw weights)" in sentences[1]] == [True, True]
-    assert (
-        sentences[2]
-        == "The network's weights are not the published ones, so these values compare only with each other."
-    )
+    assert sentences[2].startswith("The network's weights are not the published ones")
+
+
+def test_a_missing_floor_of_inception_is_said(fabricate, with_inception):
+    row = with_inception(fabricate().rows[0])
+    row = replace(row, floors={**row.floors, "inception_fid": math.nan, "inception_kid": math.nan})
+    sentences = inception_sentences(replace(fabricate(), rows=[row]), several=False)
+    assert sentences[0].endswith("of the test split; there are not enough training images for a floor.")

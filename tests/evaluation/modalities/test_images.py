@@ -165,9 +165,8 @@ def test_the_printed_table_has_inception_distances_only_if_they_were_measured(fa
     IMAGES.print_table(results)
     assert "inception" not in capsys.readouterr().out.lower()
     IMAGES.print_table(replace(results, rows=[with_inception(row) for row in results.rows]))
-    *_, sentence, _, heads, row = capsys.readouterr().out.splitlines()
-    assert sentence.startswith(
-        "Inception FID and KID compare 12 samples (ema weights) with the 10000 images of the test"
-    )
+    *_, compared, sentence, heads, row = capsys.readouterr().out.splitlines()
+    assert sentence.startswith("The lowest Inception FID is 11, at w = 1.")
+    assert "12 samples (ema weights) with the 10000 images of the test split" in compared
     assert heads.split()[-2:] == ["inception_fid", "inception_kid"]
     assert row.split()[-2:] == ["11", "0.02"]
