@@ -60,22 +60,21 @@ def inception_sentences(results: Results, several: bool) -> list[str]:
     Nothing is said if they were not measured. ``several`` is as in ``best_sentence``.
     """
     rows = [row for row in results.rows if "inception_fid" in row.measured]
-    compared = dict.fromkeys(
-        f"Inception FID and KID compare {row.num_samples} samples ({row.weights} weights) with the "
-        f"{row.facts['reference_samples']} images of the {row.facts['reference_split']} split; {_inception_floors(row)}."
-        for row in rows
-    )
+    compared = dict.fromkeys(_inception_sentence(row) for row in rows)
     other = "The network's weights are not the published ones, so these values compare only with each other."
     best = best_sentence("The lowest Inception FID", best_row(rows, "inception_fid", True), "inception_fid", several)
     is_other = any(row.facts["inception_network"] != PUBLISHED for row in rows)
     return [*compared, *([other] if is_other else []), *([best] if rows else [])]
 
 
-def _inception_floors(row: Result) -> str:
+def _inception_sentence(row: Result) -> str:
     fid, kid = row.floors["inception_fid"], row.floors["inception_kid"]
-    if not math.isfinite(fid):
-        return "there are not enough training images for a floor"
-    return f"as many training images reach an FID of {number(fid)} and a KID of {number(kid)}"
+    reached = f"as many training images reach an FID of {number(fid)} and a KID of {number(kid)}"
+    return (
+        f"Inception FID and KID compare {row.num_samples} samples ({row.weights} weights) with the "
+        f"{row.facts['reference_samples']} images of the {row.facts['reference_split']} split; "
+        f"{reached if math.isfinite(fid) else 'there are not enough training images for a floor'}."
+    )
 
 
 def shown(name: str, value: float) -> str:
