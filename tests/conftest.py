@@ -364,3 +364,20 @@ def call(
     yield called
     HydraConfig.instance().cfg = None  # a job that a launcher refused leaves it
     root.handlers[:], root.level = before  # Hydra's own write to the captured stdout
+
+
+@pytest.fixture(scope="session")
+def inception_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a file of random weights for the Inception network of torch-fidelity, which must be installed."""
+    extractor = pytest.importorskip("torch_fidelity.feature_extractor_inceptionv3")
+    path = tmp_path_factory.mktemp("inception") / "weights.pth"
+    with pytest.MonkeyPatch.context() as patch, torch.random.fork_rng():
+        torch.manual_seed(0)
+        patch.setattr(extractor, "load_state_dict_from_url", lambda *_, **__: None)
+        patch.setattr(extractor.FeatureExtractorInceptionV3, "load_state_dict", lambda *_: None)
+        network = extractor.FeatureExtractorInceptionV3("inception-v3-compat", ["2048"])
+        for layer in network.modules():
+            if isinstance(layer, nn.Conv2d):
+                nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
+        torch.save({name: tensor.half() for name, tensor in network.state_dict().items()}, path)
+    return path

@@ -82,6 +82,7 @@ class EvaluateConfig(ProgramConfig):
     data_path: str | None = None
     scales: list[float] | None = None
     labels: str = MISSING
+    inception: bool | str | None = None
     num_samples: int = MISSING
     weights: str = MISSING
     judge: dict[str, Any] = field(default_factory=dict)

@@ -24,7 +24,8 @@ from guided_diffusion.cli.restore import prepare
 from guided_diffusion.data import LabelledDataModule
 from guided_diffusion.evaluation.chunks import Chunks, EvaluationProgress, draw, sampling_lock
 from guided_diffusion.evaluation.cost import evaluations_per_sample
-from guided_diffusion.evaluation.modalities import Examination, modality
+from guided_diffusion.evaluation.metrics.inception import load_inception
+from guided_diffusion.evaluation.modalities import Examination, JudgeSource, modality
 from guided_diffusion.evaluation.plan import Plan, sampling_fingerprint
 from guided_diffusion.evaluation.proportions import EQUAL
 from guided_diffusion.evaluation.publish import publish_results
@@ -61,16 +62,14 @@ def evaluate(config: DictConfig, overrides: Sequence[str] = ()) -> Path:
     scales = _scales(config, overrides, model, recipe)
     data = model.data(path=config.data_path)
     check_judge_is_used(overrides, data.kind)
-    sizes = None if config.labels == EQUAL else data.class_counts("test").tolist()
-    size, output_dir = recipe.batch_size, Path(config.output_dir)
-    plan = Plan(scales, config.num_samples, model.num_classes, model.shape, size, config.seed, class_sizes=sizes)
+    plan = _plan(config, scales, recipe, data)
     judge_source = build(config.judge)
-    check_output_folders(output_dir, ("plots",))
-    check_space(plan)
-    modality(data.kind).check(data, judge_source)
+    _check_what_follows(config, plan, data, judge_source)
     loggers = [build(node) for node in config.logger.values()]
     trainer = build_trainer(config.trainer, [EvaluationProgress()])
     check_not_sharded(trainer.strategy)
+    device = trainer.strategy.root_device
+    inception = load_inception(config.inception, data, config.labels, device) if config.inception else None
 
     folder = cache_dir() / "samples" / sampling_fingerprint(config, plan)
     chunks = Chunks(model.denoiser, recipe, plan, folder)
@@ -81,12 +80,12 @@ def evaluate(config: DictConfig, overrides: Sequence[str] = ()) -> Path:
         if trainer.is_global_zero:
             samples, seconds = chunks.collect(chunks.costs)
             with keeping("the samples are kept, and the same command goes on from there"):
-                examination = modality(data.kind).examine(data, judge_source, samples, plan)
-            rows = _rows(examination, seconds, chunks, data.kind)
+                examination = modality(data.kind).examine(data, judge_source, samples, plan, inception)
+            rows = _rows(examination, seconds, chunks, data.kind, config.weights)
             results = Results(rows, {**_about(config, model, data), **examination.about})
-            _write(config, results, output_dir, trainer.strategy.root_device.type, loggers)
+            _write(config, results, Path(config.output_dir), device.type, loggers)
             shutil.rmtree(folder)
-    return output_dir
+    return Path(config.output_dir)
 
 
 def _scales(config: DictConfig, overrides: Sequence[str], model: TrainedDiffusion, recipe: Recipe) -> list[float]:
@@ -103,7 +102,21 @@ def _scales(config: DictConfig, overrides: Sequence[str], model: TrainedDiffusio
     return scales
 
 
-def _rows(examination: Examination, seconds: Sequence[float], chunks: Chunks, kind: str) -> list[Result]:
+def _plan(config: DictConfig, scales: Sequence[float], recipe: Recipe, data: LabelledDataModule) -> Plan:
+    sizes = None if config.labels == EQUAL else data.class_counts("test").tolist()
+    return Plan(
+        scales, config.num_samples, data.num_classes, data.shape, recipe.batch_size, config.seed, class_sizes=sizes
+    )
+
+
+def _check_what_follows(config: DictConfig, plan: Plan, data: LabelledDataModule, judge_source: JudgeSource) -> None:
+    """Raise if the folders can't be written, the samples don't fit, or the samples can't be measured."""
+    check_output_folders(Path(config.output_dir), ("plots",))
+    check_space(plan)
+    modality(data.kind).check(data, judge_source)
+
+
+def _rows(examination: Examination, seconds: Sequence[float], chunks: Chunks, kind: str, weights: str) -> list[Result]:
     recipe, plan = chunks.recipe, chunks.plan
     return [
         Result(
@@ -119,8 +132,10 @@ def _rows(examination: Examination, seconds: Sequence[float], chunks: Chunks, ki
             per_class=found.per_class,
             pictures=found.pictures,
             kind=kind,
-            columns=modality(kind).columns,
+            columns=(*modality(kind).columns, *examination.columns),
             labels=plan.drawn,
+            weights=weights,
+            facts=dict(examination.facts),
         )
         for scale, found, taken, cost in zip(plan.scales, examination.findings, seconds, chunks.costs, strict=True)
     ]

@@ -32,6 +32,15 @@ COLUMNS = (
 )
 """The columns of results.csv for images. Columns for the options that a sweep varied follow."""
 
+INCEPTION_COLUMNS = (
+    *("inception_fid", "inception_fid_floor", "inception_kid", "inception_kid_low", "inception_kid_high"),
+    *("inception_kid_floor", "inception_network", "reference_split", "reference_samples", "weights"),
+)
+"""The columns that follow those of images with ``inception``."""
+
+PUBLISHED, OTHER = "published", "other"
+"""The weights of the Inception network, in column ``inception_network``: those that papers use, or any others."""
+
 POINT_COLUMNS = (
     *SETTING,
     *("distance_mean", "distance_mean_floor", "distance_p95", "distance_p95_floor"),
@@ -110,11 +119,15 @@ class Result:
     """The columns of results.csv for this kind of data."""
     labels: str = ""
     """How labels were drawn: ``proportional`` or ``equal``; empty in older results: equal, unlike the data."""
+    weights: str = ""
+    """The weights of the diffusion model, ``ema`` or ``raw``; empty in older results."""
+    facts: Mapping[str, str | int] = field(default_factory=dict)
+    """What else the columns name, such as the split that samples were compared with."""
 
     @property
     def row(self) -> dict[str, Any]:
         """The row of results.csv."""
-        values = vars(self) | {"scale_minus_one": self.scale - 1}
+        values = vars(self) | {"scale_minus_one": self.scale - 1} | dict(self.facts)
         for name, (value, low, high) in self.measured.items():
             values |= {name: value, f"{name}_low": low, f"{name}_high": high}
         values |= {f"{name}_floor": value for name, value in self.floors.items()}

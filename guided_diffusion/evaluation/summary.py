@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 from guided_diffusion.evaluation.plots.curves import curve_name
 from guided_diffusion.evaluation.proportions import EQUAL, PROPORTIONAL
-from guided_diffusion.evaluation.results import Result, Results
+from guided_diffusion.evaluation.results import PUBLISHED, Result, Results
 
 PERCENT = ("accuracy", "saturation", "off_curve", "own_pattern")
 """The measures that are written in per cent."""
@@ -30,9 +30,11 @@ def best_sentence(subject: str, row: Result | None, measure: str, several: bool)
     """
     if row is None:
         return f"{subject} is not known: it was not measured at any scale."
-    value, low, high = (shown(measure, part) for part in row.measured[measure])
+    interval = row.measured[measure]
+    value, low, high = (shown(measure, part) for part in interval)
     where = f"w = {row.scale:g}" + (f" ({curve_name(row)})" if several else "")
-    return f"{subject} is {value} (95 % interval {low} to {high}), at {where}."
+    around = f" (95 % interval {low} to {high})" if math.isfinite(interval.low + interval.high) else ""
+    return f"{subject} is {value}{around}, at {where}."
 
 
 def floor_of(row: Result | None, results: Results, measure: str) -> float:
@@ -50,6 +52,29 @@ def labels_sentences(results: Results) -> list[str]:
     extra = max(sum(int(one["count"]) for one in row.per_class) - row.num_samples for row in results.rows)
     more = f"{extra} more samples of rare classes count in the measures of these classes only."
     return [*sentences, more] if sentences and extra > 0 else sentences
+
+
+def inception_sentences(results: Results, several: bool) -> list[str]:
+    """Return what is to be said about Inception FID and KID: of what they are, their floors, and the lowest FID.
+
+    Nothing is said if they were not measured. ``several`` is as in ``best_sentence``.
+    """
+    rows = [row for row in results.rows if "inception_fid" in row.measured]
+    compared = dict.fromkeys(_inception_sentence(row) for row in rows)
+    other = "The network's weights are not the published ones, so these values compare only with each other."
+    best = best_sentence("The lowest Inception FID", best_row(rows, "inception_fid", True), "inception_fid", several)
+    is_other = any(row.facts["inception_network"] != PUBLISHED for row in rows)
+    return [*compared, *([other] if is_other else []), *([best] if rows else [])]
+
+
+def _inception_sentence(row: Result) -> str:
+    fid, kid = row.floors["inception_fid"], row.floors["inception_kid"]
+    reached = f"as many training images reach an FID of {number(fid)} and a KID of {number(kid)}"
+    return (
+        f"Inception FID and KID compare {row.num_samples} samples ({row.weights} weights) with the "
+        f"{row.facts['reference_samples']} images of the {row.facts['reference_split']} split; "
+        f"{reached if math.isfinite(fid) else 'there are not enough training images for a floor'}."
+    )
 
 
 def shown(name: str, value: float) -> str:

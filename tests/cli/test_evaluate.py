@@ -344,3 +344,35 @@ def test_a_failure_to_measure_keeps_the_samples(call, checkpoint, monkeypatch):
     again = call("evaluate", *called_with)
     assert again.status == 0
     assert "1 of 1 chunks of samples are there from before" in again.out
+
+
+def test_inception_of_grey_images_is_refused_before_sampling(call, checkpoint, monkeypatch, tmp_path):
+    monkeypatch.setattr("guided_diffusion.cli.evaluate.draw", None)
+    called = call("evaluate", f"checkpoint={checkpoint}", *SMALL, "inception=true", "output_dir=here")
+    assert called.status == 1
+    assert called.err == "error: inception measures RGB images only, and fake has grey images: leave it out\n"
+    assert not (tmp_path / "here").exists()
+
+
+@pytest.mark.slow
+def test_inception_distances_are_measured_printed_and_written(fit, call, inception_file, monkeypatch, tmp_path):
+    from guided_diffusion.training.callbacks import LastCheckpoint
+
+    fit("data.channels=3", "data.num_test=30", callbacks=[LastCheckpoint(str(tmp_path))])
+    arguments = [f"checkpoint={tmp_path / 'last.ckpt'}", *SMALL, "scales=[1]", "weights=raw", "output_dir=here"]
+    monkeypatch.setattr(torch.hub, "_hub_dir", str(tmp_path / "hub"))
+    missing = call("evaluate", *arguments, "inception=true")
+    assert missing.status == 1
+    assert missing.err.startswith(f"error: inception: there is no file {tmp_path / 'hub'}")
+    assert not (tmp_path / "here").exists()
+    called = call("evaluate", *arguments, f"inception={inception_file}")
+    assert called.status == 0, called.err
+    assert "compare 20 samples (raw weights) with the 30 images of the test split" in called.out
+    (row,) = table(tmp_path / "here")
+    assert (row["num_samples"], row["reference_samples"], row["reference_split"]) == ("20", "30", "test")
+    assert (row["weights"], row["inception_network"]) == ("raw", "other")
+    assert float(row["inception_fid"]) > float(row["inception_fid_floor"]) > 0
+    assert float(row["inception_kid_low"]) < float(row["inception_kid"]) < float(row["inception_kid_high"])
+    (read_row,) = read(tmp_path / "here").rows
+    assert f"{read_row.measured['inception_fid'].value:.6g}" == row["inception_fid"]
+    assert "Inception FID and KID compare 20 samples" in (tmp_path / "here" / "report.html").read_text()

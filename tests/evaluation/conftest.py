@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
-from guided_diffusion.evaluation.results import COLUMNS, Interval, Pictures, Result, Results
+from guided_diffusion.evaluation.results import COLUMNS, INCEPTION_COLUMNS, Interval, Pictures, Result, Results
 
 MEASURES = [
     name
@@ -89,3 +90,21 @@ def fabricate() -> Callable[..., Results]:
         return Results(rows, about)
 
     return fabricated
+
+
+@pytest.fixture(scope="session")
+def with_inception() -> Callable[..., Result]:
+    """Add Inception FID and KID to a row, measured with these weights of the diffusion model."""
+
+    def added(row: Result, weights: str = "ema", network: str = "published") -> Result:
+        fid = Interval(10 + row.scale, float("nan"), float("nan"))
+        return replace(
+            row,
+            measured={**row.measured, "inception_fid": fid, "inception_kid": Interval(0.02, 0.01, 0.03)},
+            floors={**row.floors, "inception_fid": 2.5, "inception_kid": 0.00123},
+            columns=(*row.columns, *INCEPTION_COLUMNS),
+            weights=weights,
+            facts={"inception_network": network, "reference_split": "test", "reference_samples": 10_000},
+        )
+
+    return added

@@ -9,6 +9,7 @@ import pytest
 
 from guided_diffusion.evaluation.results import (
     COLUMNS,
+    INCEPTION_COLUMNS,
     POINT_COLUMNS,
     PointPictures,
     Results,
@@ -147,3 +148,24 @@ def test_a_table_has_a_column_for_every_key(tmp_path):
 )
 def test_a_setting_is_described_by_what_differs_from_its_defaults(setting, description):
     assert describe_setting(setting) == description
+
+
+def test_inception_adds_columns_with_the_split_the_number_and_the_weights(fabricate, with_inception, tmp_path):
+    results = fabricate(scales=(0.0, 2.0))
+    save(replace(results, rows=[with_inception(row) for row in results.rows]), tmp_path)
+    with (tmp_path / "results.csv").open() as file:
+        row = list(csv.DictReader(file))[1]
+    assert list(row) == [*COLUMNS, *INCEPTION_COLUMNS]
+    shown = ("num_samples", "inception_fid", "inception_fid_floor", "inception_kid_high", "inception_network")
+    assert [row[name] for name in shown] == ["12", "12", "2.5", "0.03", "published"]
+    assert [row[name] for name in ("reference_split", "reference_samples", "weights")] == ["test", "10000", "ema"]
+    assert [one.row for one in read(tmp_path).rows][1]["reference_samples"] == 10_000
+
+
+def test_results_from_before_inception_can_be_read(fabricate, tmp_path):
+    save(fabricate(), tmp_path)
+    content = json.loads((tmp_path / "results.json").read_text())
+    for row in content["rows"]:
+        del row["weights"], row["facts"]
+    (tmp_path / "results.json").write_text(json.dumps(content))
+    assert [list(row.row) for row in read(tmp_path).rows] == [list(COLUMNS)] * 3

@@ -1,8 +1,9 @@
 import math
+from dataclasses import replace
 
 import pytest
 
-from guided_diffusion.evaluation.summary import best_row, best_sentence, number, percent, shown
+from guided_diffusion.evaluation.summary import best_row, best_sentence, inception_sentences, number, percent, shown
 
 
 def test_the_best_row_has_the_highest_or_the_lowest_value(fabricate):
@@ -37,3 +38,29 @@ def test_a_sentence_gives_value_interval_and_scale(fabricate):
 )
 def test_numbers_are_written_short(text, expected):
     assert text == expected
+
+
+def test_inception_distances_say_what_they_compare(fabricate, with_inception):
+    results = fabricate()
+    assert inception_sentences(results, several=False) == []
+    found = replace(results, rows=[with_inception(row) for row in results.rows])
+    assert inception_sentences(found, several=False) == [
+        "Inception FID and KID compare 12 samples (ema weights) with the 10000 images of the test split; as many "
+        "training images reach an FID of 2.5 and a KID of 0.00123.",
+        "The lowest Inception FID is 10, at w = 0.",
+    ]
+
+
+def test_inception_distances_of_other_networks_and_weights_are_told_apart(fabricate, with_inception):
+    first, second, third = fabricate().rows
+    rows = [with_inception(first), with_inception(second, weights="raw", network="other"), third]
+    sentences = inception_sentences(replace(fabricate(), rows=rows), several=False)
+    assert ["(ema weights)" in sentences[0], "(raw weights)" in sentences[1]] == [True, True]
+    assert sentences[2].startswith("The network's weights are not the published ones")
+
+
+def test_a_missing_floor_of_inception_is_said(fabricate, with_inception):
+    row = with_inception(fabricate().rows[0])
+    row = replace(row, floors={**row.floors, "inception_fid": math.nan, "inception_kid": math.nan})
+    sentences = inception_sentences(replace(fabricate(), rows=[row]), several=False)
+    assert sentences[0].endswith("of the test split; there are not enough training images for a floor.")

@@ -82,7 +82,7 @@ class Reference:
         frequencies = (sizes > 0).long() if equal else sizes
         wanted = apportion(num_samples, frequencies)
         train_rows, test_rows = (
-            _rows_of_classes(train_labels, wanted, seed),
+            rows_of_classes(train_labels, wanted, seed),
             _random_rows(len(test), NEAREST_LIMIT, seed),
         )
         weights = _weights(test_labels, frequencies)
@@ -201,12 +201,23 @@ def kernel_distance_interval(
     With weights of the real features its value is the squared MMD of all samples: subsets would lack rare classes. It
     is a little too low where a class has few real features, which make no pairs with themselves.
     """
-    drawn = row_counts(resampled_rows(len(generated), seed), len(generated)).double()
-    resampled = squared_mmd_up_to_a_constant(real, generated, drawn, real_weights=weights)  # centring removes constants
     if weights is None:
         value = kernel_distance(real, generated, seed=seed)
     else:
         value = squared_mmd(real, generated, torch.ones(1, len(generated)), real_weights=weights).item()
+    return interval_around(value, real, generated, seed, weights)
+
+
+def interval_around(
+    value: float,
+    real: Float[Tensor, "m d"],
+    generated: Float[Tensor, "n d"],
+    seed: int,
+    weights: Float[Tensor, " m"] | None = None,
+) -> Interval:
+    """Return a kernel distance with the interval of the squared MMD of resampled samples, moved to this value."""
+    drawn = row_counts(resampled_rows(len(generated), seed), len(generated)).double()
+    resampled = squared_mmd_up_to_a_constant(real, generated, drawn, real_weights=weights)  # centring removes constants
     return percentile_interval(value, resampled, centred=True)
 
 
@@ -252,7 +263,7 @@ def _random_rows(count: int, limit: int, seed: int) -> Int[Tensor, " rows"]:
     return torch.randperm(count, generator=generator_for("cpu", seed))[:limit].sort().values
 
 
-def _rows_of_classes(labels: Int[Tensor, " n"], wanted: Int[Tensor, " classes"], seed: int) -> Int[Tensor, " rows"]:
+def rows_of_classes(labels: Int[Tensor, " n"], wanted: Int[Tensor, " classes"], seed: int) -> Int[Tensor, " rows"]:
     """Return sorted random row numbers: as many of each class as wanted, or all where a class has fewer."""
     order = torch.randperm(len(labels), generator=generator_for("cpu", seed))
     rows = [order[labels[order] == label][:count] for label, count in enumerate(wanted.tolist())]

@@ -4,6 +4,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, ClassVar, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
@@ -15,6 +16,7 @@ from torch import Tensor
 from guided_diffusion.data import LabelledDataModule
 from guided_diffusion.evaluation.judge import Judge
 from guided_diffusion.evaluation.metrics.images import LabelledSamples
+from guided_diffusion.evaluation.metrics.inception import Inception
 from guided_diffusion.evaluation.plan import Plan
 from guided_diffusion.evaluation.plots.curves import save_figures
 from guided_diffusion.evaluation.results import Interval, Result, Results
@@ -41,6 +43,10 @@ class Examination(NamedTuple):
     """The value that as many real samples reach, by measure."""
     about: Mapping[str, Any]
     """Facts about the whole evaluation, for ``Results.about``."""
+    columns: tuple[str, ...] = ()
+    """The columns of results.csv that follow those of the modality."""
+    facts: Mapping[str, str | int] = MappingProxyType({})
+    """Facts for ``Result.facts``."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -118,9 +124,14 @@ class Modality(ABC):
 
     @abstractmethod
     def examine(
-        self, data: Any, judge_source: JudgeSource, samples: Sequence[LabelledSamples], plan: Plan
+        self,
+        data: Any,
+        judge_source: JudgeSource,
+        samples: Sequence[LabelledSamples],
+        plan: Plan,
+        inception: Inception | None = None,
     ) -> Examination:
-        """Measure the samples of each scale of the plan."""
+        """Measure the samples of each scale of the plan; ``inception`` adds its measures to those of images."""
 
     @abstractmethod
     def measure_by_scale(

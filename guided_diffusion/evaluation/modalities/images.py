@@ -12,9 +12,10 @@ from PIL import Image
 from torch import Tensor
 from torchmetrics.functional.classification import multiclass_accuracy
 
-from guided_diffusion.data import LabelledDataModule
+from guided_diffusion.data import LabelledDataModule, denormalise
 from guided_diffusion.evaluation.judge import Judge, accuracy, check_judge
 from guided_diffusion.evaluation.metrics.images import Measurement, Reference, measure
+from guided_diffusion.evaluation.metrics.inception import Inception, measure_with_inception
 from guided_diffusion.evaluation.modalities.base import Examination, Finding, Gallery, JudgeSource, Modality, ScaleCurve
 from guided_diffusion.evaluation.plan import LabelledSamples, Plan
 from guided_diffusion.evaluation.plots import image_evaluation
@@ -27,8 +28,16 @@ from guided_diffusion.evaluation.plots.image_grid import (
     side_by_side,
 )
 from guided_diffusion.evaluation.proportions import EQUAL, occurrences
-from guided_diffusion.evaluation.results import COLUMNS, Pictures, Result, Results
-from guided_diffusion.evaluation.summary import best_row, best_sentence, floor_of, labels_sentences, number, percent
+from guided_diffusion.evaluation.results import COLUMNS, INCEPTION_COLUMNS, Pictures, Result, Results
+from guided_diffusion.evaluation.summary import (
+    best_row,
+    best_sentence,
+    floor_of,
+    inception_sentences,
+    labels_sentences,
+    number,
+    percent,
+)
 from guided_diffusion.samplers import Step
 
 SHOWN = 20
@@ -58,7 +67,11 @@ class Images(Modality):
     wide = ("confusion", "means", "uncertain")
     strip_class = "strip"
     strip_measures: ClassVar = {"accuracy": "accuracy", "fld": "Fréchet distance", "saturation": "saturated pixels"}
-    floors: ClassVar = {"fld": "Fréchet floor"}
+    floors: ClassVar = {
+        "fld": "Fréchet floor",
+        "inception_fid": "Inception FID floor",
+        "inception_kid": "Inception KID floor",
+    }
     figures = staticmethod(image_evaluation.figures)
 
     def check(self, data: Any, judge_source: JudgeSource) -> None:
@@ -68,7 +81,12 @@ class Images(Modality):
         check_judge(judge_source, data)
 
     def examine(
-        self, data: Any, judge_source: JudgeSource, samples: Sequence[LabelledSamples], plan: Plan
+        self,
+        data: Any,
+        judge_source: JudgeSource,
+        samples: Sequence[LabelledSamples],
+        plan: Plan,
+        inception: Inception | None = None,
     ) -> Examination:
         judge = judge_source(data)
         reference = Reference.of(data, judge, plan.num_counted, plan.seed, equal=plan.drawn == EQUAL)
@@ -80,7 +98,8 @@ class Images(Modality):
         second = judge.cross_check
         cross_check = second and {"name": second.name, "ceiling": _ceiling(second, data, plan)}
         about = {"judge": judge.name, "judge_ceiling": _ceiling(judge, data, plan), "cross_check": cross_check}
-        return Examination(findings, {"fld": reference.floor}, about)
+        examination = Examination(findings, {"fld": reference.floor}, about)
+        return examination if inception is None else _with_inception(examination, inception, samples, data, plan)
 
     def measure_by_scale(
         self, samples: Float[Tensor, "scales n *shape"], labels: Tensor, data: Any, judge: Judge | None, seed: int
@@ -134,15 +153,18 @@ class Images(Modality):
             if len(results.about["class_names"]) == 1
             else "",
             *labels_sentences(results),
+            *inception_sentences(results, several),
         ]
         return " ".join(filter(None, sentences))
 
     def print_table(self, results: Results) -> None:
         about, floor = results.about, results.rows[0].floors["fld"]
         print(f"\njudge {about['judge']}: {about['judge_ceiling']:.1%} on real test images; Fréchet floor {floor:.2f}")
-        print("".join(f"{sentence}\n" for sentence in labels_sentences(results)), end="")
+        sentences = [*labels_sentences(results), *inception_sentences(results, several=False)]
+        print("".join(f"{sentence}\n" for sentence in sentences), end="")
         heads = f"{'w':>6} {'accuracy':>20} {'fld':>22} {'density':>8} {'coverage':>9} {'saturated':>10}"
-        print(f"{heads} {'nfe':>5} {'s':>7}")
+        extra = [name for name in ("inception_fid", "inception_kid") if name in results.rows[0].measured]
+        print(f"{heads} {'nfe':>5} {'s':>7}" + "".join(f" {name:>14}" for name in extra))
         for row in results.rows:
             value = row.measured
             accuracy, fld = value["accuracy"], value["fld"]
@@ -150,7 +172,22 @@ class Images(Modality):
                 f"{row.scale:6g} {accuracy.value:8.2%} [{accuracy.low:.1%}, {accuracy.high:.1%}]"
                 f" {fld.value:8.2f} [{fld.low:.2f}, {fld.high:.2f}] {value['density'].value:8.3f}"
                 f" {value['coverage'].value:9.3f} {value['saturation'].value:10.2%} {row.nfe:5g} {row.seconds:7.1f}"
+                + "".join(f" {number(value[name].value):>14}" for name in extra)
             )
+
+
+def _with_inception(
+    examination: Examination, inception: Inception, samples: Sequence[LabelledSamples], data: Any, plan: Plan
+) -> Examination:
+    """Return the examination with what Inception measures of the samples but the extra ones."""
+    images = [denormalise(of_scale.counted.samples) for of_scale in samples]
+    measured = measure_with_inception(inception, images, plan.labels[: plan.num_counted], data, plan.seed)
+    findings = [
+        one._replace(measured={**one.measured, **more})
+        for one, more in zip(examination.findings, measured.measured, strict=True)
+    ]
+    floors = {**examination.floors, **measured.floors}
+    return examination._replace(findings=findings, floors=floors, columns=INCEPTION_COLUMNS, facts=measured.facts)
 
 
 def _ceiling(judge: Judge, data: Any, plan: Plan) -> float:

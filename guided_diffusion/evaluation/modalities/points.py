@@ -14,6 +14,7 @@ from torch import Tensor
 from guided_diffusion.data import LabelledDataModule, Pattern, Patterns
 from guided_diffusion.evaluation.judge import Judge
 from guided_diffusion.evaluation.metrics.images import LabelledSamples
+from guided_diffusion.evaluation.metrics.inception import Inception
 from guided_diffusion.evaluation.metrics.points import TOLERANCE, distances_to_own, floors_of, measure_points
 from guided_diffusion.evaluation.modalities.base import Examination, Finding, Gallery, JudgeSource, Modality, ScaleCurve
 from guided_diffusion.evaluation.plan import Plan
@@ -70,7 +71,12 @@ class Points(Modality):
         """Do nothing: the distribution is known, so neither the data nor a judge are needed."""
 
     def examine(
-        self, data: Any, judge_source: JudgeSource, samples: Sequence[LabelledSamples], plan: Plan
+        self,
+        data: Any,
+        judge_source: JudgeSource,
+        samples: Sequence[LabelledSamples],
+        plan: Plan,
+        inception: Inception | None = None,
     ) -> Examination:
         densities = densities_of(data.patterns, LIMIT)
         fewest = int(plan.labels.bincount(minlength=data.num_classes).min())

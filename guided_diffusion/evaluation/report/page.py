@@ -29,6 +29,8 @@ LARGE_PLOT = 150_000
 HEADINGS = {
     "fld": "Fréchet distance",
     "kid": "kernel distance",
+    "inception_fid": "Inception FID",
+    "inception_kid": "Inception KID",
     "improved_precision": "improved precision",
     "improved_recall": "improved recall",
     "nearest": "nearest real image",
@@ -41,6 +43,10 @@ HEADINGS = {
     "total_variation": "total variation",
     "kl": "divergence from the density",
 }
+
+
+UNKNOWN = Interval(math.nan, math.nan, math.nan)
+"""The value of a measure that some jobs of a sweep have, and this one has not."""
 
 
 @dataclass(frozen=True)
@@ -150,15 +156,17 @@ def _strip_values(row: Result) -> str:
 def _measured(results: Results, lines: Sequence[Curve], floors: Mapping[str, str]) -> Table:
     """Return the table of all measures with their intervals; it names the curves if there are several."""
     curve_head = ["curve"] if len(lines) > 1 else []
-    names = [name for name in modality(results.kind).columns if name in results.rows[0].measured]
+    names = list(dict.fromkeys(name for row in results.rows for name in row.columns if name in row.measured))
+    floors = {name: head for name, head in floors.items() if any(name in row.floors for row in results.rows)}
     heads = [*curve_head, "w", "w\N{NO-BREAK SPACE}\N{MINUS SIGN}\N{NO-BREAK SPACE}1"]
     heads += [*(HEADINGS.get(name, name) for name in names), *floors.values(), "network calls", "seconds"]
     rows = []
     for curve in lines:
         for row in curve.rows:
             start = [*([curve.name] if curve_head else []), f"{row.scale:g}", f"{row.scale - 1:g}"]
-            end = [*(shown(name, row.floors[name]) for name in floors), number(row.nfe), number(row.seconds)]
-            measured = (_interval(name, row.measured[name]) for name in names)
+            end = [*(shown(name, row.floors.get(name, math.nan)) for name in floors)]
+            end += [number(row.nfe), number(row.seconds)]
+            measured = (_interval(name, row.measured.get(name, UNKNOWN)) for name in names)
             rows.append([*map(Cell, start), *measured, *map(Cell, end)])
     return Table(heads, rows)
 

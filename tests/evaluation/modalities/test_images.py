@@ -189,3 +189,15 @@ def test_the_table_has_a_line_for_each_row(fabricate, capsys):
     assert judge == "judge JudgeNet: 98.8% on real test images; Fréchet floor 0.12"
     assert heads.split()[:3] == ["w", "accuracy", "fld"]
     assert [row.split()[:2] for row in rows] == [["0", "50.00%"], ["1", "66.67%"], ["3", "80.00%"]]
+
+
+def test_the_printed_table_has_inception_distances_only_if_they_were_measured(fabricate, with_inception, capsys):
+    results = fabricate(scales=(1.0,))
+    IMAGES.print_table(results)
+    assert "inception" not in capsys.readouterr().out.lower()
+    IMAGES.print_table(replace(results, rows=[with_inception(row) for row in results.rows]))
+    *_, compared, sentence, heads, row = capsys.readouterr().out.splitlines()
+    assert sentence.startswith("The lowest Inception FID is 11, at w = 1.")
+    assert "12 samples (ema weights) with the 10000 images of the test split" in compared
+    assert heads.split()[-2:] == ["inception_fid", "inception_kid"]
+    assert row.split()[-2:] == ["11", "0.02"]

@@ -160,3 +160,17 @@ def test_in_a_browser_the_slider_chooses_the_scale(page, browser, tmp_path):
         details.find_element("tag name", "summary").click()
     assert browser.execute_script("return document.documentElement.scrollWidth") == 375
     assert browser.get_log("browser") == []
+
+
+def test_the_page_shows_inception_distances_where_they_were_measured(fabricate, with_inception, tmp_path):
+    first, *others = fabricate().rows
+    path = write_report(replace(fabricate(), rows=[with_inception(first), *others]), tmp_path, "", "")
+    page = path.read_text()
+    assert "compare 12 samples (ema weights) with the 10000 images of the test split" in page
+    table = page.partition("<h2>Measured</h2>")[2].partition("<h2>")[0]
+    heads, measured, other = re.findall(r"<tr>.*?</tr>", table)[:3]
+    for head in ("Inception FID", "Inception KID", "Inception FID floor", "Inception KID floor"):
+        assert f'<th scope="col">{head}</th>' in heads
+    assert "<td>10</td><td>0.02<small>0.01 to 0.03</small></td>" in measured
+    assert "<td>0.125</td><td>2.5</td><td>0.00123</td>" in measured
+    assert other.count("<td>not known</td>") == 4
