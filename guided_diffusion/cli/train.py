@@ -134,9 +134,8 @@ def train(config: DictConfig, search: Sequence[Path] = (), sweep: Path | None = 
         with folder_lock(start.folder):
             start = prepare_folder(trainer, settings, start)
             module.record |= start.note
-            ended = _fit(trainer, module, data, start)
-        if ended:
-            _announce(start.folder, module.kind)
+            if _fit(trainer, module, data, start):
+                _announce(start.folder, module.kind)
         return start.folder
 
 
