@@ -72,15 +72,15 @@ def check_targets(node: Any, trusted: Sequence[str], path: Path) -> None:
 def _check_target(target: str, prefixes: tuple[str, ...], path: Path) -> None:
     """Raise ``ValueError`` unless an object's name and the module that defines it both have a trusted prefix."""
     module, _, name = target.rpartition(".")
-    is_named_so, source = target.startswith(prefixes), module
-    if is_named_so:
+    has_trusted_name, source = target.startswith(prefixes), module
+    if has_trusted_name:
         try:
             source = getattr(importlib.import_module(module), name).__module__
         except (ImportError, AttributeError) as error:
             raise ValueError(
                 f"{path} needs {target}, which can't be imported: {error}; add the folder of its package to PYTHONPATH"
             ) from error
-    if not (is_named_so and f"{source}.".startswith(prefixes)):
+    if not (has_trusted_name and f"{source}.".startswith(prefixes)):
         package = source.partition(".")[0] or target
         if package == __name__.partition(".")[0]:
             remedy = "no model of this package needs that, so don't use the file"
