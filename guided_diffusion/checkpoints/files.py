@@ -85,10 +85,7 @@ def export(checkpoint: str | Path, output: str | Path, weights: str = "ema") -> 
 
 
 def _path_hint(path: Path) -> str:
-    """Return the end of a message about an absolute path without a checkpoint: a path that exists, if one is found.
-
-    It is the checkpoint in the folder at ``path``, one whose path is spelt similarly, or the newest in ``outputs``.
-    """
+    """Return the end of a message that names the checkpoint in the folder at ``path``, a similar path or the newest."""
     if path.is_dir():
         inside = next((file for file in (path / LAST, path / LAST.name) if file.is_file()), None)
         return f": it is a folder; did you mean {inside}?" if inside else ": it is a folder"

@@ -16,14 +16,8 @@ from guided_diffusion.utils.distributed import rank_zero_print
 def resolve_init_from(config: DictConfig, search: Sequence[Path]) -> InitialWeights | None:
     """Read the weights that ``init_from`` names, and replace it, in the config, by their path and a hash of them.
 
-    A training is recognized by the hash, ``content``, and not by the path. If the file is gone, a training that started
-    from this path can still be resumed; the hash is then taken from that training's config.
-
-    Args:
-        search: The folders of the runs that ``resume=auto`` may continue.
-
-    Returns:
-        The weights; ``None`` without ``init_from``, or if the file is gone and a training is resumed.
+    A training is recognized by the hash, ``content``, and not by the path. If the file is gone, ``None`` is returned,
+    and a training in ``search`` that started from this path can still be resumed; its config has the hash.
 
     Raises:
         FileNotFoundError: If there is no such file, and no training to resume.
@@ -69,8 +63,7 @@ def initialise(
 ) -> None:
     """Load the initial weights into the network, and add their origin to the training's record, both in place.
 
-    A training that continues from a ``checkpoint`` loads nothing, and copies the origin from there. Without
-    ``init_from`` nothing is done.
+    A training that continues from a ``checkpoint`` loads nothing, and copies the origin from there.
 
     Raises:
         FileNotFoundError: If there are neither weights nor a checkpoint.

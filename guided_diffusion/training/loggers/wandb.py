@@ -33,7 +33,6 @@ class Logged(NamedTuple):
         return step < self.step or (step == self.step and self.keys.issuperset(keys))
 
     def adding(self, step: int, keys: Iterable[str]) -> "Logged":
-        """Return the extent after one more row, with these keys at this step."""
         earlier = self.keys if step == self.step else frozenset()
         return Logged(self.rows + 1, step, earlier.union(keys))
 
@@ -45,10 +44,8 @@ class OneRunLogger(WandbLogger):
     them, so what was logged before the interruption is not logged again.
     """
 
-    _before = Logged()
-    """The extent at ``begin``."""
+    _before = Logged()  # at the start of this process
     _logged = Logged()
-    """The present extent."""
     _run_id: str | None = None
 
     @rank_zero_only
@@ -70,7 +67,6 @@ class OneRunLogger(WandbLogger):
 
     @rank_zero_only
     def log_metrics(self, metrics: Mapping[str, Any], step: int | None = None) -> None:
-        """Log metrics, except those that were logged at this step before an interruption."""
         if step is None or self.is_first(step, metrics):
             super().log_metrics(metrics, step)
 

@@ -225,10 +225,7 @@ def _find_path(config: dict[str, Any], folder: Path, path: Path) -> Start:
 
 
 def _find_longer(config: dict[str, Any], longer: Start, content: dict[str, Any]) -> Start:
-    """Return the given start from a checkpoint with other settings, unless a run in its folder has the same origin.
-
-    That run is then continued, if it has not finished.
-    """
+    """Return the start from a run that has begun like this one in the same folder, or else the given start."""
     assert longer.origin
     for start, record in _starts(longer.folder):
         origin = record.get("continued_from", {})

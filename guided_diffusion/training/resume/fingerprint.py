@@ -88,10 +88,7 @@ def _flat(config: dict[str, Any]) -> dict[str, Any]:
 
 
 def _without_folder(config: dict[str, Any]) -> dict[str, Any]:
-    """Return the flat config without the keys that may differ when a training is resumed.
-
-    The path of the run's folder is removed from the values.
-    """
+    """Return the flat config without the keys that may differ in a resumed run, and values without the run's folder."""
     folder = str(config.get("output_dir"))
     return {
         key: value.replace(folder, "") if isinstance(value, str) else value

@@ -34,9 +34,7 @@ def refused_keys(config: dict[str, Any], saved: dict[str, Any]) -> list[str]:
 
 
 def origin_of(config: dict[str, Any], checkpoint: Path, content: dict[str, Any]) -> dict[str, Any]:
-    """Return the origin of a training that continues from a checkpoint with other settings.
-
-    It has the path, step and next epoch of the checkpoint, and the old and new values of the settings that changed.
+    """Return the path, step and next epoch of a checkpoint, and the settings that ``config`` changes, for the record.
 
     Args:
         config: The resolved config of the new training.

@@ -2,11 +2,11 @@
 
 import csv
 import signal
-from types import SimpleNamespace
 
 import pytest
 import torch
 from omegaconf import OmegaConf
+from pytorch_lightning import LightningModule, Trainer
 from torch.optim import SGD
 from torch.optim.lr_scheduler import LinearLR
 
@@ -94,17 +94,21 @@ def test_weights_and_optimizer_state_are_carried_over_and_the_new_settings_hold(
     assert "step: 11" in (tmp_path / CONTINUED_FROM).read_text()
 
 
+class Module(LightningModule):
+    def configure_optimizers(self):
+        optimizer = SGD([torch.zeros(1, requires_grad=True)], lr=1.0)
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": LinearLR(optimizer)}}
+
+
 def test_the_next_epoch_begins_and_validations_count_the_steps_of_the_new_settings(uninterrupted):
     """The checkpoint is made one of step 11 and one batch of its epoch; the new steps have two batches."""
     checkpoint = saved(uninterrupted)
     loop = checkpoint["loops"]["fit_loop"]
     progress, epoch = loop["epoch_loop.batch_progress"], loop["epoch_progress"]["current"]["ready"]
     progress["current"] = dict.fromkeys(progress["current"], 1)
-    optimizer = SGD([torch.zeros(1, requires_grad=True)], lr=1.0)
-    configured = {"optimizer": optimizer, "lr_scheduler": {"scheduler": LinearLR(optimizer)}}
-    module = SimpleNamespace(configure_optimizers=lambda: configured)
+    trainer = Trainer(accumulate_grad_batches=2, accelerator="cpu", logger=False, enable_checkpointing=False)
     for callback in (Resumable(), NewSettings()):
-        callback.on_load_checkpoint(SimpleNamespace(accumulate_grad_batches=2, callbacks=[]), module, checkpoint)
+        callback.on_load_checkpoint(trainer, Module(), checkpoint)
     assert set(progress["total"].values()) == {22}
     assert set(progress["current"].values()) == {0}
     assert loop["epoch_progress"]["current"]["completed"] == epoch
