@@ -24,7 +24,8 @@ def check_trainer(node: dict[str, Any]) -> None:
         raise ValueError(f"trainer.max_epochs must be at least 1, got {epochs}")
     if not has_epochs(epochs) and not node["max_steps"] >= 1:
         raise ValueError(f"trainer.max_steps must be at least 1, got {node['max_steps']}")
-    seconds_of(node.get("max_time"))
+    if seconds_of(node.get("max_time")) and (node.get("min_steps") or node.get("min_epochs")):
+        raise ValueError("trainer.max_time can't stop a training with trainer.min_steps or min_epochs: leave these out")
     for name in POSITIVE:
         if isinstance(value := node.get(name), int | float) and not value > 0:
             raise ValueError(f"trainer.{name} must be positive, got {value}")
