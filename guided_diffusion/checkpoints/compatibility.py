@@ -18,11 +18,11 @@ def read_spec(checkpoint: str | Path, kind: str, trusted: Sequence[str] = ()) ->
 
 def check_match(one: ModelSpec, other: ModelSpec) -> None:
     """Raise ``ValueError`` unless both models are for the same schedule, range, shape and classes."""
-    kinds = {kind_of(one.shape), kind_of(other.shape)}
+    kind = kind_of(one.shape) if kind_of(one.shape) == kind_of(other.shape) else "samples"
     names = {
         "schedule": "schedule",
-        "value_range": f"range of {'coordinates' if kinds == {'points'} else 'pixels'}",
-        "shape": f"shape of {kinds.pop() if len(kinds) == 1 else 'samples'}",
+        "value_range": f"range of {'coordinates' if kind == 'points' else 'pixels'}",
+        "shape": f"shape of {kind}",
         "class_names": "classes",
     }
     for field, name in names.items():
@@ -37,7 +37,7 @@ def check_match(one: ModelSpec, other: ModelSpec) -> None:
 def check_guidance(node: DictConfig | dict[str, Any], spec: ModelSpec, trusted: Sequence[str] = ()) -> None:
     """Raise ``ValueError`` if a guidance needs a classifier and names none, or one that does not match the model.
 
-    ``trusted`` is as in ``load_classifier``.
+    ``trusted`` names the packages that the classifier's checkpoint may use, as for ``load_classifier``.
     """
     if not guidance_needs_classifier(node):
         return

@@ -38,7 +38,7 @@ def read_model_file(path: Path) -> dict[str, Any]:
         ValueError: If the file is damaged, holds code or was written by another program.
     """
     if not path.is_file():
-        raise FileNotFoundError(f"there is no checkpoint at {path.absolute()}{_hint(path.absolute())}")
+        raise FileNotFoundError(f"there is no checkpoint at {path.absolute()}{_path_hint(path.absolute())}")
     content = _read_safetensors(path) if path.suffix == SUFFIX else _read_checkpoint(path)
     record = content.get("guided_diffusion") if isinstance(content, dict) else None
     required = {"format": int, "kind": str, "config": dict, "data": dict}
@@ -84,18 +84,17 @@ def export(checkpoint: str | Path, output: str | Path, weights: str = "ema") -> 
         save_file(state, path, {"format": "pt", "guided_diffusion": json.dumps(record)})
 
 
-def _hint(path: Path) -> str:
-    """Return the end of a message about a path without a checkpoint: the one that may be meant, or the newest one."""
+def _path_hint(path: Path) -> str:
+    """Return the end of a message that names the checkpoint in the folder at ``path``, a similar path or the newest."""
     if path.is_dir():
         inside = next((file for file in (path / LAST, path / LAST.name) if file.is_file()), None)
         return f": it is a folder; did you mean {inside}?" if inside else ": it is a folder"
-    there = next(parent for parent in path.parents if parent.is_dir())
-    missing, *rest = path.relative_to(there).parts
-    near = get_close_matches(missing, (one.name for one in there.iterdir()), n=3)
-    meant = [file for name in near if (file := there.joinpath(name, *rest)).is_file()]
+    folder = next(parent for parent in path.parents if parent.is_dir())
+    misspelt, *rest = path.relative_to(folder).parts
+    for name in get_close_matches(misspelt, (entry.name for entry in folder.iterdir())):
+        if (file := folder.joinpath(name, *rest)).is_file():
+            return f"; did you mean {file}?"
     newest = max(Path("outputs").rglob(str(LAST)), key=lambda file: file.stat().st_mtime, default=None)
-    if meant:
-        return f"; did you mean {meant[0]}?"
     return f"; the newest one here is {newest}" if newest else ""
 
 

@@ -1,4 +1,4 @@
-"""The weights of another training as the start of a new one: reading them, and loading them into the new network."""
+"""Reading the weights of another training from a file, and loading them into the network of a new training."""
 
 import hashlib
 import inspect
@@ -15,15 +15,16 @@ from torch import Tensor, nn
 from guided_diffusion.checkpoints.files import LAST, Weights, available_weights, read_model_file, weights_of
 from guided_diffusion.checkpoints.record import SavedModel, build_network
 from guided_diffusion.data import kind_of
+from guided_diffusion.utils.listing import first_few
 
 State = Mapping[str, Tensor]
 
 PREFIXES = {"diffusion": "denoiser.backbone.", "classifier": "classifier.backbone."}
-"""What the names of the network's weights begin with in a checkpoint, by the kind of its model."""
-MAY_DIFFER = ("dropout",)
+"""The prefix of the names of the network's weights in a checkpoint, by the kind of its model."""
+NEUTRAL_SETTINGS = ("dropout",)
 """The settings of a network that don't change what its weights mean."""
 MAX_NAMES = 3
-"""The number of classes, or of tensors, that a message names."""
+"""The most classes, or tensors, that a message names."""
 
 
 @dataclass(frozen=True)
@@ -38,7 +39,7 @@ class InitialWeights:
 
     @classmethod
     def read(cls, path: Path) -> "InitialWeights":
-        """Read the averaged weights of a checkpoint, of an exported model, or of the last checkpoint of a run.
+        """Read the weights, averaged if there is an average, of a checkpoint, an exported model or the folder of a run.
 
         Raises:
             FileNotFoundError: If there is no such file.
@@ -92,31 +93,39 @@ class InitialWeights:
             elif missing := _carry_rows(source, state[name], by_class[name], self.class_names, classes):
                 new_rows[name] = missing
         network.load_state_dict(state)
-        origin: dict[str, Any] = {"path": str(self.saved.path), "content": self.content, "weights": self.weights}
-        origin |= {"step": self.saved.content.get("global_step"), "data": self.saved.record["data"], "new": new_rows}
+        origin: dict[str, Any] = {
+            "path": str(self.saved.path),
+            "content": self.content,
+            "weights": self.weights,
+            "step": self.saved.content.get("global_step"),
+            "data": self.saved.record["data"],
+            "new": new_rows,
+        }
         same_schedule = self.saved.config.get("schedule") == record["config"]["schedule"]
         return origin, _summary(origin, len(state), same_schedule)
 
 
 def _summary(origin: dict[str, Any], count: int, same_schedule: bool) -> str:
+    """Return the line that says which of the network's ``count`` tensors were carried over, and what is new."""
     step = "" if origin["step"] is None else f" of step {origin['step']}"
-    partly = [f"{name} except for {_shortened(classes)}" for name, classes in origin["new"].items()]
+    partly = [f"{name} except for {first_few(classes, MAX_NAMES)}" for name, classes in origin["new"].items()]
+    carried = ", ".join([f"{count - len(partly)} of {count} tensors", *partly])
+    rows = "these rows, " if partly else ""
+    note = "" if same_schedule else "; note: they were trained with another noise schedule"
     return (
         f"init_from: the {origin['weights']} weights{step} ({origin['data']['name']}) from {origin['path']}; carried "
-        f"over: {', '.join([f'{count - len(partly)} of {count} tensors', *partly])}; new: "
-        f"{'these rows, ' if partly else ''}the optimizer, the average of the weights and the step"
-        f"{'' if same_schedule else '; note: they were trained with another noise schedule'}"
+        f"over: {carried}; new: {rows}the optimizer, the average of the weights and the step{note}"
     )
 
 
 def _check_same_network(saved: SavedModel, record: dict[str, Any]) -> None:
-    """Raise ``ValueError`` if the samples have other channels, or the network or its output is another one."""
+    """Raise ``ValueError`` if the samples, the network's settings or its parameterization differ in what must agree."""
     theirs, ours = saved.record["data"]["shape"], record["data"]["shape"]
     if kind_of(theirs) != kind_of(ours) or theirs[0] != ours[0]:
-        shapes = ("x".join(map(str, shape)) for shape in (theirs, ours))
+        old_shape, new_shape = ("x".join(map(str, shape)) for shape in (theirs, ours))
         raise ValueError(
-            "init_from: {} is a model of samples of shape {}, and here they have {}: the number of channels must be "
-            "the same".format(saved.path, *shapes)
+            f"init_from: {saved.path} is a model of samples of shape {old_shape}, and here they have {new_shape}: "
+            "the number of channels must be the same"
         )
     target = get_object(record["config"]["network"]["_target_"])
     parameters = inspect.signature(target).parameters.values()
@@ -130,19 +139,16 @@ def _check_same_network(saved: SavedModel, record: dict[str, Any]) -> None:
 
 def _settings(config: dict[str, Any], defaults: dict[str, Any]) -> dict[str, Any]:
     """Return the settings of a training that decide what the weights of its network mean."""
-    network = defaults | config["network"]
-    settings = {f"network.{key}": _as_list(value) for key, value in network.items() if key not in MAY_DIFFER}
+    network = {key: list(value) if isinstance(value, tuple) else value for key, value in defaults.items()}
+    network |= config["network"]
+    settings = {f"network.{key}": value for key, value in network.items() if key not in NEUTRAL_SETTINGS}
     return settings | {"module.parameterization": config["module"].get("parameterization")}
 
 
-def _as_list(value: Any) -> Any:
-    return list(value) if type(value) is tuple else value
-
-
 def _tensors_by_class(state: State, record: dict[str, Any]) -> dict[str, int]:
-    """Return the names of the tensors that have a row for each class, with the axis of the rows.
+    """Return the axis of the rows of each tensor that has a row for each class, by the name of the tensor.
 
-    They are those that have one row more in a network for one class more.
+    Such a tensor has one row more in a network for one class more.
     """
     data = record["data"]
     with torch.random.fork_rng(devices=[]):
@@ -154,12 +160,10 @@ def _tensors_by_class(state: State, record: dict[str, Any]) -> dict[str, int]:
     return {name: change.index(1) for name, change in changes.items() if 1 in change and sum(change) == 1}
 
 
-def _check_shapes(
-    path: Path, old: Mapping[str, Tensor], new: Mapping[str, Tensor], by_class: Mapping[str, int]
-) -> None:
+def _check_shapes(path: Path, old: State, new: State, by_class: Mapping[str, int]) -> None:
     """Raise ``ValueError`` unless both have the same tensors with the same shapes, except for the rows of classes."""
 
-    def shape(state: Mapping[str, Tensor], name: str) -> str:
+    def shape(state: State, name: str) -> str:
         if name not in state:
             return "missing"
         sizes = list(state[name].shape)
@@ -169,9 +173,8 @@ def _check_shapes(
 
     different = [name for name in (*new, *(old.keys() - new.keys())) if shape(old, name) != shape(new, name)]
     if different:
-        pairs = (f"{name} ({shape(old, name)} there, {shape(new, name)} here)" for name in different[:MAX_NAMES])
-        more = f" and {len(different) - MAX_NAMES} more" if len(different) > MAX_NAMES else ""
-        raise ValueError(f"init_from: the weights in {path} don't fit this network: {', '.join(pairs)}{more}")
+        shapes = [f"{name} ({shape(old, name)} there, {shape(new, name)} here)" for name in different]
+        raise ValueError(f"init_from: the weights in {path} don't fit this network: {first_few(shapes, MAX_NAMES)}")
 
 
 def _carry_rows(source: Tensor, target: Tensor, axis: int, old: list[str], new: list[str]) -> list[str]:
@@ -186,8 +189,3 @@ def _carry_rows(source: Tensor, target: Tensor, axis: int, old: list[str], new: 
             rows[index] = old_rows[known[name]]
     rows[len(new) :] = old_rows[len(old) :]
     return [name for name in new if name not in known]
-
-
-def _shortened(names: list[str]) -> str:
-    more = len(names) - MAX_NAMES
-    return ", ".join(names[:MAX_NAMES]) + (f" and {more} more" if more > 0 else "")

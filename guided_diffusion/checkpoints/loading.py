@@ -58,12 +58,12 @@ class Trained:
         return float(self.config["module"].get("label_dropout", 0.1))
 
     def data(self, trusted: Sequence[str] = (), path: str | None = None) -> LabelledDataModule:
-        """Return the data of the training, from where it was then, or is now.
+        """Return the data of the training.
 
         Args:
             trusted: Packages that the checkpoint may name, besides those that ``load`` was given.
-            path: The folder or file of the data now. By default it is that of the training, except that a folder of
-                datasets is ``GUIDED_DIFFUSION_DATA`` if that is set.
+            path: The folder or file where the data is now. The default is the place that it had in the training; for
+                a folder of datasets, ``GUIDED_DIFFUSION_DATA`` comes first if it is set.
 
         Raises:
             FileNotFoundError, ValueError: If the data is not there, or has other shapes or classes than the model.
@@ -72,13 +72,14 @@ class Trained:
         check_targets(node, (*self.trusted, *trusted), Path(self.spec.source))
         holds_datasets = "root" in node and get_object(node["_target_"]).root_holds_datasets
         moved = path or (os.environ.get("GUIDED_DIFFUSION_DATA") if holds_datasets else None)
-        node |= {key: moved for key in ("root", "path") if key in node and moved}
+        if moved:
+            node |= {key: moved for key in ("root", "path") if key in node}
         data: LabelledDataModule = build(node)
-        if (found := (tuple(data.shape), tuple(data.class_names))) != (self.shape, self.class_names):
-            (shape, names), few = found, first_few
+        if (tuple(data.shape), tuple(data.class_names)) != (self.shape, self.class_names):
             raise ValueError(
-                f"{data.name} has samples of shape {shape} and the classes {few(names)}, but the model was trained on "
-                f"samples of shape {self.shape} and the classes {few(self.class_names)}"
+                f"{data.name} has samples of shape {tuple(data.shape)} and the classes {first_few(data.class_names)}, "
+                f"but the model was trained on samples of shape {self.shape} and the classes "
+                f"{first_few(self.class_names)}: choose that data, in evaluate with data_path"
             )
         data.prepare_data()
         return data

@@ -21,10 +21,10 @@ FORMAT = 1
 """The format of the record. It is incremented when older records can no longer be read as they are."""
 VALUE_RANGE = (-1.0, 1.0)
 """The range of the pixels, or the coordinates, that every model of this package takes."""
-TRUSTED = tuple(f"guided_diffusion.{room}." for room in ("data", "guidance", "networks", "samplers", "schedules"))
+TRUSTED = tuple(f"guided_diffusion.{name}." for name in ("data", "guidance", "networks", "samplers", "schedules"))
 """The prefixes of the names of objects that a record may build, unless the caller trusts more packages."""
-LOADER = "guided_diffusion.checkpoints.optional_classifier"
-"""The one other object that a record may build: the classifier of a checkpoint, which is checked in the same way."""
+CLASSIFIER_LOADER = "guided_diffusion.checkpoints.optional_classifier"
+"""The one other function that a record may call, with a path alone: the checkpoint there is checked in the same way."""
 MODEL_NAMES = {"diffusion": "diffusion model", "classifier": "time-aware classifier"}
 """The kinds of models, as messages call them."""
 
@@ -57,31 +57,35 @@ def check_targets(node: Any, trusted: Sequence[str], path: Path) -> None:
     """Raise ``ValueError`` if a plain config node names, at any depth, an object that no trusted package defines.
 
     Args:
-        trusted: Names of packages, such as ``my_package``, beside ``TRUSTED``. An object that a trusted module only
-            imports is not trusted.
+        trusted: The names of packages, such as ``my_package``, that are trusted besides ``TRUSTED``. An object that a
+            trusted module only imports is not trusted.
         path: The file that the node is from, for messages.
     """
     for value in node.values() if isinstance(node, dict) else node if isinstance(node, list) else ():
         check_targets(value, trusted, path)
-    if isinstance(node, dict) and "_target_" in node and not (node["_target_"] == LOADER and len(node) == 2):
+    if not isinstance(node, dict) or "_target_" not in node:
+        return
+    if node["_target_"] != CLASSIFIER_LOADER or node.keys() != {"_target_", "checkpoint"}:
         _check_target(str(node["_target_"]), (*TRUSTED, *(f"{name.rstrip('.')}." for name in trusted)), path)
 
 
 def _check_target(target: str, prefixes: tuple[str, ...], path: Path) -> None:
+    """Raise ``ValueError`` unless an object's name and the module that defines it both have a trusted prefix."""
     module, _, name = target.rpartition(".")
-    source = module
-    if trusted := target.startswith(prefixes):
+    has_trusted_name, source = target.startswith(prefixes), module
+    if has_trusted_name:
         try:
             source = getattr(importlib.import_module(module), name).__module__
         except (ImportError, AttributeError) as error:
             raise ValueError(
                 f"{path} needs {target}, which can't be imported: {error}; add the folder of its package to PYTHONPATH"
             ) from error
-    if not (trusted and f"{source}.".startswith(prefixes)):
+    if not (has_trusted_name and f"{source}.".startswith(prefixes)):
         package = source.partition(".")[0] or target
-        remedy = f"add trusted=[{package}] if you know where the file is from and what that package does"
         if package == __name__.partition(".")[0]:
             remedy = "no model of this package needs that, so don't use the file"
+        else:
+            remedy = f"add trusted=[{package}] if you know where the file is from and what that package does"
         raise ValueError(f"{path} wants to run {target}, which is no part of a model of guided_diffusion: {remedy}")
 
 
@@ -136,7 +140,7 @@ class SavedModel:
 
     @property
     def record(self) -> dict[str, Any]:
-        """What ``make_record`` returned in the training."""
+        """The record that ``make_record`` made in the training."""
         return self.content["guided_diffusion"]
 
     @property

@@ -8,10 +8,13 @@ from guided_diffusion.training.modules import NoisyTraining
 from guided_diffusion.training.resume.early_end import seconds_of
 
 POSITIVE = (
-    *("accumulate_grad_batches", "check_val_every_n_epoch", "limit_train_batches", "log_every_n_steps"),
+    "accumulate_grad_batches",
+    "check_val_every_n_epoch",
+    "limit_train_batches",
+    "log_every_n_steps",
     "val_check_interval",
 )
-"""The settings of the trainer that Lightning lets be 0, and then divides by it or trains nothing."""
+"""The settings that Lightning's trainer accepts as 0, with which it then divides by zero or trains nothing."""
 
 
 def check_trainer(node: dict[str, Any]) -> None:
@@ -21,14 +24,15 @@ def check_trainer(node: dict[str, Any]) -> None:
         raise ValueError(f"trainer.max_epochs must be at least 1, got {epochs}")
     if not has_epochs(epochs) and not node["max_steps"] >= 1:
         raise ValueError(f"trainer.max_steps must be at least 1, got {node['max_steps']}")
-    seconds_of(node.get("max_time"))
+    if seconds_of(node.get("max_time")) and (node.get("min_steps") or node.get("min_epochs")):
+        raise ValueError("trainer.max_time can't stop a training with trainer.min_steps or min_epochs: leave these out")
     for name in POSITIVE:
         if isinstance(value := node.get(name), int | float) and not value > 0:
             raise ValueError(f"trainer.{name} must be positive, got {value}")
     if not isinstance(value := node.get("val_check_interval"), int | float | None):
         raise ValueError(
             f"trainer.val_check_interval must be a number of steps, or a share of an epoch such as 0.5, got {value}: "
-            "with a time, a resumed training would validate at other steps"
+            "with a time between validations, a resumed training would validate at other steps"
         )
     if (value := node.get("gradient_clip_val")) is not None and not value > 0:
         raise ValueError(f"trainer.gradient_clip_val must be positive, or null for no clipping, got {value}")

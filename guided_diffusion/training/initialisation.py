@@ -1,4 +1,4 @@
-"""``init_from``: a new training that starts from the weights of another one."""
+"""Starting a new training from the weights of another one, which ``init_from`` names."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,45 +14,46 @@ from guided_diffusion.utils.distributed import rank_zero_print
 
 
 def resolve_init_from(config: DictConfig, search: Sequence[Path]) -> InitialWeights | None:
-    """Read the weights that ``init_from`` names, and replace the path in the config by the path and their content.
+    """Read the weights that ``init_from`` names, and replace it, in the config, by their path and a hash of them.
 
-    The content, and not the path, is part of the training's identity. If the file is gone, a training in ``search``
-    that started from this path can still be resumed; the content is then the one that it noted.
-
-    Returns:
-        The weights, or ``None`` if there is no ``init_from``, or only a training to resume.
+    A training is recognized by the hash, ``content``, and not by the path. If the file is gone, ``None`` is returned,
+    and a training in ``search`` that started from this path can still be resumed; its config has the hash.
 
     Raises:
         FileNotFoundError: If there is no such file, and no training to resume.
-        ValueError: If the file can't be used, or is no longer what a saved config notes.
+        ValueError: If the file can't be used, or its weights have another hash than a saved config has.
     """
     value = config.get("init_from")
     if value is None:
         return None
-    noted: dict[str, Any] = dict(value) if OmegaConf.is_dict(value) else {"path": value, "content": None}
-    path = Path(str(noted["path"])).absolute()
+    saved: dict[str, Any] = dict(value) if OmegaConf.is_dict(value) else {"path": value, "content": None}
+    path = Path(str(saved["path"])).absolute()
     if path.exists():
         weights = InitialWeights.read(path)
-        if noted["content"] not in (None, weights.content):
-            raise ValueError(f"init_from: the weights in {path} are no longer those that the config notes")
+        if saved["content"] not in (None, weights.content):
+            raise ValueError(
+                f"init_from: the weights in {path} have changed since this config was saved: restore the file, or give "
+                "init_from=PATH to start from what it holds now"
+            )
         config.init_from = {"path": str(path), "content": weights.content}
         return weights
-    content = noted["content"] or _noted_content(path, _resumed_runs(config.resume, search))
+    content = saved["content"] or _saved_content(path, _resumable_runs(config.resume, search))
     if not (config.resume and content):
         raise FileNotFoundError(f"init_from: there is no run or checkpoint at {path}")
     config.init_from = {"path": str(path), "content": content}
     return None
 
 
-def _resumed_runs(resume: str | None, search: Sequence[Path]) -> list[Path]:
+def _resumable_runs(resume: str | None, search: Sequence[Path]) -> list[Path]:
+    """Return the folders of the runs that may be continued: those in ``search``, or the one that ``resume`` names."""
     if resume in (None, "auto"):
         return list(search)
     path = Path(str(resume)).absolute()
     return [path if path.is_dir() else path.parent.parent]
 
 
-def _noted_content(path: Path, runs: Sequence[Path]) -> str | None:
-    """Return the content of the weights that one of these runs found at ``path``, ``None`` if none did."""
+def _saved_content(path: Path, runs: Sequence[Path]) -> str | None:
+    """Return the hash of the weights that one of these runs read at ``path``, ``None`` if none did."""
     origins = [config_of(run).get("init_from") or {} for run in runs]
     return next((origin["content"] for origin in origins if origin.get("path") == str(path)), None)
 
@@ -60,11 +61,12 @@ def _noted_content(path: Path, runs: Sequence[Path]) -> str | None:
 def initialise(
     network: nn.Module, record: dict[str, Any], weights: InitialWeights | None, checkpoint: Path | None
 ) -> None:
-    """Load the initial weights into the network and note in the training's record, in place, where they are from.
+    """Load the initial weights into the network, and add their origin to the training's record, both in place.
 
-    A training that continues from a ``checkpoint`` loads nothing, and takes the note from there.
+    A training that continues from a ``checkpoint`` loads nothing, and copies the origin from there.
 
     Raises:
+        FileNotFoundError: If there are neither weights nor a checkpoint.
         ValueError: If the weights do not fit the network.
     """
     if record["config"].get("init_from") is None:

@@ -25,12 +25,13 @@ def has_epochs(max_epochs: int | None) -> TypeGuard[int]:
 
 
 def count_steps(trainer: Trainer, data: LabelledDataModule, first_step: int = 0, first_epoch: int = 0) -> int:
-    """Return the step at which a training ends whose length is given in epochs.
+    """Return the number of the last step of a training whose length is given in epochs.
 
     Args:
         trainer: The trainer, which knows the number of processes.
         data: The data, after ``setup("fit")``.
-        first_step, first_epoch: The step and the epoch before which the training had other settings.
+        first_step, first_epoch: The step and the epoch at which these settings begin; not 0 if a training with other
+            settings is continued.
     """
     assert trainer.max_epochs is not None
     data.trainer = trainer  # each process has its own share of the samples
@@ -42,15 +43,16 @@ def count_steps(trainer: Trainer, data: LabelledDataModule, first_step: int = 0,
 def set_number_of_steps(trainer: Trainer, config: DictConfig, steps: int) -> None:
     """Give the number of steps of all epochs to the trainer, and to the learning-rate schedule in the config.
 
-    There is a validation at the end at least, if all epochs are shorter than the interval between two.
+    A ``val_check_interval`` that is longer than the training is reduced, so that there is a validation at the end.
     """
     trainer.fit_loop.epoch_loop.max_steps = steps
     if isinstance(trainer.val_check_interval, int):
         trainer.val_check_interval = min(trainer.val_check_interval, steps)
     config.trainer.max_steps = steps
     schedule = config.module.lr_scheduler
-    for key in [key for key, value in schedule.items() if value == UNKNOWN and key != "last_epoch"]:
-        schedule[key] = steps  # a resolved config no longer follows trainer.max_steps
+    for key, value in list(schedule.items()):
+        if value == UNKNOWN and key != "last_epoch":
+            schedule[key] = steps  # a resolved config no longer follows trainer.max_steps
 
 
 def reached_end(trainer: Trainer) -> bool:

@@ -23,8 +23,8 @@ NEED_WHOLE_WEIGHTS: dict[type, tuple[type, ...]] = {
 }
 """The strategies that shard the weights, and the callbacks that need the weights whole or in one file."""
 
-FEW = 4
-"""The number of processes that are allowed on a machine with fewer CPUs."""
+ALLOWED_PROCESSES = 4
+"""The number of processes that are allowed even on a machine with fewer CPUs."""
 
 
 def fsdp() -> FSDPStrategy:
@@ -82,9 +82,9 @@ def check_not_sharded(strategy: Strategy) -> None:
 
 
 def _check_num_processes(trainer: Trainer) -> None:
-    """Raise ``ValueError`` for many more processes than there are CPUs, if they are to run on those."""
+    """Raise ``ValueError`` if the processes would run on the CPUs of this machine and are too many for them."""
     cpus = os.cpu_count() or 1
-    if trainer.strategy.root_device.type == "cpu" and trainer.num_devices > max(cpus, FEW):
+    if trainer.strategy.root_device.type == "cpu" and trainer.num_devices > max(cpus, ALLOWED_PROCESSES):
         raise ValueError(f"trainer.devices={trainer.num_devices} starts as many processes on {cpus} CPUs: lower it")
 
 

@@ -33,11 +33,15 @@ def test_the_error_for_models_that_do_not_match_states_the_difference(change, me
         check_match(SPEC, replace(SPEC, source="b.ckpt", **change))
 
 
-def test_points_are_not_called_images():
-    plane, space = replace(SPEC, shape=(2,)), replace(SPEC, shape=(3,), value_range=(0.0, 1.0))
-    with pytest.raises(ValueError, match=r"range of coordinates of the first"):
-        check_match(plane, space)
-    with pytest.raises(ValueError, match=r"shape of points of the first: 2; of the second: 3"):
-        check_match(plane, replace(space, value_range=SPEC.value_range))
-    with pytest.raises(ValueError, match=r"shape of samples of the first: 2; of the second: 1, 8, 8"):
-        check_match(plane, SPEC)
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"shape": (2,), "value_range": (0.0, 1.0)}, "range of coordinates of the first"),
+        ({"shape": (3,)}, "shape of points of the first: 2; of the second: 3"),
+        ({"shape": SPEC.shape}, "shape of samples of the first: 2; of the second: 1, 8, 8"),
+    ],
+)
+def test_points_are_not_called_images(change, message):
+    points = replace(SPEC, shape=(2,))
+    with pytest.raises(ValueError, match=message):
+        check_match(points, replace(points, **change))

@@ -116,6 +116,7 @@ def test_users_can_trust_their_own_package(with_record, tmp_path, monkeypatch):
         {"_target_": "guided_diffusion.utils.instantiate.build", "node": {}},
         {"_target_": "guided_diffusion.checkpoints.load", "checkpoint": "a.ckpt", "trusted": ["os"]},
         {"_target_": "guided_diffusion.checkpoints.optional_classifier", "checkpoint": "a.ckpt", "trusted": ["os"]},
+        {"_target_": "guided_diffusion.checkpoints.optional_classifier", "_args_": ["a.ckpt", ["os"]]},
     ],
 )
 def test_a_record_may_not_run_this_packages_programs_or_trust_another_package(node):

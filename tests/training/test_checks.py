@@ -25,6 +25,10 @@ class Module(NoisyTraining):
         ({"max_epochs": 0}, "trainer.max_epochs must be at least 1, got 0"),
         ({"max_time": "3h"}, "trainer.max_time must be days:hours:minutes:seconds, as 00:12:00:00, got 3h"),
         ({"max_time": "00:00:00:00"}, "trainer.max_time must be positive, got 00:00:00:00"),
+        (
+            {"max_time": "00:01:00:00", "min_steps": 9},
+            "trainer.max_time can't stop a training with .*: leave these out",
+        ),
         ({"accumulate_grad_batches": 0}, "trainer.accumulate_grad_batches must be positive, got 0"),
         ({"check_val_every_n_epoch": 0}, "trainer.check_val_every_n_epoch must be positive, got 0"),
         ({"limit_train_batches": 0.0}, "trainer.limit_train_batches must be positive, got 0.0"),
@@ -32,7 +36,7 @@ class Module(NoisyTraining):
         ({"val_check_interval": -0.5}, "trainer.val_check_interval must be positive, got -0.5"),
         (
             {"val_check_interval": "00:00:01"},
-            "trainer.val_check_interval must be a number of steps, .* with a time, .*",
+            "trainer.val_check_interval must be a number of steps, .* with a time between .*",
         ),
         ({"gradient_clip_val": 0}, "trainer.gradient_clip_val must be positive, or null for no clipping, got 0"),
     ],

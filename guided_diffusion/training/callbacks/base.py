@@ -2,7 +2,8 @@
 
 import logging
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -41,11 +42,20 @@ def model_to_sample(module: Any, guide: Denoiser | None, recipe: Recipe) -> tupl
     return guide.to(next(module.parameters())), guided
 
 
+@contextmanager
+def _warn_of_failure(name: str, step: int) -> Iterator[None]:
+    """Turn an error in the block into a warning."""
+    try:
+        yield
+    except Exception as error:
+        log.warning("%s failed at step %d, the training goes on: %s", name, step, reason(error))
+
+
 class SamplingCallback(Callback, ABC):
     """A callback that samples every ``every_n_steps`` and after the training, on one process, with averaged weights.
 
-    Sampling has random generators of its own, so it does not change the training. If it fails during the training, that
-    goes on with a warning; if it fails at the end, the error says what is kept.
+    Sampling has random generators of its own, so it does not change the training. If it fails during the training, a
+    warning is logged and the training goes on; if it fails at the end, the error says where the checkpoints are.
 
     Args:
         recipe: The guidance, threshold and sampler.
@@ -93,7 +103,7 @@ class SamplingCallback(Callback, ABC):
         """Call ``sweep(labels)`` for samples of shape (scales, labels, *shape), and write the outcome."""
 
     def check(self, data: LabelledDataModule) -> None:
-        """Raise if something that sampling will need can't be had, before the training; by default nothing is."""
+        """Raise, before the training, if something that sampling needs is not available; the default checks nothing."""
 
     def setup(self, trainer: Trainer, pl_module: Any, stage: str) -> None:
         """Check that the guidance takes a classifier if there is a guide, and that the folder can be made."""
@@ -108,26 +118,22 @@ class SamplingCallback(Callback, ABC):
         """Sample if the interval is over; the last step is left to ``on_train_end``."""
         due = self.every_n_steps and trainer.global_step % self.every_n_steps == 0
         if due and ends_step(trainer, batch_idx) and trainer.global_step not in (self._sampled_step, trainer.max_steps):
-            try:
-                self._run(trainer, pl_module)
-            except Exception as error:
-                name, step = type(self).__name__, trainer.global_step
-                log.warning("%s failed at step %d, the training goes on: %s", name, step, reason(error))
+            self._run(trainer, pl_module, _warn_of_failure(type(self).__name__, trainer.global_step))
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Sample once more if the training is complete; a signal then ends the program at once."""
         if not reached_end(trainer):
             return
         kept = f"{type(self).__name__} failed after the training, whose checkpoints are in {self.output_dir}"
-        with exit_on_sigterm(trainer), keeping(kept):
-            self._run(trainer, pl_module)
+        with exit_on_sigterm(trainer):
+            self._run(trainer, pl_module, keeping(kept))
 
-    def _run(self, trainer: Trainer, module: Any) -> None:
+    def _run(self, trainer: Trainer, module: Any, on_failure: AbstractContextManager[None]) -> None:
         """Sample in the first process, for which the others wait, also if it fails."""
         self._sampled_step = trainer.global_step
         try:
             if trainer.is_global_zero:
-                with evaluation_weights(trainer, module):
+                with on_failure, evaluation_weights(trainer, module):
                     self._sample(trainer, module)
         except Exception:
             trainer.strategy.barrier()

@@ -60,7 +60,7 @@ class MeasureByScale(SamplingCallback):
             )
 
     def check(self, data: Any) -> None:
-        """Raise if there can be no judge: its file is for other data, or the cache can't be written."""
+        """Raise if the judge can't be used: its file is for other data, or the cache can't be written."""
         if self.judge is not None and modality(data.kind).uses_judge:
             modality(data.kind).check(data, self.judge)
 

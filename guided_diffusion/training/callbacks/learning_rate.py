@@ -1,4 +1,4 @@
-"""The learning rate in the loggers."""
+"""The callback that logs the learning rate."""
 
 from typing import Any
 
@@ -9,7 +9,7 @@ from guided_diffusion.training.steps import begins_step
 
 
 class LearningRate(LearningRateMonitor):
-    """Lightning's ``LearningRateMonitor``, which logs once per optimizer step and not once per accumulated batch."""
+    """A ``LearningRateMonitor`` that logs once per optimizer step; Lightning's own logs at each accumulated batch."""
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
         if begins_step(trainer, batch_idx):

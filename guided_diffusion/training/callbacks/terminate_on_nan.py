@@ -13,7 +13,7 @@ from guided_diffusion.utils.validation import check_positive
 
 
 class StepRecord(NamedTuple):
-    """The loss of a batch and the gradient norm of the last step; both stay on the device until they are checked."""
+    """The loss of a batch and the gradient norm of the last step done; both stay on the device until checked."""
 
     step: int
     batch: tuple[int, int, int, int]  # seed, epoch, index, rank: everything random in the step follows from them
@@ -46,7 +46,7 @@ class TerminateOnNonFinite(Callback):
     def on_train_batch_end(self, trainer: Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
         key = (pl_module.seed, trainer.current_epoch, batch_idx, trainer.global_rank)
         loss = outputs["loss"].detach()
-        step = trainer.global_step + (not ends_step(trainer, batch_idx))
+        step = trainer.global_step if ends_step(trainer, batch_idx) else trainer.global_step + 1
         self._records.append(StepRecord(step, key, loss, self._gradient_norm.to(loss)))
         if len(self._records) >= self.every_n_steps * trainer.accumulate_grad_batches:
             self._check_records(trainer)

@@ -32,9 +32,9 @@ def log_curve(trainer: Trainer, key: str, scales: Sequence[float], values: Seque
 
 
 def metrics_step(trainer: Trainer) -> int:
-    """Return the step under which Lightning logs metrics now: step 0 is the first one, also at its end.
+    """Return the step at which Lightning logs metrics now: 0 during the first step and until the second begins.
 
-    What a step logs all has this number, so that a resumed training can tell what it repeats.
+    Everything that is logged in a step has this number, so that a resumed training knows what it repeats.
     """
     with lightning_internals("leave out logger=wandb and logger=tensorboard"):
         return trainer.fit_loop.epoch_loop._batches_that_stepped
@@ -71,8 +71,9 @@ def _show_curve_in_tensorboard(
 @show_curve.register(OneRunLogger)
 def _show_curve_once_in_wandb(logger: OneRunLogger, key: str, points: Mapping[float, float], trainer: Trainer) -> None:
     step = metrics_step(trainer)
-    new = {scale: value for scale, value in points.items() if logger.is_first(step, metrics_by_scale(key, {scale: 0}))}
-    _show_curve_in_wandb(logger, key, new, trainer)
+    for scale, value in points.items():
+        if logger.is_first(step, metrics_by_scale(key, {scale: value})):
+            log_against_scale(logger.experiment, scale, {key: value})
 
 
 @show_curve.register(WandbLogger)

@@ -1,4 +1,4 @@
-"""The W&B logger of a run, with group, job type and tags; an interrupted training goes on in the same W&B run."""
+"""The W&B logger of a run, with group, job type and tags; an interrupted training continues in the same W&B run."""
 
 import json
 import os
@@ -22,13 +22,14 @@ RUN_ID = "WANDB_RUN_ID"
 
 
 class Logged(NamedTuple):
-    """What a W&B run has: the number of its rows, and the last step with the keys that were logged at it."""
+    """The extent of what a W&B run has logged: the number of rows, the last step, and the keys logged at that step."""
 
     rows: int = 0
     step: int = -1
     keys: frozenset[str] = frozenset()
 
     def includes(self, step: int, keys: Iterable[str]) -> bool:
+        """Return whether these keys were logged at this step; at an earlier step than the last one, all were."""
         return step < self.step or (step == self.step and self.keys.issuperset(keys))
 
     def adding(self, step: int, keys: Iterable[str]) -> "Logged":
@@ -39,24 +40,25 @@ class Logged(NamedTuple):
 class OneRunLogger(WandbLogger):
     """A W&B logger that continues the run of an interrupted training, online or offline, after ``begin``.
 
-    A resumed training repeats the steps after its checkpoint. W&B can't take back what it has of them, so what was
-    logged before the interruption is not logged again; the values are the same, as the training is.
+    A resumed training repeats the steps after its checkpoint, with the same values. W&B can't remove what it has of
+    them, so what was logged before the interruption is not logged again.
     """
 
-    _before = _logged = Logged()
-    _id_of_run: str | None = None
+    _before = Logged()  # at the start of this process
+    _logged = Logged()
+    _run_id: str | None = None
 
     @rank_zero_only
     def begin(self, is_new: bool) -> None:
         """Start the W&B run of a new training, or continue that of an earlier one in this folder, if it has one."""
         path = self._state_file
         state = json.loads(path.read_text()) if path.is_file() and not is_new else {}
-        self._id_of_run = os.environ.get(RUN_ID) or state.get("id") or secrets.token_hex(4)
-        if state.get("id") == self._id_of_run:
+        self._run_id = os.environ.get(RUN_ID) or state.get("id") or secrets.token_hex(4)
+        if state.get("id") == self._run_id:
             self._before = Logged(state["rows"], state["step"], frozenset(state["keys"]))
         self._logged = self._before
         with lightning_internals("leave out logger=wandb"):
-            self._wandb_init["id"] = self._id_of_run
+            self._wandb_init["id"] = self._run_id
         run = self.experiment
         if run.step < self._logged.rows:  # offline, W&B does not know where the run was, and drops lower steps
             run.log({"trainer/global_step": self._logged.step}, step=self._logged.rows, commit=True)
@@ -82,8 +84,8 @@ class OneRunLogger(WandbLogger):
         return Path(self.save_dir or ".") / STATE
 
     def _save(self) -> None:
-        if self._id_of_run:
-            state = self._logged._asdict() | {"keys": sorted(self._logged.keys), "id": self._id_of_run}
+        if self._run_id:
+            state = self._logged._asdict() | {"keys": sorted(self._logged.keys), "id": self._run_id}
             with atomic_write(self._state_file) as path:
                 path.write_text(json.dumps(state) + "\n")
 
@@ -126,7 +128,7 @@ def wandb_logger(
     """
     import wandb
 
-    wandb.Settings(project=project)  # raises now, and not after the data are read
+    wandb.Settings(project=project)  # refuses a wrong name now, and not only when the run starts
     job = current_job()
     return OneRunLogger(
         save_dir=save_dir,

@@ -36,8 +36,8 @@ class NoisyTraining(LightningModule):
 
     Args:
         optimizer: The function that makes the optimizer, called as ``optimizer(parameters)``.
-        lr_scheduler: The function that makes the schedule, ``lr_scheduler(optimizer)``; it advances every step, and a
-            ``total_steps`` that is the trainer's ``max_steps`` becomes the number of steps that the training takes.
+        lr_scheduler: The function that makes the schedule, ``lr_scheduler(optimizer)``; it advances every step. If its
+            ``total_steps`` is the trainer's ``max_steps``, it spans the steps of the training (``build_schedule``).
         channels_last: Whether images and weights are stored with the channels last; its speed depends on the hardware.
         compile: Whether the network runs through ``torch.compile``.
     """
@@ -83,7 +83,7 @@ class NoisyTraining(LightningModule):
         return NoisyBatch(x0, torch.randn(x0.shape, generator=generator, device=self.device), times)
 
     def log_mean(self, name: str, value: Tensor, prog_bar: bool = False) -> None:
-        """Log the mean of a value over the batches whose gradients the next optimizer step accumulates."""
+        """Log the mean of a value over the batches, up to this one, whose gradients the optimizer step accumulates."""
         values = self._since_last_step.setdefault(name, [])
         values.append(value.detach())
         self.log(name, torch.stack(values).mean(), prog_bar=prog_bar)
@@ -92,14 +92,14 @@ class NoisyTraining(LightningModule):
         self._since_last_step.clear()
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
-        limit = self.trainer.max_steps
-        num_steps = limit if limit > 0 else int(self.trainer.estimated_stepping_batches)
-        optimizer, schedule = self.build_optimization(limit, num_steps)
+        max_steps = self.trainer.max_steps
+        num_steps = max_steps if max_steps > 0 else int(self.trainer.estimated_stepping_batches)
+        optimizer, schedule = self.build_optimization(max_steps, num_steps)
         scheduler = {"scheduler": schedule, "interval": "step", "name": "train/learning_rate"}
         return cast(OptimizerLRScheduler, {"optimizer": optimizer, "lr_scheduler": scheduler})
 
     def build_optimization(self, max_steps: int, num_steps: int) -> tuple[Optimizer, LRScheduler]:
-        """Return the optimizer and its learning rate schedule; ``build_schedule`` has the arguments."""
+        """Return the optimizer and its learning-rate schedule; the arguments are those of ``build_schedule``."""
         optimizer = self.optimizer(self.parameters())
         return optimizer, build_schedule(self.lr_scheduler, optimizer, max_steps, num_steps)
 

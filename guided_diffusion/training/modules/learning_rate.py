@@ -1,4 +1,4 @@
-"""The learning rate schedule of a training, over the number of its steps."""
+"""Building the learning-rate schedule of a training, over the number of its steps."""
 
 import inspect
 from collections.abc import Callable
@@ -13,17 +13,18 @@ SLIGHTLY_LESS = 1 - 1e-6
 def build_schedule(
     factory: Callable[..., LRScheduler], optimizer: Optimizer, max_steps: int, num_steps: int
 ) -> LRScheduler:
-    """Return ``factory(optimizer)``, or for a schedule with ``total_steps``, such as ``OneCycleLR``, one that fits.
+    """Return the schedule ``factory(optimizer)``, with a ``total_steps`` that fits the training if it has that setting.
 
-    It spans the steps of the training, unless the config gives it another length. Where a phase of ``OneCycleLR``
-    would have no length, by which torch divides, the warm-up ends a millionth earlier. A single step has the learning
-    rate of the first of two, because the last one of a cycle is almost 0.
+    A schedule whose ``total_steps`` is ``max_steps`` spans the ``num_steps`` of the training; another length in the
+    config stays. ``OneCycleLR`` would divide by zero if one of its phases had no steps, so its warm-up is then shorter
+    by a millionth. A training of one step has a schedule over two, because the last rate of a cycle is almost 0.
 
     Args:
-        max_steps: The limit of steps in the config, -1 for none; a schedule with this ``total_steps`` gets another.
+        factory: The function that makes the schedule, such as a partial of ``OneCycleLR``.
+        max_steps: The trainer's limit of steps, -1 for none.
         num_steps: The number of optimizer steps that the training takes.
     """
-    settings = {name: one.default for name, one in inspect.signature(factory).parameters.items()}
+    settings = {name: parameter.default for name, parameter in inspect.signature(factory).parameters.items()}
     if "total_steps" not in settings:
         return factory(optimizer)
     changed: dict[str, Any] = {}
@@ -36,5 +37,5 @@ def build_schedule(
 
 
 def _has_empty_phase(pct_start: float, total_steps: int) -> bool:
-    """Return whether ``OneCycleLR``'s warm-up is from step 0 to step 0, or leaves no step for the rest."""
+    """Return whether the warm-up of ``OneCycleLR`` ends at step 0, or only at the last step."""
     return float(pct_start * total_steps) - 1 in (0, total_steps - 1)

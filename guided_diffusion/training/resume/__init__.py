@@ -7,7 +7,7 @@
 - ``last_checkpoint``: the callback that saves ``last.ckpt``.
 - ``checkpoint_io``: writing checkpoints so that no interruption leaves half of one.
 - ``preemption``: stopping at Ctrl-C, SIGTERM or Slurm's SIGUSR1.
-- ``early_end``: stopping after ``trainer.max_time``, and the note of a training that stopped before its end.
+- ``early_end``: stopping after ``trainer.max_time``, and the note that a training leaves if it stops before its end.
 - ``keep_aside``: keeping what an earlier run left in the folder of a new one.
-- ``train_longer``: going on from a checkpoint with more steps or other settings of the optimizer and the devices.
+- ``train_longer``: continuing from a checkpoint with more steps or other settings of the optimizer and the devices.
 """

@@ -1,4 +1,4 @@
-"""Stopping a training after ``trainer.max_time``, and the note of a training that stopped before its end."""
+"""Stopping a training after ``trainer.max_time``, and the note that a training leaves if it stops before its end."""
 
 from datetime import timedelta
 from pathlib import Path
@@ -21,24 +21,24 @@ def seconds_of(max_time: Duration) -> float | None:
     """Return ``trainer.max_time`` in seconds; ``None`` without one.
 
     Raises:
-        ValueError: If it is neither ``days:hours:minutes:seconds`` nor the arguments of a ``timedelta``, or not
-            positive.
+        ValueError: If it is not positive, or neither a ``timedelta``, its arguments nor ``days:hours:minutes:seconds``.
     """
     try:
         seconds = Timer(max_time).time_remaining()
     except (MisconfigurationException, TypeError) as error:
-        form = "days:hours:minutes:seconds, as 00:12:00:00"
-        raise ValueError(f"trainer.max_time must be {form}, got {max_time}") from error
+        raise ValueError(
+            f"trainer.max_time must be days:hours:minutes:seconds, as 00:12:00:00, got {max_time}"
+        ) from error
     if seconds is not None and seconds <= 0:
         raise ValueError(f"trainer.max_time must be positive, got {max_time}")
     return seconds
 
 
 class EarlyEnd(Callback):
-    """A callback that stops a training in time, and notes in ``stopped.txt`` if one stops before its end.
+    """A callback that stops a training after a time, and writes ``stopped.txt`` if it stops before its end.
 
-    The time counts from the start of this process, so that a resumed training has all of it again. Lightning's own
-    ``Timer`` goes on counting where the checkpoint was saved, and adds a validation that a training without a limit
+    The time counts from the first step of this process, so a resumed training has all of it again. Lightning's own
+    ``Timer`` continues to count from the time in the checkpoint, and adds a validation that a training without a limit
     does not have.
 
     Args:

@@ -14,7 +14,7 @@ from omegaconf import OmegaConf
 from guided_diffusion.checkpoints.files import read_model_file
 from guided_diffusion.checkpoints.renamed import update_targets
 from guided_diffusion.training.resume.fingerprint import differing_weight_keys, is_of_training, same_training
-from guided_diffusion.training.resume.train_longer import CONTINUED_FROM, described, origin_of, refused_keys
+from guided_diffusion.training.resume.train_longer import CONTINUED_FROM, describe, origin_of, refused_keys
 from guided_diffusion.utils.distributed import rank, rank_zero_print
 from guided_diffusion.utils.files import atomic_write
 from guided_diffusion.utils.locks import try_folder_lock
@@ -28,7 +28,6 @@ INHERITED_START = "GUIDED_DIFFUSION_START"
 They run the same program, but must not search for themselves: by then the folder of the first process is a run that is
 in use. The value is JSON. Only processes of rank 1 and above read it.
 """
-
 
 LENGTH_KEYS = frozenset(("trainer.max_steps", "trainer.max_epochs", "module.lr_scheduler.total_steps"))
 """The keys that decide how long a training takes."""
@@ -48,20 +47,20 @@ class Start:
     reused: bool = False
     """Whether the checkpoint is the last one of another run, so that nothing is left to train."""
     restarted: bool = False
-    """Whether the folder is that of a run of this training which has no checkpoint to continue from."""
+    """Whether the folder is that of an earlier run of this training that saved no checkpoint."""
     longer: bool = False
     """Whether the checkpoint is of a run with other settings (see ``train_longer``)."""
     origin: dict[str, Any] | None = None
-    """Where a training began that went on with other settings, now or in an earlier run, as ``origin_of`` says."""
+    """The value of ``origin_of`` if this run continues from a checkpoint with other settings, or an earlier one did."""
 
     @property
     def note(self) -> dict[str, Any]:
-        """The entry of the record of the training's checkpoints that tells its origin; empty without one."""
+        """The entry for the origin in the record of the training's checkpoints; empty without an origin."""
         return {"continued_from": self.origin} if self.origin else {}
 
     @property
     def in_place(self) -> bool:
-        """Whether the folder is that of the same run, with nothing of another one to be kept aside."""
+        """Whether the folder belongs to the same run, so that nothing of another run must be kept aside."""
         parent = self.checkpoint.resolve().parent if self.checkpoint else None
         is_own = parent == (self.folder / "checkpoints").resolve()
         return self.restarted or (is_own and not self.reused and not self.longer)
@@ -70,9 +69,9 @@ class Start:
 def find_start(config: dict[str, Any], folder: Path, search: Sequence[Path]) -> Start:
     """Return where a training starts according to its ``resume``, and print it on one line.
 
-    ``auto`` continues the newest run whose config is the same except for the folder, if its checkpoints say so too. A
-    run in which no checkpoint can be read starts anew in its folder. A path whose settings differ in what may change
-    (see ``train_longer``) is gone on from in ``folder``.
+    ``auto`` continues the newest run of the same training: its ``config.yaml`` and the config in its checkpoint are
+    the same except for the folder. A run in which no checkpoint can be read starts anew in its folder. A path
+    continues that run in its folder; if settings differ that may change (see ``train_longer``), in ``folder``.
 
     Args:
         folder: The folder of a new run.
@@ -171,9 +170,9 @@ def _find_newest(config: dict[str, Any], folder: Path, search: Sequence[Path]) -
 
 
 def _own_start(config: dict[str, Any], run: Path) -> tuple[Start | None, bool]:
-    """Return the start from the newest checkpoint in a folder that this training saved, and whether others are newer.
+    """Return the start from the newest checkpoint that this training saved in a folder, and whether others are newer.
 
-    The checkpoints decide, not ``config.yaml``, which a new training in the same folder replaces.
+    The config in the checkpoint decides, because a new training in the same folder replaces ``config.yaml``.
     """
     has_others = False
     for start, record in _starts(run):
@@ -184,11 +183,13 @@ def _own_start(config: dict[str, Any], run: Path) -> tuple[Start | None, bool]:
 
 
 def _hint_of_shorter_run(config: dict[str, Any], search: Sequence[Path]) -> str:
-    """Return how to go on from the newest run that differs in its length alone, or nothing without one."""
+    """Return how to continue the newest run that differs only in that it is shorter; an empty text without one."""
     for run in sorted(search, key=_last_saved, reverse=True):
         saved = config_of(run)
-        keys = differing_weight_keys(config, saved) if saved else []
-        if {"trainer.max_steps", "trainer.max_epochs"} & {*keys} and {*keys} <= LENGTH_KEYS:
+        if not saved or not {*differing_weight_keys(config, saved)} <= LENGTH_KEYS:
+            continue
+        lengths = [(saved["trainer"].get(key), config["trainer"].get(key)) for key in ("max_steps", "max_epochs")]
+        if any((old or 0) < (new or 0) for old, new in lengths):
             return f"; to train {run} longer: resume={run}"
     return ""
 
@@ -208,7 +209,7 @@ def _find_path(config: dict[str, Any], folder: Path, path: Path) -> Start:
     content = read_model_file(start.checkpoint)
     saved = content["guided_diffusion"]["config"]
     keys = differing_weight_keys(config, saved)
-    if keys and refused_keys(config, saved):
+    if refused_keys(config, saved):
         raise ValueError(
             f"resume: {start.checkpoint} belongs to another training, which differs in {', '.join(keys)}; "
             "init_from=PATH starts a new training from its weights"
@@ -224,21 +225,21 @@ def _find_path(config: dict[str, Any], folder: Path, path: Path) -> Start:
 
 
 def _find_longer(config: dict[str, Any], longer: Start, content: dict[str, Any]) -> Start:
-    """Return this start from a checkpoint with other settings, or the run in its folder that has begun like this."""
+    """Return the start from a run that has begun like this one in the same folder, or else the given start."""
     assert longer.origin
     for start, record in _starts(longer.folder):
-        began = record.get("continued_from", {})
-        if began == longer.origin and not differing_weight_keys(config, record["config"]):
+        origin = record.get("continued_from", {})
+        if origin == longer.origin and not differing_weight_keys(config, record["config"]):
             finished = (longer.folder / FINISHED).is_file()
             what = "has finished: there is nothing left to train" if finished else f"continuing from step {start.step}"
-            rank_zero_print(f"resume: {longer.folder} goes on from {began['checkpoint']}: {what}")
+            rank_zero_print(f"resume: {longer.folder} goes on from {origin['checkpoint']}: {what}")
             return Start(longer.folder, finished=True) if finished else start
-    rank_zero_print(f"resume: {described(longer.origin, content)}")
+    rank_zero_print(f"resume: {describe(longer.origin, content)}")
     return longer
 
 
 def _starts(run: Path) -> Iterator[tuple[Start, dict[str, Any]]]:
-    """Yield the start from each checkpoint of a run that can be read, newest first, and the record in it."""
+    """Yield the start from each readable checkpoint of a run, newest first, with the checkpoint's record."""
     for path in sorted((run / "checkpoints").glob("*.ckpt"), key=_last_modified, reverse=True):
         try:
             yield _start_from_checkpoint(path, run)
@@ -261,4 +262,7 @@ def _last_saved(run: Path) -> float:
 
 def _last_modified(path: Path) -> float:
     """Return the time of the last change, 0 for a file that another process has just moved."""
-    return path.stat().st_mtime if path.exists() else 0.0
+    try:
+        return path.stat().st_mtime
+    except FileNotFoundError:
+        return 0.0

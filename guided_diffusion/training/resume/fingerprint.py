@@ -40,10 +40,10 @@ def same_training(one: dict[str, Any], other: dict[str, Any]) -> bool:
 def is_of_training(record: dict[str, Any], config: dict[str, Any]) -> bool:
     """Return whether a checkpoint with this record was saved by the training that a resolved config describes.
 
-    A run that went on from a checkpoint with other settings is no training that its config alone describes.
+    No config describes a run that continued from a checkpoint with other settings.
     """
-    fingerprint = training_fingerprint(record["config"])
-    return "continued_from" not in record and fingerprint == training_fingerprint(config)
+    same_fingerprint = training_fingerprint(record["config"]) == training_fingerprint(config)
+    return same_fingerprint and "continued_from" not in record
 
 
 def differing_weight_keys(one: dict[str, Any], other: dict[str, Any]) -> list[str]:
@@ -79,14 +79,16 @@ def is_below(key: str, parents: Iterable[str]) -> bool:
 
 
 def _flat(config: dict[str, Any]) -> dict[str, Any]:
-    """Return the flat config, in which ``init_from`` is the content of the weights, wherever they are."""
+    """Return the flat config, in which ``init_from`` is the hash of the weights, and their path is left out."""
     flat = LATER_KEYS | flatten(config)
     flat.pop("init_from.path", None)
-    return flat | {"init_from": flat.pop("init_from.content", flat["init_from"])}
+    if "init_from.content" in flat:
+        flat["init_from"] = flat.pop("init_from.content")
+    return flat
 
 
 def _without_folder(config: dict[str, Any]) -> dict[str, Any]:
-    """Return the flat config without the keys that may differ when a training is resumed, and the folder in values."""
+    """Return the flat config without the keys that may differ in a resumed run, and values without the run's folder."""
     folder = str(config.get("output_dir"))
     return {
         key: value.replace(folder, "") if isinstance(value, str) else value

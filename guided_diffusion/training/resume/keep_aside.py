@@ -1,4 +1,4 @@
-"""Keeping aside what an earlier run left in a folder, so that a new run there neither replaces it nor mixes with it."""
+"""Keeping what an earlier run left in a folder, so that a new run there neither replaces it nor mixes with it."""
 
 from datetime import datetime
 from pathlib import Path
@@ -6,7 +6,7 @@ from pathlib import Path
 from guided_diffusion.training.resume.find_run import config_of
 
 RECORDS = ("hparams.yaml", "command.txt", "environment.json", "reproduce.sh", "config.yaml")
-"""The files that every run writes at its start; a run that left no others has nothing to be kept."""
+"""The files that every run writes at its start. They are not kept if they are all that a run left."""
 
 RESULTS = (
     *("finished.txt", "stopped.txt", "weights_from.txt", "continued_from.txt", "metrics.csv", "samples/step_*.png"),
@@ -14,11 +14,11 @@ RESULTS = (
     "wandb_run.json",
     *("checkpoints/*.part", "checkpoints/*.ckpt"),
 )
-"""The patterns of everything else that a run writes, except for W&B, whose runs have folders of their own."""
+"""The patterns of the other files that a run writes, except for those of W&B, which have a folder for each run."""
 
 
 def check_no_other_program(folder: Path) -> None:
-    """Raise ``ValueError`` if a folder has the ``config.yaml`` of anything but a training, which would be replaced."""
+    """Raise ``ValueError`` if a folder has a ``config.yaml`` that is not of a training, and would be replaced."""
     config = config_of(folder)
     if config and "module" not in config:
         path = folder / "config.yaml"
@@ -26,13 +26,13 @@ def check_no_other_program(folder: Path) -> None:
 
 
 def keep_aside(folder: Path) -> dict[Path, Path]:
-    """Move what an earlier run wrote into a folder ``earlier_...`` inside its own, and say so on one line.
+    """Move what an earlier run wrote into a folder ``earlier_<when it began>`` in the same place, and print its path.
 
-    The name of that folder is the time at which the earlier run began. Other files stay where they are. ``config.yaml``
-    is moved last: if the program dies before that, the next one moves the rest to the same place.
+    Other files stay where they are. ``config.yaml`` is moved last: if the program dies before that, the next program
+    moves the rest to the same folder.
 
     Returns:
-        The new path of each path that was moved; empty if the earlier run, if any, has left no results.
+        The new path of each file that was moved; empty if there was no earlier run or it left no results.
     """
     results = [path for pattern in RESULTS for path in sorted(folder.glob(pattern))]
     if not results:
@@ -48,7 +48,7 @@ def keep_aside(folder: Path) -> dict[Path, Path]:
 
 
 def _new_folder(folder: Path, paths: list[Path]) -> Path:
-    """Return the folder for these paths, in which none of them exists yet."""
+    """Return a folder, named after the time at which the earlier run began, in which none of these paths exists."""
     began = folder / ("config.yaml" if (folder / "config.yaml").exists() else paths[0])
     name = f"earlier_{datetime.fromtimestamp(began.stat().st_mtime):%Y-%m-%d_%H-%M-%S}"
     aside, number = folder / name, 1

@@ -21,11 +21,11 @@ with lightning_internals(MEANWHILE):
 
 
 class ResumableFitLoop(_FitLoop):
-    """A fit loop that calls ``on_train_end`` even if no step is left to do, and whose steps are whole.
+    """A fit loop that calls ``on_train_end`` even if no step is left to do, and in which all steps are whole.
 
-    With ``accumulate_grad_batches`` Lightning's own loop takes a smaller step at the end of an epoch, from the batches
-    that are left over, and counts the batches between validations. This one leaves those batches out, as a loader
-    drops the last samples of an epoch, and counts optimizer steps.
+    With ``accumulate_grad_batches``, Lightning's own loop ends an epoch with a smaller step from the batches that are
+    left over, and measures ``val_check_interval`` in batches. This one leaves those batches out, as a loader drops the
+    last samples of an epoch, and measures it in optimizer steps.
     """
 
     @classmethod
@@ -60,13 +60,13 @@ class ResumableFitLoop(_FitLoop):
 
 
 def check_steps_per_epoch(trainer: Trainer, batches: int) -> None:
-    """Raise ``ValueError`` if an epoch of so many batches has no whole optimizer step, or is too short to validate."""
+    """Raise ``ValueError`` if an epoch with this number of batches is too short for an optimizer step or validation."""
     accumulated, interval = trainer.accumulate_grad_batches, trainer.val_check_interval
     steps = batches // accumulated
     if steps < 1:
         raise ValueError(
             f"trainer.accumulate_grad_batches is {accumulated}, and an epoch has fewer batches ({batches}): lower it, "
-            "or data.batch_size"
+            "or lower data.batch_size"
         )
     if trainer.check_val_every_n_epoch is not None and isinstance(interval, int) and interval > steps:
         raise ValueError(
@@ -118,10 +118,11 @@ class Resumable(Callback):
     def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         """Correct the paths of a run that was moved; Lightning would forget which of its checkpoints is the best.
 
-        In a checkpoint of an earlier version a part of a step may be done.
+        In a checkpoint of an earlier version, some batches of an unfinished step may be done; they are done again.
         """
-        if (accumulated := trainer.accumulate_grad_batches) > 1:
-            undo_part_of_step(checkpoint["loops"]["fit_loop"], checkpoint["global_step"], accumulated)
+        saved = checkpoint["guided_diffusion"]["config"]["trainer"]
+        accumulated = saved.get("accumulate_grad_batches", 1)
+        undo_part_of_step(checkpoint["loops"]["fit_loop"], checkpoint["global_step"], accumulated)
         for callback in trainer.callbacks:  # type: ignore[attr-defined]
             if isinstance(callback, ModelCheckpoint) and callback.state_key in checkpoint["callbacks"]:
                 state = checkpoint["callbacks"][callback.state_key]
@@ -130,9 +131,10 @@ class Resumable(Callback):
 
 
 def undo_part_of_step(loop: dict[str, Any], step: int, accumulated: int) -> None:
-    """Change Lightning's record of its fit loop in place, so that no batch is done of the step after ``step``.
+    """Change Lightning's record of its fit loop in place, so that no batch of the step after ``step`` is done.
 
-    The gradients of these batches are in no checkpoint; their random numbers follow from their place in the epoch.
+    A checkpoint does not hold the gradients of these batches. Done again, they have the same random numbers, which
+    follow from their place in the epoch.
     """
     trained = loop["epoch_loop.batch_progress"]
     done = trained["current"]["completed"]

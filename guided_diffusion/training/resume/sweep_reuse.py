@@ -66,7 +66,7 @@ def _trained_and_new(checkpoint: Path) -> tuple[bool, float]:
 
 
 def _was_saved_by(checkpoint: Path, config: dict[str, Any]) -> bool:
-    """Return whether a checkpoint can be read and is of the training that this config describes."""
+    """Return whether a checkpoint can be read and was saved by the training that this config describes."""
     try:
         return is_of_training(read_model_file(checkpoint)["guided_diffusion"], config)
     except (OSError, ValueError):

@@ -1,6 +1,6 @@
-"""Going on from a checkpoint with other settings: more steps, another learning rate, other devices.
+"""Continuing from a checkpoint with other settings: more steps, another learning rate, other devices.
 
-The result is that of no uninterrupted training, so its checkpoints record where it began (``CONTINUED_FROM``).
+No uninterrupted training has this result, so the checkpoints of the new run record the one that it continued from.
 """
 
 import warnings
@@ -15,33 +15,33 @@ from guided_diffusion.training.resume.fingerprint import differing_weight_keys, 
 from guided_diffusion.training.resume.loop_state import MEANWHILE, rewind_to_step
 
 CONTINUED_FROM = "continued_from.txt"
-"""The file in the folder of a run that goes on from a checkpoint with other settings; it names both."""
+"""The file, in the folder of a run that continued with other settings, with the checkpoint and the changes."""
 
 CHANGEABLE_KEYS = (
     *("trainer", "module.optimizer", "module.lr_scheduler", "module.compile", "module.channels_last"),
     "data.batch_size",
 )
-"""The keys of a config with which a training can go on from a checkpoint that had others."""
+"""The keys of a config whose values may differ from those in the checkpoint that is continued."""
 FIXED_KEYS = ("module.optimizer._target_",)
-"""The keys below those that can't: another optimizer has no use for the state of this one."""
+"""The exceptions below these keys: another optimizer can't use the saved state."""
 SCHEDULE = "module.lr_scheduler"
 
 
 def refused_keys(config: dict[str, Any], saved: dict[str, Any]) -> list[str]:
-    """Return the keys that differ between a config and that of a checkpoint, and must not."""
+    """Return the keys that differ between a config and that of a checkpoint although they must be equal."""
     keys = differing_weight_keys(config, saved)
     return [key for key in keys if is_below(key, FIXED_KEYS) or not is_below(key, CHANGEABLE_KEYS)]
 
 
 def origin_of(config: dict[str, Any], checkpoint: Path, content: dict[str, Any]) -> dict[str, Any]:
-    """Return the record of where a training begins that goes on from a checkpoint with other settings.
+    """Return the path, step and next epoch of a checkpoint, and the settings that ``config`` changes, for the record.
 
     Args:
-        config: The resolved config of the training.
+        config: The resolved config of the new training.
         content: The content of the checkpoint.
 
     Raises:
-        ValueError: If the training ends where the checkpoint is, or before.
+        ValueError: If the checkpoint has already reached the length of the new training.
     """
     saved, step, epoch = content["guided_diffusion"]["config"], content["global_step"], _next_epoch(content)
     trainer = config["trainer"]
@@ -53,11 +53,13 @@ def origin_of(config: dict[str, Any], checkpoint: Path, content: dict[str, Any])
     flat, old = flatten(config), flatten(saved)
     changed = {key: [old.get(key), flat.get(key)] for key in differing_weight_keys(config, saved)}
     others = [values for key, values in changed.items() if not is_below(key, [SCHEDULE])]
-    changed = {key: value for key, value in changed.items() if not is_below(key, [SCHEDULE]) or value not in others}
+    for key in [key for key in changed if is_below(key, [SCHEDULE])]:
+        if changed[key] in others:  # such as the schedule's total_steps, which follows trainer.max_steps
+            del changed[key]
     return {"checkpoint": str(checkpoint), "step": step, "epoch": epoch, "changed": changed}
 
 
-def described(origin: dict[str, Any], content: dict[str, Any]) -> str:
+def describe(origin: dict[str, Any], content: dict[str, Any]) -> str:
     """Return a line that says what is carried over from a checkpoint and what is not."""
     average = ", their average" if "averaging_state" in content else ""
     changed = ", ".join(f"{key} {old} -> {new}" for key, (old, new) in origin["changed"].items())
@@ -68,26 +70,28 @@ def described(origin: dict[str, Any], content: dict[str, Any]) -> str:
 
 
 class NewSettings(Callback):
-    """A callback that replaces, as a checkpoint is loaded, what the settings of its own training have left in it.
+    """A callback that puts the new settings in the place of those in the checkpoint that is loaded.
 
-    The optimizer keeps its moments and gets the present learning rate and other settings; the learning rate schedule is
-    the present one after as many steps; the next epoch begins; other callbacks start anew.
+    The optimizer keeps its moments and gets the new learning rate and other settings. The learning-rate schedule is the
+    new one after the same number of steps. The next epoch begins, and the other callbacks start anew.
     """
 
     def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         checkpoint["callbacks"] = {}
         with lightning_internals(MEANWHILE):
             loop, step = checkpoint["loops"]["fit_loop"], checkpoint["global_step"]
-            if batches := loop["epoch_loop.batch_progress"]["current"]["completed"]:
+            trained = loop["epoch_loop.batch_progress"]
+            trained["total"] = dict.fromkeys(trained["total"], step * trainer.accumulate_grad_batches)
+            if batches := trained["current"]["completed"]:
                 rewind_to_step(loop, step, batches, False)  # as if the epoch ended with the last of these batches
-        optimizer, schedule = _after(step, pl_module)
+        optimizer, schedule = _optimization_after(step, pl_module)
         (saved,) = checkpoint["optimizer_states"]
-        for group, present in zip(saved["param_groups"], optimizer.param_groups, strict=True):
-            group |= {key: value for key, value in present.items() if key != "params"}
+        for group, new in zip(saved["param_groups"], optimizer.param_groups, strict=True):
+            group.update({key: value for key, value in new.items() if key != "params"})
         checkpoint["lr_schedulers"] = [schedule.state_dict()]
 
 
-def _after(steps: int, module: LightningModule) -> tuple[Any, Any]:
+def _optimization_after(steps: int, module: LightningModule) -> tuple[Any, Any]:
     """Return a new optimizer of the module, and its learning-rate schedule after this many steps."""
     configured = cast(Any, module.configure_optimizers())
     optimizer, schedule = configured["optimizer"], configured["lr_scheduler"]["scheduler"]

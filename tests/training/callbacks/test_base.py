@@ -3,6 +3,7 @@ from functools import partial
 import pytest
 import torch
 from pytorch_lightning import Callback
+from pytorch_lightning.strategies import SingleDeviceStrategy
 
 from guided_diffusion.guidance import ClassifierGuidance
 from guided_diffusion.recipe import Recipe
@@ -184,6 +185,16 @@ def test_a_failure_during_the_training_is_a_warning(fit, caplog):
     fit("trainer.max_steps=4", callbacks=[callback])
     assert callback.steps == [1, 2, 3, 4]
     assert "Failing failed at step 2, the training goes on: TypeError: Invalid shape" in caplog.text
+
+
+def test_after_a_failure_the_other_processes_do_not_wait(fit, monkeypatch):
+    """They wait at a barrier, which the process that samples must reach as often as without a failure."""
+    waits = []
+    monkeypatch.setattr(SingleDeviceStrategy, "barrier", lambda self, *arguments, **options: waits.append(self))
+    fit("trainer.max_steps=4", callbacks=[Failing()])
+    without_failure = len(waits)
+    fit("trainer.max_steps=4", callbacks=[Failing(2)])
+    assert len(waits) == 2 * without_failure
 
 
 def test_a_failure_at_the_end_says_where_the_checkpoints_are(fit):

@@ -28,20 +28,19 @@ def one_cycle(steps, total_steps=None, max_steps=None, **settings):
     return rates(max_steps, steps, OneCycleLR, total_steps=total_steps or max_steps, **defaults | settings)
 
 
+@pytest.mark.parametrize("steps", [1, 2, 3, 4, 5, 10, 20])
 @pytest.mark.parametrize("pct_start", [0.0, 0.1, 0.25, 0.5, 1.0])
-def test_a_cycle_of_any_number_of_steps_has_a_rate_for_each(pct_start):
-    for steps in range(1, 21):
-        for three_phase in (False, True):
-            used = one_cycle(steps, pct_start=pct_start, three_phase=three_phase)
-            assert len(used) == steps
-            assert all(math.isfinite(rate) for rate in used)
-            assert max(used) <= 1 + 1e-9
-            assert min(used) > 0
-            assert max(used) > 0.01
+@pytest.mark.parametrize("three_phase", [False, True])
+def test_a_cycle_of_any_number_of_steps_has_a_rate_for_each(steps, pct_start, three_phase):
+    used = one_cycle(steps, pct_start=pct_start, three_phase=three_phase)
+    assert len(used) == steps
+    assert all(math.isfinite(rate) for rate in used)
+    assert 0.01 < max(used) <= 1 + 1e-9
+    assert min(used) > 0
 
 
 @pytest.mark.parametrize("steps", [2, 9, 11, 20, 600])
-def test_where_torch_has_a_schedule_it_is_torchs(steps):
+def test_a_cycle_that_torch_can_build_is_not_changed(steps):
     optimizer = SGD([torch.zeros(1, requires_grad=True)], lr=1.0)
     scheduler = OneCycleLR(optimizer, 1.0, total_steps=steps, pct_start=0.1, cycle_momentum=False)
     theirs = []
@@ -52,7 +51,7 @@ def test_where_torch_has_a_schedule_it_is_torchs(steps):
     assert one_cycle(steps) == theirs
 
 
-def test_ten_steps_with_a_tenth_of_warm_up_lie_between_nine_and_eleven():
+def test_a_warm_up_of_a_single_step_begins_at_the_highest_rate():
     used = one_cycle(10)
     assert used[0] == pytest.approx(1)
     assert used == sorted(used, reverse=True)
@@ -72,7 +71,7 @@ def test_a_cycle_spans_the_epochs_if_they_are_fewer_than_the_limit_of_steps():
     assert one_cycle(7, max_steps=100) == one_cycle(7)
 
 
-def test_a_length_of_its_own_stays():
+def test_another_length_in_the_config_is_kept():
     assert one_cycle(20, total_steps=600) == one_cycle(600)[:20]
 
 

@@ -1,4 +1,4 @@
-"""A training that stops before its end says so, is not finished, and goes on exactly from there."""
+"""A training that stops before its end says so, is not finished, and can be resumed exactly."""
 
 import pytest
 from pytorch_lightning import Callback
@@ -30,7 +30,7 @@ def note(fit, tmp_path):
     return train
 
 
-def test_durations_are_those_of_lightning():
+def test_max_time_takes_the_forms_that_lightning_takes():
     assert seconds_of(None) is None
     assert seconds_of("01:02:03:04") == 93784
     assert seconds_of({"minutes": 2}) == 120

@@ -68,7 +68,7 @@ def test_auto_ignores_a_run_of_another_training(copied, tmp_path):
     assert find_start(config | {"seed": 3}, tmp_path, [copied]) == Start(tmp_path)
 
 
-def test_auto_reads_from_the_checkpoints_and_not_from_the_folder_whose_training_they_are(copied, tmp_path, capsys):
+def test_auto_skips_a_folder_whose_checkpoints_are_of_another_training_than_its_config(copied, tmp_path, capsys):
     """A new training with seed 3 in this folder was killed before its first checkpoint."""
     config = OmegaConf.load(copied / "config.yaml")
     config.seed = 3
@@ -78,11 +78,12 @@ def test_auto_reads_from_the_checkpoints_and_not_from_the_folder_whose_training_
     assert f"skipped {copied}: its checkpoints are of another training" in capsys.readouterr().out
 
 
-def test_auto_names_a_run_that_could_be_trained_longer(copied, tmp_path, capsys):
+@pytest.mark.parametrize(("max_steps", "hint"), [(99, "; to train {run} longer: resume={run}"), (2, "")])
+def test_auto_names_a_run_that_could_be_trained_longer(max_steps, hint, copied, tmp_path, capsys):
     config = config_of(copied)
-    longer = config | {"trainer": config["trainer"] | {"max_steps": 99}, "resume": "auto"}
-    assert find_start(longer, tmp_path, [copied]) == Start(tmp_path)
-    assert capsys.readouterr().out.endswith(f"starting anew; to train {copied} longer: resume={copied}\n")
+    other = config | {"trainer": config["trainer"] | {"max_steps": max_steps}, "resume": "auto"}
+    assert find_start(other, tmp_path, [copied]) == Start(tmp_path)
+    assert capsys.readouterr().out.endswith(f"starting anew{hint.format(run=copied)}\n")
 
 
 def test_the_run_of_another_training_is_refused_with_the_keys_that_differ(server, short, copied, tmp_path):

@@ -136,7 +136,7 @@ def test_a_key_is_below_itself_and_its_parents(key, below):
     assert is_below(key, ["x", "a.b"]) is below
 
 
-# Starting from other weights
+# Initial weights
 
 
 def test_the_content_of_initial_weights_and_not_their_path_is_part_of_a_training(config):

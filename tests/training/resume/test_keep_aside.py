@@ -1,4 +1,4 @@
-"""What an earlier run left in a folder is kept aside, whole and alone."""
+"""All files that an earlier run left in a folder, and no others, are moved to a folder of their own."""
 
 import os
 

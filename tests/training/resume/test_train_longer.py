@@ -1,4 +1,4 @@
-"""Going on from a checkpoint with more steps, or with other settings of the optimizer and the devices."""
+"""Continuing from a checkpoint with more steps, or with other settings of the optimizer and the devices."""
 
 import csv
 import signal
@@ -6,10 +6,14 @@ import signal
 import pytest
 import torch
 from omegaconf import OmegaConf
+from pytorch_lightning import LightningModule, Trainer
+from torch.optim import SGD
+from torch.optim.lr_scheduler import LinearLR
 
 from guided_diffusion.cli.train import train
 from guided_diffusion.training.resume.find_run import Start, config_of, find_start
-from guided_diffusion.training.resume.train_longer import CONTINUED_FROM
+from guided_diffusion.training.resume.loop_state import Resumable
+from guided_diffusion.training.resume.train_longer import CONTINUED_FROM, NewSettings
 
 
 @pytest.fixture
@@ -36,7 +40,7 @@ def saved(run, name="last.ckpt"):
     return torch.load(run / "checkpoints" / name, weights_only=True)
 
 
-def test_a_finished_run_is_gone_on_from_in_a_new_folder_and_a_line_says_how(
+def test_a_finished_run_is_continued_in_a_new_folder_and_a_line_says_what_is_carried_over(
     config, longer, uninterrupted, tmp_path, capsys
 ):
     start = find_start(config(longer), tmp_path, [])
@@ -59,7 +63,7 @@ def test_a_finished_run_is_gone_on_from_in_a_new_folder_and_a_line_says_how(
         ({"trainer.max_steps": -1, "trainer.max_epochs": 4}, "has trained 4 epochs: trainer.max_epochs must be larger"),
     ],
 )
-def test_changes_that_need_another_training_and_no_more_steps_are_refused(changes, message, config, tmp_path):
+def test_changes_that_need_a_new_training_and_lengths_already_reached_are_refused(changes, message, config, tmp_path):
     with pytest.raises(ValueError, match=message):
         find_start(config(changes), tmp_path, [])
 
@@ -88,6 +92,26 @@ def test_weights_and_optimizer_state_are_carried_over_and_the_new_settings_hold(
     assert new["guided_diffusion"]["continued_from"]["step"] == 11
     assert rows(tmp_path)[: len(rows(uninterrupted))] == rows(uninterrupted)
     assert "step: 11" in (tmp_path / CONTINUED_FROM).read_text()
+
+
+class Module(LightningModule):
+    def configure_optimizers(self):
+        optimizer = SGD([torch.zeros(1, requires_grad=True)], lr=1.0)
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": LinearLR(optimizer)}}
+
+
+def test_the_next_epoch_begins_and_validations_count_the_steps_of_the_new_settings(uninterrupted):
+    """The checkpoint is made one of step 11 and one batch of its epoch; the new steps have two batches."""
+    checkpoint = saved(uninterrupted)
+    loop = checkpoint["loops"]["fit_loop"]
+    progress, epoch = loop["epoch_loop.batch_progress"], loop["epoch_progress"]["current"]["ready"]
+    progress["current"] = dict.fromkeys(progress["current"], 1)
+    trainer = Trainer(accumulate_grad_batches=2, accelerator="cpu", logger=False, enable_checkpointing=False)
+    for callback in (Resumable(), NewSettings()):
+        callback.on_load_checkpoint(trainer, Module(), checkpoint)
+    assert set(progress["total"].values()) == {22}
+    assert set(progress["current"].values()) == {0}
+    assert loop["epoch_progress"]["current"]["completed"] == epoch
 
 
 def rows(run):
