@@ -1,4 +1,4 @@
-"""What an experiment sets for an option goes if the command line chooses another option of that group."""
+"""Settings of an experiment are dropped if they belong to an option that the command line replaces."""
 
 import pytest
 

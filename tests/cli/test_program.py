@@ -16,8 +16,8 @@ from guided_diffusion.cli.program import program
 from guided_diffusion.cli.provenance import command
 
 AS_ON_WINDOWS = Path(__file__).with_name("as_on_windows.py")
-SMALL_ENCODING = {"LC_ALL": "POSIX", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0", "PYTHONIOENCODING": "utf-8"}
-"""Variables with which files have another default encoding than UTF-8, as on Windows."""
+ASCII_LOCALE = {"LC_ALL": "POSIX", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0", "PYTHONIOENCODING": "utf-8"}
+"""The variables with which the default encoding of files is not UTF-8, as on Windows."""
 
 
 @pytest.fixture
@@ -215,7 +215,7 @@ def test_help_needs_nothing_that_windows_lacks(shell):
 
 @pytest.mark.slow
 def test_a_training_is_resumed_and_sampled_without_what_windows_lacks(shell, tiny, tmp_path, monkeypatch):
-    for name, value in SMALL_ENCODING.items():
+    for name, value in ASCII_LOCALE.items():
         monkeypatch.setenv(name, value)
     for resume in ("", "resume=auto"):
         trained = shell(AS_ON_WINDOWS, "guided_diffusion.train", *tiny, "output_dir=run", *filter(None, [resume]))
