@@ -355,7 +355,7 @@ def test_an_unwritable_cache_is_reported_before_the_training(call, tiny, tmp_pat
     [
         ("trainer.devices=99", "trainer.devices=99 starts as many processes on "),
         ("trainer.devices=0", "trainer: `Trainer(devices=0)` value is not a valid input"),
-        ("trainer.accelerator=tpu", "trainer: Requirement 'torch_xla"),
+        ("trainer.accelerator=tpu", "trainer.accelerator=tpu: torch_xla is not installed; use cpu or auto"),
         ("trainer.accelerator=quantum", "trainer: You selected an invalid accelerator name"),
         ("trainer.strategy=fsdp", "trainer: "),
         ("+trainer.limit_val_batches=-1", "invalid value -1 for limit_val_batches"),
