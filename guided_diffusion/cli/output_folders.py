@@ -26,11 +26,14 @@ JOBS = ".jobs"
 
 @dataclass
 class OutputFolders:
-    """The folder of a run or sweep and its parents, those that are new, and the size of ``failed.txt`` before."""
+    """The folders that one call of a program makes for its results."""
 
     folders: list[Path] = field(default_factory=list)
+    """The folder of the run or sweep, and then its parents; empty until Hydra has composed the config."""
     new: list[Path] = field(default_factory=list)
+    """The folders among them that did not exist before."""
     failures_before: int = 0
+    """The size of ``failed.txt`` before the call, in bytes."""
 
     def note(self, node: DictConfig) -> None:
         """Note the folder in ``hydra.run`` or ``hydra.sweep``, and remove the records of an earlier sweep's jobs."""

@@ -3,7 +3,7 @@
 import importlib
 import logging
 import os
-import stat
+import select
 import sys
 import traceback
 import warnings
@@ -180,7 +180,9 @@ def _exit_when_nobody_reads() -> Iterator[None]:
             yield
         finally:
             sys.stdout.flush()
-    except BrokenPipeError:
+    except BrokenPipeError as error:
+        if not _nobody_reads(error):
+            raise
         nowhere = os.open(os.devnull, os.O_WRONLY)
         for stream in (sys.stdout, sys.stderr):
             os.dup2(nowhere, stream.fileno())  # what is left in the buffers can't be written either
@@ -189,9 +191,12 @@ def _exit_when_nobody_reads() -> Iterator[None]:
 
 def _nobody_reads(error: BaseException) -> bool:
     """Return whether an error says that the output is a pipe without a reader, and not that a connection is lost."""
-    if not isinstance(error, BrokenPipeError):
+    if not isinstance(error, BrokenPipeError) or os.name == "nt":  # Windows can't tell
         return False
-    return any(stat.S_ISFIFO(os.fstat(stream.fileno()).st_mode) for stream in (sys.stdout, sys.stderr))
+    outputs = select.poll()
+    for stream in (sys.stdout, sys.stderr):
+        outputs.register(stream, 0)  # errors are always reported
+    return any(event & (select.POLLERR | select.POLLHUP) for _, event in outputs.poll(0))
 
 
 def _terminate(number: int, frame: FrameType | None) -> None:

@@ -207,6 +207,21 @@ def test_a_failed_job_of_a_launcher_is_named_and_the_others_are_gathered(launche
 
 
 @pytest.mark.slow
+def test_a_lost_connection_is_an_error_although_the_output_is_a_pipe(shell):
+    job = "def job(config): raise BrokenPipeError(32, 'Broken pipe')"
+    ended = shell(
+        "-c", f"from guided_diffusion.cli.program import program\n{job}\nprogram('train', job)()", "output_dir=a"
+    )
+    assert (ended.returncode, ended.stderr) == (1, "error: Broken pipe\n")
+
+
+@pytest.mark.slow
+def test_a_program_ends_without_a_word_if_nobody_reads_its_output(shell):
+    ended = shell("bash", "-c", "python -m guided_diffusion.train --help | true; echo ${PIPESTATUS[0]}")
+    assert (ended.stdout, ended.stderr) == ("141\n", "")
+
+
+@pytest.mark.slow
 def test_help_needs_nothing_that_windows_lacks(shell):
     shown = shell(AS_ON_WINDOWS, "guided_diffusion.train", "--help")
     assert shown.returncode == 0, shown.stderr

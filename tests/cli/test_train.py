@@ -146,8 +146,7 @@ def test_the_last_lines_name_the_folder_and_the_next_command(call, minimal, tmp_
 
 
 @pytest.mark.slow
-def test_a_sweep_gives_every_job_a_folder_of_its_own(call, tiny, tmp_path):
-    unscaled = [override for override in tiny if not override.startswith("scales=")]
+def test_a_sweep_gives_every_job_a_folder_of_its_own(call, unscaled, tmp_path):
     called = call("train", "-m", *unscaled, "name=swept", "guidance.scale=0,3")
     assert called.status == 0
     (sweep,) = (tmp_path / "outputs" / "swept").iterdir()
