@@ -133,7 +133,7 @@ def _rows(config: DictConfig, model: TrainedDiffusion) -> tuple[Source | None, l
 
 @dataclass(frozen=True)
 class _Session:
-    """All that one call of ``sample`` needs to draw and write its samples."""
+    """The settings and objects with which one call of ``sample`` draws and writes its samples."""
 
     config: DictConfig
     trainer: Trainer

@@ -17,7 +17,7 @@ NAMING = ("name", "experiment")
 
 
 class JobError(BaseException):
-    """A carrier of the error of a job or a callback, its cause, past Hydra, which prints or drops an ``Exception``."""
+    """A wrapper of the error of a job or a callback, which is its cause. Hydra would print or drop an ``Exception``."""
 
 
 @contextmanager

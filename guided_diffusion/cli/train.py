@@ -3,7 +3,7 @@
 import shlex
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, nullcontext, suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -178,8 +178,11 @@ def _starting_point(config: DictConfig, search: Sequence[Path], sweep: Path | No
     if not start.in_place and not start.finished:
         check_no_other_program(start.folder)
     try:
-        with nullcontext(start) if start.finished else reuse_training(wanted, start, sweep, runs) as start:
+        if start.finished:
             yield start
+        else:
+            with reuse_training(wanted, start, sweep, runs) as reused:
+                yield reused
     finally:
         find_run.clear_inherited_start()
 
