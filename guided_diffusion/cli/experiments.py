@@ -19,7 +19,7 @@ def drop_unused_settings(config: DictConfig, overrides: Sequence[str]) -> list[s
     parsed = {one.key_or_group: one for one in OverridesParser.create().parse_overrides(list(overrides))}
     if "experiment" not in parsed:
         return []
-    dropped = []
+    dropped: list[str] = []
     for group, override in parsed.items():
         names: Any = override.value()
         chosen = [_option(group, str(name)) for name in (names if isinstance(names, list) else [names])]
