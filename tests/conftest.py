@@ -156,7 +156,7 @@ def counted() -> type[Counted]:
 
 
 class OnDevice(Tensor):
-    """A tensor of a pretended device without float64, like those of Apple's GPUs; ``cpu()`` gets its values back."""
+    """A tensor on a fake device without float64, like Apple's GPUs; ``cpu()`` returns a plain tensor."""
 
     @classmethod
     def __torch_function__(cls, function, types, args=(), kwargs=None):
@@ -175,7 +175,7 @@ class OnDevice(Tensor):
 
 @pytest.fixture
 def on_device() -> Callable[[Tensor], Tensor]:
-    """Return a function that moves a tensor to a pretended device, on which float64 raises ``TypeError``."""
+    """Return a function that moves a tensor to a fake device, on which float64 raises ``TypeError``."""
     return OnDevice.place
 
 
@@ -362,7 +362,7 @@ def call(
         return Called(status, *capfd.readouterr())
 
     yield called
-    HydraConfig.instance().cfg = None  # a job that a launcher refused leaves it
+    HydraConfig.instance().cfg = None  # it is left by a job that a launcher refused
     root.handlers[:], root.level = before  # Hydra's own write to the captured stdout
 
 

@@ -1,15 +1,12 @@
-"""Checks that no single class can make: seed, scales, time grid, folders, and settings against each other."""
+"""Checks that no single class can make: the seed, the scales, the time grid, folders, and keys that exclude others."""
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from hydra.core.hydra_config import HydraConfig
-from hydra.types import RunMode
-
 from guided_diffusion.checkpoints.guidance_config import Node, guidance_needs_classifier
-from guided_diffusion.cli.config import given_keys
+from guided_diffusion.cli.config import given_keys, in_sweep
 from guided_diffusion.evaluation.cost import check_first_step, labels_needed
 from guided_diffusion.evaluation.modalities import modality
 from guided_diffusion.evaluation.plan import Plan
@@ -28,7 +25,7 @@ REPLACED_BY = (
     ("module.optimizer.lr", "module.lr_scheduler.max_lr"),
     *((f"{judge}.{name}", f"{judge}.checkpoint") for judge in JUDGES for name in JUDGE_SETTINGS),
 )
-"""Pairs of keys: the first has no effect where the second is given."""
+"""The pairs of keys of which the first has no effect where the second is given."""
 
 
 def check_no_key_replaces_another(overrides: Sequence[str]) -> None:
@@ -40,26 +37,26 @@ def check_no_key_replaces_another(overrides: Sequence[str]) -> None:
 
 
 def check_keys_of_module(overrides: Sequence[str], module: Mapping[str, Any]) -> None:
-    """Raise ``ValueError`` if the command line sets what the module, given as its config, does not use."""
+    """Raise ``ValueError`` if the command line sets a key that the module, whose config is given, does not use."""
     for key in ("label_dropout", "weighting"):
         if key not in module and _sets(overrides, key):
             name = str(module.get("_target_")).rpartition(".")[2]
-            raise ValueError(f"{key} has no effect on {name}, which learns from every label: leave it out")
+            raise ValueError(f"{key} has no effect on {name}, which has no such setting: leave it out")
 
 
 def check_classifier_guides(overrides: Sequence[str], guidance: Node) -> None:
     """Raise ``ValueError`` if the command line names a classifier that the guidance does not use.
 
-    In a sweep it may be for other jobs, as in ``classifier=PATH guidance=cfg,classifier``.
+    A sweep is not checked: the classifier may be for its other jobs, as in ``classifier=PATH guidance=cfg,classifier``.
     """
-    if HydraConfig.initialized() and HydraConfig.get().mode == RunMode.MULTIRUN:
+    if in_sweep():
         return
     if "classifier" in given_keys(overrides) and not guidance_needs_classifier(guidance):
         raise ValueError("classifier has no effect on this guidance: add guidance=classifier, or leave it out")
 
 
 def check_judge_is_used(overrides: Sequence[str], kind: str) -> None:
-    """Raise ``ValueError`` if the command line sets the judge of data that need none."""
+    """Raise ``ValueError`` if the command line sets the judge, and data of this kind need none."""
     if not modality(kind).uses_judge and _sets(overrides, "judge"):
         raise ValueError(f"judge has no effect on {kind}, which need none: leave it out")
 
@@ -76,7 +73,7 @@ def check_seed(seed: int) -> None:
 
 
 def check_scales(scales: Sequence[float], key: str = "scales") -> None:
-    """Raise ``ValueError`` unless there is a guidance scale, and all are finite; ``key`` is for the message."""
+    """Raise ``ValueError``, with the name of the ``key``, unless there is a guidance scale and all are finite."""
     if not scales:
         raise ValueError(f"{key} must hold at least one number")
     if not all(map(math.isfinite, scales)):
@@ -84,19 +81,19 @@ def check_scales(scales: Sequence[float], key: str = "scales") -> None:
 
 
 def check_output_folders(folder: Path, inside: Iterable[str] = ()) -> None:
-    """Raise ``OSError`` if nothing can be written in a run's folder, or in one of these folders inside."""
+    """Raise ``OSError`` if a run's folder, or one of the folders of these names ``inside`` it, can't be written."""
     for name in ("", *inside):
         check_writable(folder / name, "output_dir")
 
 
 def check_space(plan: Plan, at_once: int = 1) -> None:
-    """Raise ``OSError`` if the cache can't be written, or the samples of ``at_once`` such plans don't fit into it."""
+    """Raise ``OSError`` if the cache can't be written, or has no space for the samples of ``at_once`` such plans."""
     values = len(plan.scales) * plan.per_scale * math.prod(plan.shape)
     check_cache(needed=4 * values * at_once)
 
 
 def check_labels(labels: str) -> None:
-    """Raise ``ValueError`` unless this is a way to draw labels."""
+    """Raise ``ValueError`` if there is no way of this name to draw labels."""
     if labels not in LABELS:
         raise ValueError(f"labels must be {' or '.join(LABELS)}, got {labels}")
 

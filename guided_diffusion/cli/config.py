@@ -9,7 +9,9 @@ from typing import Any, cast
 from hydra import compose as hydra_compose
 from hydra import initialize_config_dir
 from hydra.core.config_store import ConfigStore
+from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.types import RunMode
 from omegaconf import MISSING, DictConfig, OmegaConf, open_dict
 
 from guided_diffusion.utils.listing import data_hash
@@ -99,7 +101,7 @@ class ExportConfig:
 
 
 def key_of(field_name: str) -> str:
-    """Return the config key of a schema's field: without the underscore that ends the name if Python reserves it."""
+    """Return the config key of a schema's field; an underscore that ends the field's name (``from_``) is left out."""
     return field_name.removesuffix("_")
 
 
@@ -108,8 +110,9 @@ def register() -> None:
     for schema in (TrainConfig, SampleConfig, EvaluateConfig, ExportConfig):
         node = OmegaConf.structured(schema)
         with open_dict(node):
-            for name in [name for name in node if name != key_of(name)]:
-                node[key_of(name)] = node.pop(name)
+            for name in list(node):
+                if name != key_of(name):
+                    node[key_of(name)] = node.pop(name)
         ConfigStore.instance().store(f"{schema.__name__.removesuffix('Config').lower()}_schema", node)
     OmegaConf.register_new_resolver("short_id", lambda: secrets.token_hex(2), use_cache=True, replace=True)
     OmegaConf.register_new_resolver("data_hash", data_hash, replace=True)
@@ -121,6 +124,11 @@ def compose(*overrides: str, program: str = "train") -> DictConfig:
     register()
     with initialize_config_dir(CONFIG_PATH, version_base="1.3"):
         return hydra_compose(program, list(overrides))
+
+
+def in_sweep() -> bool:
+    """Return whether this process runs a job of a sweep."""
+    return HydraConfig.initialized() and HydraConfig.get().mode == RunMode.MULTIRUN
 
 
 def plain(config: DictConfig) -> dict[str, Any]:
@@ -160,12 +168,14 @@ def use_recipe_of_training(config: DictConfig, trained: dict[str, Any], override
 def trust_packages(config: DictConfig) -> None:
     """Hand the packages in ``trusted`` to the nodes that load checkpoints: the classifier of the guidance, the guide.
 
-    They come from the command line alone, never from a checkpoint.
+    The packages are those that the user names in ``config``, never those of a checkpoint.
     """
+    if not config.trusted:
+        return
     loaders = {f"callbacks.{name}" for name, node in config.get("callbacks", {}).items() if _loads_a_guide(node)}
     if isinstance(config.guidance.get("classifier"), DictConfig):
         loaders.add("guidance.classifier")
-    for key in loaders if config.trusted else ():
+    for key in loaders:
         OmegaConf.update(config, f"{key}.trusted", list(config.trusted), force_add=True)
 
 

@@ -1,4 +1,4 @@
-"""Settings that an experiment makes for an option which the command line replaces by another."""
+"""Removes settings of an experiment that belong to an option which the command line replaces by another."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,37 +14,41 @@ def drop_unused_settings(config: DictConfig, overrides: Sequence[str]) -> list[s
     """Remove what the experiment sets for options that the command line's ``overrides`` replace; return the keys.
 
     For instance ``+experiment=cfg_cifar10 callbacks=minimal``: the experiment sets an interval of ``sample_grid``,
-    which the minimal callbacks lack. Keys that no option of a group has are left to the check of the config.
+    which the minimal callbacks lack. A key that no option of the group has stays: the check of the config refuses it.
     """
     parsed = {one.key_or_group: one for one in OverridesParser.create().parse_overrides(list(overrides))}
+    if "experiment" not in parsed:
+        return []
     dropped: list[str] = []
-    for group in parsed if "experiment" in parsed else ():
-        names: Any = parsed[group].value()
+    for group, override in parsed.items():
+        names: Any = override.value()
         chosen = [_option(group, str(name)) for name in (names if isinstance(names, list) else [names])]
         if isinstance(config.get(group), DictConfig) and all(chosen):
-            every = [_option(group, path.stem) for path in sorted((Path(CONFIG_PATH) / group).glob("*.yaml"))]
-            dropped += _drop(config[group], OmegaConf.merge(*chosen), OmegaConf.merge(*every), f"{group}.")
+            options = [_option(group, path.stem) for path in sorted((Path(CONFIG_PATH) / group).glob("*.yaml"))]
+            dropped += _drop(config[group], OmegaConf.merge(*chosen), OmegaConf.merge(*options), f"{group}.")
     return dropped
 
 
-def _drop(node: DictConfig, own: Any, every: Any, prefix: str) -> list[str]:
+def _drop(node: DictConfig, chosen: Any, options: Any, prefix: str) -> list[str]:
+    """Remove the keys that the chosen option lacks and another option has; return them with the prefix."""
     dropped = []
     for name in list(node):
-        if name not in own and name in every:
+        if name not in chosen and name in options:
             with open_dict(node):
                 del node[name]
             dropped.append(f"{prefix}{name}")
-        elif name in own and all(_has_group(one, name) for one in (node, own, every)):
-            dropped += _drop(node[name], own[name], every[name], f"{prefix}{name}.")
+        elif name in chosen and all(_has_keys(one, name) for one in (node, chosen, options)):
+            dropped += _drop(node[name], chosen[name], options[name], f"{prefix}{name}.")
     return dropped
 
 
-def _has_group(node: Any, name: Any) -> bool:
+def _has_keys(node: Any, name: Any) -> bool:
+    """Return whether the value of ``name`` is a node with keys of its own, and no interpolation."""
     return not OmegaConf.is_interpolation(node, name) and OmegaConf.is_dict(node[name])
 
 
 def _option(group: str, name: str) -> Any:
-    """Return the keys of an option, and of those that it derives from, as a config; none if ``conf/`` lacks it."""
+    """Return the config of an option, with those that its defaults name; empty if ``conf/`` has no such option."""
     path = Path(CONFIG_PATH) / group / f"{name}.yaml"
     merged: Any = OmegaConf.create()
     if not path.is_file():

@@ -1,4 +1,4 @@
-"""The classes that ``labels=[...]`` asks for, by number or by name, in any order and with repeats."""
+"""Reads the classes that ``labels=[...]`` asks for: numbers or names, in any order and with repeats."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -7,10 +7,10 @@ from guided_diffusion.cli.source import Source
 
 
 def class_numbers(labels: Sequence[Any], class_names: Sequence[str], key: str = "labels") -> list[int]:
-    """Return the number of each class; a text is the name of one.
+    """Return the number of each class, which is given by its number or its name.
 
     Raises:
-        ValueError: If there is no label, or one that is no class.
+        ValueError: If the list is empty, or holds a label that is no class.
     """
     numbers = [_number(label, class_names) for label in labels]
     wrong = [label for label, number in zip(labels, numbers, strict=True) if number is None]
@@ -21,6 +21,7 @@ def class_numbers(labels: Sequence[Any], class_names: Sequence[str], key: str = 
 
 
 def _number(label: Any, class_names: Sequence[str]) -> int | None:
+    """Return the number of a class, or ``None`` if there is no such class."""
     if isinstance(label, str):
         return class_names.index(label) if label in class_names else None
     is_class = isinstance(label, int) and not isinstance(label, bool) and 0 <= label < len(class_names)
@@ -28,7 +29,7 @@ def _number(label: Any, class_names: Sequence[str]) -> int | None:
 
 
 def labels_of_images(labels: Sequence[int] | None, source: Source, num_classes: int, key: str = "labels") -> list[int]:
-    """Return the label of each given image: its own, that of all of them, or by default the file's.
+    """Return the label of each image of ``source``: those given, one for all or one for each, or else the file's.
 
     Raises:
         ValueError: If there is neither one label for all nor one for each, or a label of the file is no class.

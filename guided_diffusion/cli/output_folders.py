@@ -1,4 +1,4 @@
-"""The output folders of a program: noted before Hydra makes them, and removed at its end if nothing is in them."""
+"""Notes the output folders of a program before Hydra makes them, and removes them at its end if they are empty."""
 
 import json
 import os
@@ -26,13 +26,17 @@ JOBS = ".jobs"
 
 @dataclass
 class OutputFolders:
-    """The folder of a run or sweep and its parents, those that are new, and the size of ``failed.txt`` before."""
+    """The folders that one call of a program makes for its results."""
 
     folders: list[Path] = field(default_factory=list)
+    """The folder of the run or sweep, and then its parents; empty until Hydra has composed the config."""
     new: list[Path] = field(default_factory=list)
+    """The folders among them that did not exist before."""
     failures_before: int = 0
+    """The size of ``failed.txt`` before the call, in bytes."""
 
     def note(self, node: DictConfig) -> None:
+        """Note the folder in ``hydra.run`` or ``hydra.sweep``, and remove the records of an earlier sweep's jobs."""
         folder = OmegaConf.select(node, "dir", throw_on_resolution_failure=False)
         if folder:
             path = Path(folder).absolute()
@@ -42,10 +46,11 @@ class OutputFolders:
             self._remove_job_records()
 
     def any_job_failed(self) -> bool:
+        """Return whether ``failed.txt`` has grown."""
         return self._failures() > self.failures_before
 
     def _failures(self) -> int:
-        """Return the size of ``failed.txt``."""
+        """Return the size of ``failed.txt`` in bytes, 0 if there is none."""
         return sum((folder / FAILED).stat().st_size for folder in self.folders[:1] if (folder / FAILED).is_file())
 
     def _remove_job_records(self) -> None:
@@ -67,7 +72,7 @@ _current: ContextVar[OutputFolders] = ContextVar("output_folders")
 
 @contextmanager
 def output_folders() -> Iterator[OutputFolders]:
-    """Yield the folders of one call of a program, which ``NoteOutputFolders`` fills in; remove unused ones after."""
+    """Yield the folders of one call of a program, which ``NoteOutputFolders`` notes; then remove unused ones."""
     folders = OutputFolders()
     _current.set(folders)
     try:
@@ -99,7 +104,7 @@ class NoteOutputFolders(Callback):
 
 
 def write_job_record(hydra: DictConfig | HydraConf, folder: Path, finished: bool) -> None:
-    """Note a job of a sweep, the folder of its results, and whether it has finished.
+    """Write the overrides of a job of a sweep, the folder of its results, and whether it has finished.
 
     ``hydra`` is the job's ``HydraConfig``.
     """
@@ -117,6 +122,7 @@ def job_records(sweep: Path) -> dict[int, dict[str, Any]]:
 
 
 def remove_if_empty(folder: Path) -> None:
+    """Remove a folder if it is empty and not the working directory."""
     if folder.is_dir() and folder.absolute() != Path.cwd() and not any(folder.iterdir()):
         folder.rmdir()
 
@@ -126,4 +132,4 @@ def check_output_dir(chosen: str | None, folder: Path) -> None:
     if not chosen:
         raise ValueError("output_dir is empty: name a folder, or . for this one")
     if not os.access(folder, os.W_OK | os.X_OK):
-        raise PermissionError(f"output_dir {folder} can't be written")
+        raise PermissionError(f"output_dir: {folder} can't be written: choose another place")

@@ -1,9 +1,9 @@
-"""What the command-line programs share: one-line errors, exit statuses, signals, sweeps. It is quick to import."""
+"""What the command-line programs share: one-line errors, exit statuses, signals, sweeps. It imports no torch."""
 
 import importlib
 import logging
 import os
-import stat
+import select
 import sys
 import traceback
 import warnings
@@ -42,7 +42,7 @@ ERRORS_OF_LIBRARIES = (
     ("lightning_fabric.utilities.exceptions", "MisconfigurationException"),
     ("wandb.errors", "Error"),
 )
-"""The errors by which libraries refuse the user's settings; they count once something has imported the module."""
+"""The errors by which libraries refuse the user's settings: module and name, as importing the modules takes long."""
 FULL_ERROR = "HYDRA_FULL_ERROR"
 """The environment variable that asks for the traceback; with it Hydra lets errors through instead of printing them."""
 
@@ -108,7 +108,7 @@ def _launch(job: Run, config_name: str) -> BaseException | None:
 
 
 def _run_job(config: DictConfig, config_name: str, run: Run | None) -> None:
-    """Run one job, alone or of a sweep, in the process that the launcher has chosen."""
+    """Run one job, which may be one of a sweep, in the process that the launcher has chosen."""
     run = run or importlib.import_module(f"guided_diffusion.cli.{config_name}").run
     quiet()  # again, because Lightning sets the level of its log when it is imported
     keep_freed_memory()
@@ -144,17 +144,17 @@ def _print(error: BaseException, config_name: str, folders: Sequence[Path]) -> N
     if not _is_users(error):
         return traceback.print_exception(error)
     message = explain(error, config_name)
-    if isinstance(error, OSError) and error.filename and Path(error.filename).absolute() in folders:
+    if isinstance(error, OSError) and isinstance(error.filename, str) and Path(error.filename).absolute() in folders:
         message = f"output_dir: no folder can be made at {message}; choose another place"
     print(f"error: {message}", file=sys.stderr)
 
 
 def _is_users(error: BaseException) -> bool:
-    """Return whether the user can fix it: wrong input, a library that refuses it, or one that is not installed."""
+    """Return whether the user can fix the error: wrong input, a refusal by a library, or a missing package."""
     if isinstance(error, ModuleNotFoundError):
         return bool(error.name) and not f"{error.name}.".startswith("guided_diffusion.")
-    theirs = (vars(sys.modules[module])[name] for module, name in ERRORS_OF_LIBRARIES if module in sys.modules)
-    return isinstance(error, (*USER_ERRORS, *theirs))
+    of_libraries = (vars(sys.modules[module])[name] for module, name in ERRORS_OF_LIBRARIES if module in sys.modules)
+    return isinstance(error, (*USER_ERRORS, *of_libraries))
 
 
 @contextmanager
@@ -180,7 +180,9 @@ def _exit_when_nobody_reads() -> Iterator[None]:
             yield
         finally:
             sys.stdout.flush()
-    except BrokenPipeError:
+    except BrokenPipeError as error:
+        if not _nobody_reads(error):
+            raise
         nowhere = os.open(os.devnull, os.O_WRONLY)
         for stream in (sys.stdout, sys.stderr):
             os.dup2(nowhere, stream.fileno())  # what is left in the buffers can't be written either
@@ -189,9 +191,12 @@ def _exit_when_nobody_reads() -> Iterator[None]:
 
 def _nobody_reads(error: BaseException) -> bool:
     """Return whether an error says that the output is a pipe without a reader, and not that a connection is lost."""
-    if not isinstance(error, BrokenPipeError):
+    if not isinstance(error, BrokenPipeError) or os.name == "nt":  # Windows can't tell
         return False
-    return any(stat.S_ISFIFO(os.fstat(stream.fileno()).st_mode) for stream in (sys.stdout, sys.stderr))
+    outputs = select.poll()
+    for stream in (sys.stdout, sys.stderr):
+        outputs.register(stream, 0)  # errors are always reported
+    return any(event & (select.POLLERR | select.POLLHUP) for _, event in outputs.poll(0))
 
 
 def _terminate(number: int, frame: FrameType | None) -> None:

@@ -13,9 +13,9 @@ from typing import Any
 import torch
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.types import RunMode
 
 import guided_diffusion
+from guided_diffusion.cli.config import in_sweep
 from guided_diffusion.utils.overrides import hydra_override
 
 PACKAGES = ("torch", "torchvision", "pytorch-lightning", "hydra-core", "omegaconf", "torchmetrics", "numpy")
@@ -23,7 +23,7 @@ PACKAGES = ("torch", "torchvision", "pytorch-lightning", "hydra-core", "omegacon
 
 def command() -> str:
     """Return the command that started this program, or this one job of a sweep, to be pasted into a shell."""
-    if HydraConfig.initialized() and HydraConfig.get().mode == RunMode.MULTIRUN:  # maybe in a launcher's process
+    if in_sweep():  # maybe in a launcher's process
         return shlex.join(["python", "-m", f"guided_diffusion.{HydraConfig.get().job.name}", *_overrides_of_job()])
     module = Path(sys.argv[0]).stem
     start = ["python", "-m", f"guided_diffusion.{module}"] if sys.argv[0].endswith(".py") else [module]
@@ -31,7 +31,7 @@ def command() -> str:
 
 
 def _overrides_of_job() -> list[str]:
-    """Return the arguments that start this job of a sweep alone: in its own folder, if the sweep was given one."""
+    """Return the arguments that run this job without its sweep: in its folder, if the sweep has an ``output_dir``."""
     hydra, parser = HydraConfig.get(), OverridesParser.create()
     task = [text for text in hydra.overrides.task if parser.parse_override(text).key_or_group != "output_dir"]
     folder = [hydra_override("output_dir", hydra.runtime.output_dir)] * (len(task) < len(hydra.overrides.task))
@@ -101,7 +101,7 @@ def reproduce(started_with: str, found: dict[str, Any]) -> str:
     commit = f"git checkout {git['commit']}" if git else f"guided_diffusion {found['guided_diffusion']}, no checkout"
     dirty = ["# Files differed from that commit: the same result is not certain."] if git and git["dirty"] else []
     folders = ("output_dir=", "hydra.run.dir=", "hydra.sweep.dir=", "hydra.sweep.subdir=")
-    again = shlex.join(part for part in shlex.split(started_with) if not part.startswith(folders))
+    again = shlex.join(part for part in shlex.split(started_with) if not part.lstrip("+").startswith(folders))
     lines = [
         "#!/bin/sh",
         f"# {commit}",

@@ -1,4 +1,4 @@
-"""The folder of a training at its start: what an earlier run left there is kept aside, and the records are written."""
+"""Prepares the folder of a training: keeps aside what an earlier run left there, and writes the records."""
 
 import shutil
 from dataclasses import replace
@@ -24,10 +24,12 @@ def prepare_folder(trainer: Trainer, settings: dict[str, Any], start: Start) -> 
     A run that goes on keeps its records. Only the first process writes.
 
     Args:
+        trainer: The trainer, before it trains.
         settings: The resolved config.
+        start: Where the training starts.
 
     Returns:
-        The start, with the present path of its checkpoint.
+        The start, with the new path of its checkpoint if that was moved.
 
     Raises:
         ValueError: If the checkpoint would have to be moved while other processes, which this one has not started, are
@@ -40,31 +42,32 @@ def prepare_folder(trainer: Trainer, settings: dict[str, Any], start: Start) -> 
             set_inherited_start(start)
         if not start.in_place or start.restarted:
             _write_records(settings, start, trainer.strategy.root_device.type)
-        elif not same_training(settings, config_of(start.folder)):  # other samples, or a checkpoint without its config
+        elif not same_training(settings, config_of(start.folder)):  # it samples otherwise, or the file was missing
             _save_config(settings, start)
         (start.folder / STOPPED).unlink(missing_ok=True)
     return start
 
 
 def _moved(start: Start, moved: dict[Path, Path]) -> Start:
-    """Return the start with the present path of its checkpoint, which may have been in the same folder."""
+    """Return the start with the new path of its checkpoint if that is among the moved files."""
     if start.checkpoint not in moved:
         return start
-    checkpoint = moved[start.checkpoint]
-    origin = start.origin and start.origin | ({"checkpoint": str(checkpoint)} if start.longer else {})
+    checkpoint, origin = moved[start.checkpoint], start.origin
+    if origin and start.longer:
+        origin = origin | {"checkpoint": str(checkpoint)}
     return replace(start, checkpoint=checkpoint, origin=origin)
 
 
 def _check_can_move(trainer: Trainer, start: Start) -> None:
-    in_folder = start.checkpoint is not None and start.folder in start.checkpoint.parents
-    if in_folder and not start.in_place and trainer.world_size > 1 and trainer.strategy.launcher is None:
+    is_in_folder = start.checkpoint is not None and start.folder in start.checkpoint.parents
+    if is_in_folder and not start.in_place and trainer.world_size > 1 and trainer.strategy.launcher is None:
         raise ValueError(f"output_dir: {start.folder} is the folder of the run to go on from: choose another")
 
 
 def _write_records(settings: dict[str, Any], start: Start, device: str) -> None:
     folder = start.folder
-    for of_earlier_run in (FINISHED, WEIGHTS_FROM, CONTINUED_FROM):
-        (folder / of_earlier_run).unlink(missing_ok=True)
+    for name in (FINISHED, WEIGHTS_FROM, CONTINUED_FROM):  # those of an earlier run
+        (folder / name).unlink(missing_ok=True)
     if start.reused:
         (folder / WEIGHTS_FROM).write_text(f"{start.checkpoint}\n", encoding="utf-8")
     elif start.checkpoint and (metrics := start.checkpoint.parent.parent / "metrics.csv").is_file():

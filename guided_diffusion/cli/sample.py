@@ -1,5 +1,6 @@
 """Samples from a trained diffusion model: what ``python -m guided_diffusion.sample`` does."""
 
+import math
 import shutil
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -39,9 +40,9 @@ T = TypeVar("T")
 QUIET_SECONDS = 2
 """The seconds before a progress bar appears."""
 MAX_FRAMES = 250
-"""The largest number of frames of an animation but for the last one: of a longer run, every k-th step is shown."""
+"""The largest number of frames of an animation before the last one; if there are more steps, it shows every k-th."""
 MAX_ANIMATED = 20
-"""The largest number of classes or images in an animation: the first ones."""
+"""The largest number of classes or images in an animation, which shows the first ones."""
 
 
 def run(config: DictConfig) -> None:
@@ -94,7 +95,7 @@ def sample(config: DictConfig, overrides: Sequence[str] = ()) -> Path:
 
 
 def _take_scales(config: DictConfig) -> list[float] | None:
-    """Return the scales of ``guidance.scale=[...]`` and put the first in their place; ``None`` for a single number."""
+    """Return the scales of ``guidance.scale=[...]`` and leave the first in ``config``; ``None`` if it is no list."""
     given = config.guidance.get("scale")
     if not isinstance(given, ListConfig):
         return None
@@ -105,8 +106,9 @@ def _take_scales(config: DictConfig) -> list[float] | None:
     check_scales(scales, "guidance.scale")
     if len(set(scales)) < len(scales):
         raise ValueError(f"guidance.scale must hold different numbers, got {list(given)}")
-    for key in [key for key in ("animate", "invert") if config[key] and len(scales) > 1]:
-        raise ValueError(f"{key}=true takes one guidance.scale, got {list(given)}")
+    for key in ("animate", "invert"):
+        if config[key] and len(scales) > 1:
+            raise ValueError(f"{key}=true takes one guidance.scale, got {list(given)}")
     config.guidance.scale = scales[0]
     return scales
 
@@ -122,7 +124,8 @@ def _rows(config: DictConfig, model: TrainedDiffusion) -> tuple[Source | None, l
     if source is None:
         return None, labels or everything, []
     if len(source.samples) == 1 and not config.invert:  # one image, of every class that is asked for
-        labels = labels or list(source.labels or everything)
+        if not labels:
+            labels = labels_of_images(None, source, model.num_classes) if source.labels else everything
         source = source.repeated(len(labels))
     classes = labels_of_images(labels, source, model.num_classes)
     return source, classes, labels_of_images(own, source, model.num_classes, "from_labels") if own else classes
@@ -130,7 +133,7 @@ def _rows(config: DictConfig, model: TrainedDiffusion) -> tuple[Source | None, l
 
 @dataclass(frozen=True)
 class _Session:
-    """All that one call of ``sample`` needs to draw and write its samples."""
+    """The settings and objects with which one call of ``sample`` draws and writes its samples."""
 
     config: DictConfig
     trainer: Trainer
@@ -229,7 +232,7 @@ class _Session:
             self.gallery.save(rows[0], self.class_names, picture)
 
     def _print_error(self, again: Tensor, given: Tensor) -> None:
-        """Print how far the reconstructions are from the given samples, unless another class was asked for."""
+        """Print how far the reconstructions are from the given samples, unless they are drawn as another class."""
         if list(self.own_classes) == list(self.plan.classes or ()):
             error = (again - given).double()
             rank_zero_print(
@@ -256,7 +259,7 @@ class _Session:
     def _steps(self, labels: Tensor, indices: list[int], start: Start | None) -> list[Step]:
         """Return the steps from noise to samples that an animation shows, the last one included."""
         total = self.recipe.sampler.steps
-        every, kept = -(-total // MAX_FRAMES), []
+        every, kept = math.ceil(total / MAX_FRAMES), []
         steps = self.recipe.steps(self.model.denoiser, labels, self.model.shape, indices, self.config.seed, start)
         with eval_mode(self.model.denoiser):
             for number, step in enumerate(_with_progress(steps, "sampling", total), 1):

@@ -1,4 +1,4 @@
-"""What ``sample`` starts from: the images or points of ``from=PATH``, the mask of ``mask=PATH``, and their checks."""
+"""Reads and checks what ``sample`` starts from: the images or points of ``from=PATH`` and the mask of ``mask=PATH``."""
 
 from __future__ import annotations
 
@@ -10,37 +10,38 @@ import numpy as np
 import torch
 from jaxtyping import Bool, Float, Shaped, UInt8
 from omegaconf import DictConfig
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageOps
 from torch import Tensor
 
 from guided_diffusion.data.base import kind_of, normalise
 from guided_diffusion.data.decoding import MODES, read_image
 from guided_diffusion.recipe import ImageToImage, Inpainting, Inversion, Start
+from guided_diffusion.utils.listing import is_visible
 
 SUFFIXES = (".png", ".jpg", ".jpeg")
 
 
 @dataclass(frozen=True)
 class Source:
-    """Given samples that sampling starts from, in [-1, 1], and what is known about them."""
+    """The given samples that sampling starts from, in [-1, 1], with the names and labels that their files give them."""
 
     samples: Float[Tensor, "n *shape"]
     names: Sequence[str]
-    """The name of each one's file; none for an array."""
+    """The name of each sample's file; empty if the samples are an array."""
     labels: Sequence[int] | None
-    """The class of each, if the file has them."""
+    """The class of each sample, if the file has them."""
     files: Sequence[Path]
     """The files that the samples, and the mask, come from."""
     unknown: Bool[Tensor, "*shape"] | None = None
-    """Which of their values are drawn anew, if there is a mask."""
+    """The mask of the values that are drawn anew, if there is one."""
 
     def repeated(self, times: int) -> Source:
-        """Return this one sample several times."""
+        """Return the source with its one sample repeated, without a label."""
         samples = self.samples.repeat_interleave(times, 0)
         return replace(self, samples=samples, names=list(self.names) * times, labels=None)
 
     def shown(self) -> Float[Tensor, "n *shape"]:
-        """Return the samples as a picture shows them: 0, which is grey, where they are drawn anew."""
+        """Return the samples as a picture shows them: grey where they are drawn anew."""
         return self.samples if self.unknown is None else self.samples.masked_fill(self.unknown, 0)
 
     def titles(self, class_names: Sequence[str]) -> list[str]:
@@ -61,12 +62,12 @@ class Source:
 
 
 def check_source(config: DictConfig) -> None:
-    """Raise ``ValueError`` for a combination of ``from``, ``strength``, ``mask`` and ``invert`` that has no meaning."""
-    invert, several = config.invert, len(config.labels or ()) > 0
+    """Raise ``ValueError`` if the settings around ``from`` don't go together, or one is out of its range."""
+    invert = config.invert
     if not config["from"]:
-        lonely = [key for key in ("strength", "mask", "invert", "from_labels") if config[key]]
-        if lonely:
-            raise ValueError(f"{lonely[0]} needs images to start from: add from=PATH")
+        for key in ("strength", "mask", "invert", "from_labels"):
+            if config[key]:
+                raise ValueError(f"{key} needs images to start from: add from=PATH")
         return
     if not (invert or config.mask or config.strength is not None):
         raise ValueError(
@@ -75,13 +76,13 @@ def check_source(config: DictConfig) -> None:
         )
     if config.strength is not None and not 0 < config.strength <= 1:
         raise ValueError(f"strength must be in (0, 1], got {config.strength:g}")
-    if config.from_labels is not None and not (invert and several):
+    if config.from_labels is not None and not (invert and config.labels):
         raise ValueError("from_labels needs invert=true, and labels=[...] to sample with")
-    wrong = {"strength": config.strength, "mask": config.mask, "compare=true": config.compare}
-    for key in [key for key, value in wrong.items() if invert and value]:
-        raise ValueError(f"{key} doesn't go with invert=true: leave one of them out")
+    for key in ("strength", "mask", "compare"):
+        if invert and config[key]:
+            raise ValueError(f"{key} doesn't go with invert=true: leave one of them out")
     if invert and config.num_samples not in (None, 1):
-        raise ValueError(f"num_samples must be 1 with invert=true: an image has one noise, got {config.num_samples}")
+        raise ValueError(f"num_samples must be 1 with invert=true, as an image has one noise, got {config.num_samples}")
 
 
 def read_source(config: DictConfig, shape: Sequence[int]) -> Source | None:
@@ -106,7 +107,7 @@ def read_source(config: DictConfig, shape: Sequence[int]) -> Source | None:
 def _read_images(path: Path, shape: Sequence[int]) -> Source:
     if kind_of(shape) != "images":
         raise ValueError(f"from: the model makes {kind_of(shape)}, so {path} must be an .npz of them")
-    files = sorted(file for file in path.iterdir() if file.suffix.lower() in SUFFIXES) if path.is_dir() else [path]
+    files = sorted(filter(_is_image, path.iterdir())) if path.is_dir() else [path]
     if not files:
         raise ValueError(f"from: there is no PNG or JPEG file directly in {path}")
     if shape[0] not in MODES:
@@ -115,23 +116,30 @@ def _read_images(path: Path, shape: Sequence[int]) -> Source:
     return Source(normalise(images), [file.stem for file in files], None, files)
 
 
+def _is_image(path: Path) -> bool:
+    return is_visible(path.name) and path.suffix.lower() in SUFFIXES
+
+
 def _read_image(path: Path, channels: int, height: int, width: int) -> UInt8[Tensor, "channels height width"]:
     try:
         return read_image(path, channels, height, width)[0]
-    except (UnidentifiedImageError, OSError, SyntaxError, ValueError) as error:
-        raise _no_image(path, "from") from error
+    except ValueError as error:
+        raise ValueError(f"from: {path} can't be read: {error}") from error
+    except (OSError, SyntaxError) as error:
+        raise _unreadable(path, "from") from error
 
 
-def _no_image(path: Path, key: str) -> Exception:
+def _unreadable(path: Path, key: str) -> Exception:
+    """Return the error for a missing file, or for one that is no image."""
     if not path.is_file():
         return FileNotFoundError(f"{key}: there is no file at {path}")
-    return ValueError(f"{key}: {path} can't be read as an image")
+    return ValueError(f"{key}: {path} can't be read as an image: name a PNG or JPEG file")
 
 
 def read_mask(path: Path, shape: Sequence[int]) -> Bool[Tensor, "*shape"]:
-    """Return which values are drawn: where an image is white, or an array of an .npy file is true.
+    """Return a mask that is true at the values to draw: where an image is white, or an array of an .npy file is true.
 
-    A mask of another size is cropped and resized as the images are, to the nearest pixel. It holds for all channels.
+    A mask of another size is cropped and resized as the images are, without blending. It holds for all channels.
 
     Raises:
         ValueError: If it can't be read or does not fit, or if it keeps everything or nothing.
@@ -144,8 +152,8 @@ def read_mask(path: Path, shape: Sequence[int]) -> Bool[Tensor, "*shape"]:
         try:
             with Image.open(path) as file:
                 grey = file.convert("L")
-        except (UnidentifiedImageError, OSError, SyntaxError) as error:
-            raise _no_image(path, "mask") from error
+        except (OSError, SyntaxError) as error:
+            raise _unreadable(path, "mask") from error
         unknown = torch.from_numpy(np.array(_fit_nearest(grey, shape)) > 127)
     if unknown.all() or not unknown.any():
         what = "all is white, so nothing is kept" if unknown.all() else "nothing is white, so there is nothing to draw"
@@ -190,5 +198,6 @@ def _read_arrays(path: Path, shape: Sequence[int]) -> Source:
     samples = normalise(samples) if samples.dtype == torch.uint8 else samples.float()
     if not samples.abs().max() <= 4:
         raise ValueError(f"from: images in {path} must be uint8, or numbers in [-1, 1]")
-    labels = found["labels"].tolist() if "labels" in found and len(found["labels"]) == len(samples) else None
-    return Source(samples, [], labels, [path])
+    labels = found.get("labels", np.zeros(0))
+    are_classes = labels.shape == (len(samples),) and labels.dtype.kind in "iu"
+    return Source(samples, [], labels.tolist() if are_classes else None, [path])

@@ -1,4 +1,4 @@
-"""The folder of a sweep: chosen once, by the process that starts the sweep, for all of its jobs."""
+"""Chooses the folder of a sweep once, in the process that starts the sweep, for all of its jobs."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,7 +17,7 @@ NAMING = ("name", "experiment")
 
 
 class JobError(BaseException):
-    """A carrier of an error, its cause, past Hydra, which prints or drops an ``Exception`` of a job or a callback."""
+    """A wrapper of the error of a job or a callback, which is its cause. Hydra would print or drop an ``Exception``."""
 
 
 @contextmanager
@@ -33,8 +33,8 @@ def fix_sweep_folder(config: DictConfig) -> None:
     """Write the folder of a sweep, an absolute path, into the config and into the overrides of each of its jobs.
 
     Hydra would resolve ``hydra.sweep.dir`` again in each job, where ``${name}`` may be another one. The folder is
-    ``output_dir`` if the user sets one, or ``hydra.sweep.dir``. If names or experiments are swept, they together name
-    the folder.
+    ``output_dir`` if the user sets it, else ``hydra.sweep.dir``. If the sweep varies the name or the experiment,
+    ``${name}`` in it is all of their values, with a plus between them.
 
     Args:
         config: The config of the process that starts the sweep, in which swept keys have their default values.
@@ -45,7 +45,8 @@ def fix_sweep_folder(config: DictConfig) -> None:
     hydra, overrides = config.hydra, _overrides_by_key(config)
     if names := [name for key in NAMING if key in overrides for name in _swept_values(overrides[key])]:
         OmegaConf.update(config, "name", "+".join(dict.fromkeys(names)), force_add=True)
-    folder = _output_dir(config, overrides.get("output_dir")) or hydra.sweep.dir
+    output_dir = _output_dir(config, overrides.get("output_dir"))
+    folder = hydra.sweep.dir if output_dir is None else output_dir
     if not folder:
         raise ValueError("output_dir is empty: name a folder, or . for this one")
     check_folder_name(folder)
@@ -54,26 +55,27 @@ def fix_sweep_folder(config: DictConfig) -> None:
 
 
 def check_folder_name(folder: str | None) -> None:
-    """Raise ``ValueError`` for a folder that Hydra can't name: in its config ``${`` begins an interpolation."""
+    """Raise ``ValueError`` for a folder with ``${`` in its path, which Hydra would read as an interpolation."""
     if folder and "${" in str(Path(folder).absolute()):
         raise ValueError(f"output_dir: {Path(folder).absolute()} has ${{ in its name, which Hydra can't use: rename it")
 
 
 def _overrides_by_key(config: DictConfig) -> dict[str, Override]:
-    """Return the overrides of a sweep, those of ``hydra.sweeper.params`` included; the last one of each key."""
+    """Return the last override of each key of a sweep, also those in ``hydra.sweeper.params``."""
     params = config.hydra.sweeper.get("params") or {}
     texts = [*(f"{key}={value}" for key, value in params.items()), *config.hydra.overrides.task]
     return {one.key_or_group: one for one in OverridesParser.create().parse_overrides(texts)}
 
 
 def _swept_values(override: Override) -> list[str]:
+    """Return the values that a sweep gives a key, as parts of a folder's name; none if it gives only one."""
     if not override.is_discrete_sweep():
         return []
     return [value.strip("\"'").replace("/", "_") for value in override.sweep_string_iterator()]
 
 
 def _output_dir(config: DictConfig, override: Override | None) -> str | None:
-    """Return the folder that the user has chosen as ``output_dir``, on the command line or in an experiment."""
+    """Return ``output_dir`` if the command line or an experiment sets it, else ``None``."""
     if override is not None:
         if override.is_sweep_override():
             raise ValueError(
@@ -85,8 +87,6 @@ def _output_dir(config: DictConfig, override: Override | None) -> str | None:
         return None
     if any(one.startswith("hydra.sweep.dir=") for one in config.hydra.overrides.hydra):
         raise ValueError("output_dir and hydra.sweep.dir both name the folder of the sweep: leave one out")
-    if not chosen:
-        raise ValueError("output_dir is empty: name a folder, or . for this one")
     return config.output_dir
 
 

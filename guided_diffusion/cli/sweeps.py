@@ -87,15 +87,15 @@ class GatherResults(Callback):
 
 
 def varied(jobs: Sequence[Job], shown: frozenset[str] = EVALUATION_COLUMNS) -> list[str]:
-    """Return the keys of the command line that differ between jobs and are not shown anyway."""
+    """Return the keys of the command line whose values differ between jobs, except those in ``shown``."""
     keys = dict.fromkeys(key for job in jobs for key in job.options)
     return [key for key in keys if key not in shown and len({job.option(key) for job in jobs}) > 1]
 
 
 def gather(jobs: Sequence[Job], folder: Path, command: str) -> None:
-    """Write the results of all finished jobs into ``folder``, as ``GatherResults`` says; nothing if none has any.
+    """Write the results of all finished jobs into ``folder``, as ``GatherResults`` says, if there are any.
 
-    If both images and points were evaluated or trained on, each kind has a folder of its own in ``folder``.
+    If the jobs have results of images and of points, each kind has a folder of its own in ``folder``.
     """
     finished = [job for job in jobs if job.finished]
     failed = [f"{job.number}: {' '.join(job.overrides)}" for job in jobs if not job.finished]
@@ -115,7 +115,7 @@ def gather(jobs: Sequence[Job], folder: Path, command: str) -> None:
 
 
 def _evaluations(jobs: Sequence[Job]) -> dict[str, list[tuple[Job, "Results"]]]:
-    """Return the jobs that left the table of an evaluation, with its results, by their kind of data."""
+    """Return the jobs with a table of an evaluation, and the results in it, for each kind of data."""
     found: dict[str, list[tuple[Job, Results]]] = defaultdict(list)
     for job in jobs:
         if (job.folder / "results.csv").is_file():

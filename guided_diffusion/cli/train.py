@@ -3,12 +3,11 @@
 import shlex
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, nullcontext, suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 from hydra.core.hydra_config import HydraConfig
-from hydra.types import RunMode
 from omegaconf import DictConfig
 from pytorch_lightning import Trainer, seed_everything
 from pytorch_lightning.utilities import rank_zero_only
@@ -28,7 +27,7 @@ from guided_diffusion.cli.checks import (
     check_scales,
     check_seed,
 )
-from guided_diffusion.cli.config import TrainConfig, is_overridden, plain, trust_packages
+from guided_diffusion.cli.config import TrainConfig, in_sweep, is_overridden, plain, trust_packages
 from guided_diffusion.cli.experiments import drop_unused_settings
 from guided_diffusion.cli.provenance import command
 from guided_diffusion.cli.run_folder import prepare_folder
@@ -72,28 +71,27 @@ def run(config: DictConfig) -> Path:
     check_keys_of_module(overrides, config.module)
     check_classifier_guides(overrides, config.guidance)
     scale = config.guidance.get("scale")
-    only_one_scale = is_overridden(overrides, "guidance.scale") and not is_overridden(overrides, "scales")
-    if only_one_scale and isinstance(scale, int | float):
+    if is_overridden(overrides, "guidance.scale") and isinstance(scale, int | float):
         config.scales = [scale]
     _check_one_length(overrides, config)
-    sweep = Path(hydra.sweep.dir).absolute() if hydra.mode == RunMode.MULTIRUN else None
+    sweep = Path(hydra.sweep.dir).absolute() if in_sweep() else None
     return train(config, _earlier_runs(Path(config.output_dir)), sweep)
 
 
 def _earlier_runs(output_dir: Path) -> list[Path]:
-    """Return the runs beside a time-stamped folder, also in sweeps; none if the command line names the folder."""
+    """Return the other runs of this name, also in sweeps; none if the command line chooses the folder."""
     overrides = HydraConfig.get().overrides
     if is_overridden(overrides.task, "output_dir") or is_overridden(overrides.hydra, "hydra.run.dir"):
         return []
-    name = output_dir.parent.parent if HydraConfig.get().mode == RunMode.MULTIRUN else output_dir.parent
-    found = [*name.glob("*/config.yaml"), *name.glob("sweep_*/*/config.yaml")]
+    parent = output_dir.parent.parent if in_sweep() else output_dir.parent
+    found = [*parent.glob("*/config.yaml"), *parent.glob("sweep_*/*/config.yaml")]
     return [path.parent for path in found if path.parent != output_dir]
 
 
 def _check_one_length(overrides: Sequence[str], config: DictConfig) -> None:
     """Raise ``ValueError`` if the command line gives both a number of steps and a number of epochs."""
-    both = [f"trainer.{name}" for name in ("max_steps", "max_epochs") if (config.trainer.get(name) or 0) > 0]
-    if len([key for key in both if is_overridden(overrides, key)]) == 2:
+    lengths = {f"trainer.{name}": config.trainer.get(name) for name in ("max_steps", "max_epochs")}
+    if all(is_overridden(overrides, key) and length not in (None, -1) for key, length in lengths.items()):
         raise ValueError("trainer.max_steps and trainer.max_epochs both give the length of the training: leave one out")
 
 
@@ -151,7 +149,7 @@ def _build_trainer(config: DictConfig, start: Start) -> Trainer:
     resumable = [Resumable(), EarlyEnd(start.folder, config.trainer.get("max_time"))]
     callbacks = [build(node) for node in config.callbacks.values() if isinstance(node, DictConfig)]
     if config.trainer.get("max_time"):
-        config.trainer.max_time = None  # EarlyEnd heeds it
+        config.trainer.max_time = None  # EarlyEnd stops the training instead
     trainer = build_trainer(config.trainer, [*resumable, *([NewSettings()] if start.longer else []), *callbacks])
     trainer.loggers = [build(node) for node in config.logger.values()]
     return trainer
@@ -179,8 +177,11 @@ def _starting_point(config: DictConfig, search: Sequence[Path], sweep: Path | No
     if not start.in_place and not start.finished:
         check_no_other_program(start.folder)
     try:
-        with nullcontext(start) if start.finished else reuse_training(wanted, start, sweep, runs) as start:
+        if start.finished:
             yield start
+        else:
+            with reuse_training(wanted, start, sweep, runs) as reused:
+                yield reused
     finally:
         find_run.clear_inherited_start()
 
@@ -201,7 +202,7 @@ def _check_samples(settings: dict[str, Any], recipe: Recipe, module: NoisyTraini
 
 
 def _check_last_stage(folder: Path, trainer: Trainer, data: LabelledDataModule) -> None:
-    """Raise unless the folders can be written, and what the callbacks need after the training can be had."""
+    """Raise an error if a folder can't be written, or if a callback will lack what it needs after the training."""
     check_output_folders(folder, ("checkpoints", "samples"))
     for callback in trainer.callbacks:  # type: ignore[attr-defined]
         if isinstance(callback, SamplingCallback):
@@ -209,14 +210,14 @@ def _check_last_stage(folder: Path, trainer: Trainer, data: LabelledDataModule) 
 
 
 def _make_resumable(trainer: Trainer, data: LabelledDataModule) -> None:
-    """Give the trainer the parts that exact resume needs, or raise ``ValueError`` if an epoch is too short."""
+    """Give the trainer the parts that exact resume needs; raise ``ValueError`` if an epoch is too short for them."""
     check_steps_per_epoch(trainer, len(data.train_dataloader()) // trainer.world_size)
     trainer.strategy.checkpoint_io = AtomicCheckpointIO()
     ResumableFitLoop.replace(trainer)
 
 
 def _fit(trainer: Trainer, module: NoisyTraining, data: LabelledDataModule, start: Start) -> bool:
-    """Train, and return whether the end was reached; if not, or at a signal, print the command that goes on."""
+    """Train, and return whether the end was reached; if not, print the command that resumes the training."""
     with closing_loggers(trainer.loggers):
         is_new = not start.in_place or start.restarted
         begin_logging(trainer, module.record["config"], Continuation(is_new, start.step, start.metrics_rows))
@@ -238,17 +239,16 @@ def _fit(trainer: Trainer, module: NoisyTraining, data: LabelledDataModule, star
 
 
 def _command_to_resume(folder: Path) -> str:
-    """Return the command that goes on from here; it names the folder if ``resume=auto`` would not look there."""
+    """Return the command that resumes this training; it names the folder in a sweep, or if it was named already."""
     parts = shlex.split(command())
     resumes = [part for part in parts if part.lstrip("+").startswith("resume=")]
-    named = bool(resumes) and resumes[-1].partition("=")[2] not in ("auto", "null")
-    named = named or is_overridden(HydraConfig.get().overrides.hydra, "hydra.sweep.dir")
-    resume = hydra_override("resume", folder if named else "auto")
+    was_named = bool(resumes) and resumes[-1].partition("=")[2] not in ("auto", "null")
+    resume = hydra_override("resume", folder if was_named or in_sweep() else "auto")
     return shlex.join([*(part for part in parts if part not in resumes), resume])
 
 
 def _check_partners(config: DictConfig, module: NoisyTraining, spec: ModelSpec) -> None:
-    """Raise unless the models that this one samples with exist and have the same noise, images and classes."""
+    """Raise an error if a model that this one samples with is missing, or has other noise, images or classes."""
     if module.kind == "diffusion":
         check_guidance(config.guidance, spec, config.trusted)
     elif config.callbacks.get("guide"):

@@ -1,4 +1,4 @@
-"""Errors that come late, in one line that says what is kept."""
+"""Reports errors after the main work is done, on one line that says which results are kept."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -6,7 +6,7 @@ from contextlib import contextmanager
 
 @contextmanager
 def keeping(what_is_kept: str) -> Iterator[None]:
-    """Turn an error in the block into a ``ValueError`` of one line: the reason, and what is kept all the same."""
+    """Raise an error of the block as a ``ValueError`` on one line: the reason, and then what is kept."""
     try:
         yield
     except Exception as error:
@@ -14,6 +14,6 @@ def keeping(what_is_kept: str) -> Iterator[None]:
 
 
 def reason(error: Exception) -> str:
-    """Return the message of an error on one line, with its type unless it is one that users cause."""
+    """Return the message of an error on one line, after its type unless that is ``ValueError`` or ``OSError``."""
     text = " ".join(str(error).split())
     return text if isinstance(error, ValueError | OSError) and text else f"{type(error).__name__}: {text}"

@@ -22,7 +22,8 @@ def check_writable(folder: Path, name: str, needed: int = 0) -> None:
     """Raise ``OSError`` if files can't be written in a folder, which need not exist yet; leave nothing behind.
 
     Args:
-        name: What the folder is, or how it is set, for the message.
+        folder: The folder, or one that will be made.
+        name: The name of the folder, or of the key that sets it, for the message.
         needed: The number of bytes that must be free.
     """
     existing = next(path for path in (folder.absolute(), *folder.absolute().parents) if path.exists())
@@ -60,7 +61,7 @@ def flush_to_disk(path: Path) -> None:
     """Make the system write a file, or the names in a folder, to the disk now; Windows has no call for a folder."""
     is_folder = path.is_dir()
     try:
-        descriptor = os.open(path, os.O_RDONLY if is_folder else os.O_RDWR)  # Windows flushes no file open to read
+        descriptor = os.open(path, os.O_RDONLY if is_folder else os.O_RDWR)  # Windows can't flush a read-only file
     except PermissionError:
         if is_folder:
             return

@@ -1,4 +1,4 @@
-"""Building the object that a config node names."""
+"""Builds the object that a config node names."""
 
 import inspect
 import re

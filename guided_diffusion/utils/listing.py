@@ -1,4 +1,4 @@
-"""The files of a dataset of one's own, and a hash by which two trainings see whether their data is the same."""
+"""Lists the files of the user's own dataset, and hashes them to tell whether two trainings have the same data."""
 
 import os
 import zipfile
@@ -8,11 +8,11 @@ from pathlib import Path
 from guided_diffusion.utils.files import content_hash
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp", ".gif")
-"""The endings of the names of images: those of torchvision's ``ImageFolder``, and ``.gif``."""
+"""The suffixes of images: those of torchvision's ``ImageFolder``, and ``.gif``."""
 
 
 def is_visible(name: str) -> bool:
-    """Return whether a file or folder is the user's, not hidden or made by a system beside the user's files."""
+    """Return whether a file or folder is the user's: not hidden, and not one that macOS adds to archives."""
     return not name.startswith(".") and name != "__MACOSX"
 
 
@@ -28,7 +28,7 @@ def image_files(folder: Path) -> Iterator[Path]:
 def data_hash(path: str | Path | None) -> str | None:
     """Return a hash of the images in a folder, by their names and sizes, or of the content of a NumPy archive.
 
-    It does not depend on where the data is, or since when. ``None`` if there is none that can be read.
+    It depends neither on the place of the data nor on the times of the files. ``None`` if the data can't be read.
     """
     if path is None:
         return None
@@ -45,5 +45,5 @@ def data_hash(path: str | Path | None) -> str | None:
 
 
 def first_few(names: Sequence[str], most: int = 5) -> str:
-    """Return names for a message, of many only the first ones and the number of the others."""
+    """Return names for a message: the first ``most``, and the number of the others."""
     return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")

@@ -18,9 +18,9 @@ except ImportError:  # Windows
 
 @contextmanager
 def try_folder_lock(folder: Path) -> Iterator[bool]:
-    """Lock a folder for the block if no other process has locked it, and yield whether that was so.
+    """Lock a folder for the block unless another process has locked it, and yield whether it was free.
 
-    Where the file system has no locks this is always so. Windows locks the file ``.lock`` in the folder.
+    On a file system without locks it is always free. On Windows the file ``.lock`` in the folder is locked.
     """
     if fcntl is None:
         with _portable_lock(folder / ".lock") as is_free:
@@ -39,7 +39,7 @@ def file_lock(path: Path, why: str) -> Iterator[None]:
 
     Args:
         path: The path of the lock file. It exists while it is locked; one that a killed process left is not locked.
-        why: The reason to wait, which is printed once.
+        why: The reason for the wait, which is printed once.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     if fcntl is None:
@@ -58,17 +58,18 @@ def file_lock(path: Path, why: str) -> Iterator[None]:
 
 @contextmanager
 def _portable_lock(path: Path, why: str | None = None) -> Iterator[bool]:
-    """Lock a file by ``filelock`` and yield True; if another process has it, wait, or without a ``why`` yield False."""
+    """Lock a file by ``filelock`` and yield ``True``; if it is locked, wait, or without a ``why`` yield ``False``."""
     from filelock import FileLock, Timeout
 
     lock, is_free = FileLock(path), True
     try:
         lock.acquire(blocking=False)
     except Timeout:
-        if why:
+        if why is None:
+            is_free = False
+        else:
             _announce(why)
             lock.acquire(poll_interval=0.5)
-        is_free = bool(why)
     try:
         yield is_free
     finally:

@@ -1,4 +1,4 @@
-"""Overrides in Hydra's grammar: written so that Hydra, a config and a shell read back the value that was meant."""
+"""Quotes overrides so that Hydra, a config and a shell read the intended value."""
 
 import re
 import shlex
@@ -9,12 +9,12 @@ from hydra.errors import OverrideParseException
 
 
 def hydra_override(key: str, value: object) -> str:
-    """Return the override ``key=value`` for a text or a path, in quotes where Hydra would read something else.
+    """Return the override ``key=value`` for a text or a path, in quotes if Hydra would read another value without.
 
-    A command line needs ``shell_override``.
+    On a command line use ``shell_override``.
     """
     text = str(value)
-    if _is_read_as_it_is(f"{key}={text}", text):
+    if _is_read_back(f"{key}={text}", text):
         return f"{key}={text}"
     literal = re.sub(r"(\\*)\$\{", r"\1\1\\${", text)  # otherwise the config would look up a key of this name
     quote = Quote.single if '"' in text else Quote.double
@@ -22,11 +22,11 @@ def hydra_override(key: str, value: object) -> str:
 
 
 def shell_override(key: str, value: object) -> str:
-    """Return ``hydra_override(key, value)``, also quoted for a shell."""
+    """Return ``hydra_override(key, value)`` quoted for a shell."""
     return shlex.quote(hydra_override(key, value))
 
 
-def _is_read_as_it_is(override: str, text: str) -> bool:
+def _is_read_back(override: str, text: str) -> bool:
     try:
         return "${" not in text and OverridesParser.create().parse_overrides([override])[0].value() == text
     except OverrideParseException:

@@ -6,11 +6,11 @@ PRECISIONS = ("32-true", "bf16-mixed", "16-mixed", "64-true")
 Weights in bfloat16 or float16 lose the small changes of the average, and times and noise levels most of their digits.
 """
 SHORT = ("32", "bf16", "16", "64", "None")
-"""Lightning's short forms of the same."""
+"""The other values that are accepted: Lightning's short forms of these, and ``None`` for its default."""
 
 
 def check_precision(precision: str | int | None) -> None:
-    """Raise ``ValueError`` for a ``trainer.precision`` in which trainings or samples go wrong."""
+    """Raise ``ValueError`` for a ``trainer.precision`` that spoils trainings or samples."""
     if str(precision) not in (*PRECISIONS, *SHORT):
         *others, last = PRECISIONS
         raise ValueError(f"trainer.precision must be {', '.join(others)} or {last}, got {precision}")

@@ -24,6 +24,12 @@ def classifier(classifier_run):
 
 
 @pytest.fixture
+def unscaled(tiny):
+    """The overrides of the tiny training without its scales."""
+    return [override for override in tiny if not override.startswith("scales")]
+
+
+@pytest.fixture
 def minimal(tiny):
     """The overrides of the tiny training without the callbacks that sample."""
     return [*(override for override in tiny if not override.startswith("callbacks.")), "callbacks=minimal"]

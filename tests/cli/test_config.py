@@ -49,7 +49,7 @@ def test_the_config_folder_is_absolute():
 
 
 OWN = {"image_folder": r"root is missing: add data\.root=PATH", "npz": r"path is missing: add data\.path=FILE"}
-"""The datasets of the user's, which no folder is the default of, and the error that asks for it."""
+"""The datasets without a default folder or file, and the error that asks for one."""
 
 
 @pytest.mark.parametrize("data", sorted(set(options("data")) - OWN.keys()))

@@ -189,7 +189,7 @@ def test_a_killed_evaluation_started_again_gives_the_same_table(checkpoint, tmp_
 
 @pytest.mark.slow
 def test_labels_are_drawn_in_the_proportions_of_the_data_or_equally(evaluated, monkeypatch, capsys):
-    """Of 64 test images, 40 are of class 0, 24 of class 1, and none of the other eight."""
+    """The test split has 40 images of class 0, 24 of class 1, and none of the other eight."""
     load = Fake.load
 
     def uneven(self, train):
@@ -298,7 +298,7 @@ def test_the_written_results_of_points_can_be_read(compose, points_run, tmp_path
     assert row.row["off_curve_floor"] == row.floors["off_curve"]
 
 
-def test_a_cache_that_cannot_be_written_is_told_before_sampling(call, checkpoint, tmp_path, monkeypatch):
+def test_an_unwritable_cache_is_reported_before_sampling(call, checkpoint, tmp_path, monkeypatch):
     (tmp_path / "file").touch()
     monkeypatch.setenv("GUIDED_DIFFUSION_CACHE", str(tmp_path / "file" / "cache"))
     monkeypatch.setattr("guided_diffusion.cli.evaluate.draw", None)
@@ -308,7 +308,7 @@ def test_a_cache_that_cannot_be_written_is_told_before_sampling(call, checkpoint
     assert not (tmp_path / "here").exists()
 
 
-def test_a_judge_for_other_data_is_told_before_sampling(call, checkpoint, tmp_path, monkeypatch):
+def test_a_judge_of_other_data_is_refused_before_sampling(call, checkpoint, tmp_path, monkeypatch):
     monkeypatch.setenv("GUIDED_DIFFUSION_CACHE", str(tmp_path / "cache"))
     JudgeSource(steps=2, width=8)(Fake(8, 8, channels=2, image_size=[12, 20]))
     (judge,) = (tmp_path / "cache").glob("judge-fake-*.pt")

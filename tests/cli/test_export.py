@@ -202,7 +202,7 @@ def test_weights_that_do_not_fit_are_refused(exported):
         load(exported)
 
 
-def test_a_folder_that_cannot_be_written_is_told(call, checkpoint, tmp_path):
+def test_an_unwritable_folder_is_refused(call, checkpoint, tmp_path):
     (tmp_path / "file").touch()
     called = call("export", f"checkpoint={checkpoint}", "output=file/model.safetensors")
     assert (called.status, called.err) == (1, "error: output: file can't be written: Not a directory\n")

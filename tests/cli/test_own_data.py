@@ -1,4 +1,4 @@
-"""A folder of images that nobody prepared, by the commands of the page on own data."""
+"""Runs the commands of docs/own-data.md on a folder of images of several sizes and modes."""
 
 import csv
 import shlex
@@ -24,7 +24,7 @@ TINY = {
         *("num_samples=20", "judge.steps=30", "trainer.accelerator=cpu", "output_dir=evaluation", "data_path=moved"),
     ),
 }
-"""What makes the commands of the page take seconds instead of minutes; the images are not square."""
+"""The overrides with which the commands of the page take seconds instead of minutes."""
 
 
 @pytest.fixture

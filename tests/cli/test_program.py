@@ -16,8 +16,8 @@ from guided_diffusion.cli.program import program
 from guided_diffusion.cli.provenance import command
 
 AS_ON_WINDOWS = Path(__file__).with_name("as_on_windows.py")
-SMALL_ENCODING = {"LC_ALL": "POSIX", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0", "PYTHONIOENCODING": "utf-8"}
-"""Variables with which files have another default encoding than UTF-8, as on Windows."""
+ASCII_LOCALE = {"LC_ALL": "POSIX", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0", "PYTHONIOENCODING": "utf-8"}
+"""The variables with which the default encoding of files is not UTF-8, as on Windows."""
 
 
 @pytest.fixture
@@ -207,6 +207,21 @@ def test_a_failed_job_of_a_launcher_is_named_and_the_others_are_gathered(launche
 
 
 @pytest.mark.slow
+def test_a_lost_connection_is_an_error_although_the_output_is_a_pipe(shell):
+    job = "def job(config): raise BrokenPipeError(32, 'Broken pipe')"
+    ended = shell(
+        "-c", f"from guided_diffusion.cli.program import program\n{job}\nprogram('train', job)()", "output_dir=a"
+    )
+    assert (ended.returncode, ended.stderr) == (1, "error: Broken pipe\n")
+
+
+@pytest.mark.slow
+def test_a_program_ends_without_a_word_if_nobody_reads_its_output(shell):
+    ended = shell("bash", "-c", "python -m guided_diffusion.train --help | true; echo ${PIPESTATUS[0]}")
+    assert (ended.stdout, ended.stderr) == ("141\n", "")
+
+
+@pytest.mark.slow
 def test_help_needs_nothing_that_windows_lacks(shell):
     shown = shell(AS_ON_WINDOWS, "guided_diffusion.train", "--help")
     assert shown.returncode == 0, shown.stderr
@@ -215,7 +230,7 @@ def test_help_needs_nothing_that_windows_lacks(shell):
 
 @pytest.mark.slow
 def test_a_training_is_resumed_and_sampled_without_what_windows_lacks(shell, tiny, tmp_path, monkeypatch):
-    for name, value in SMALL_ENCODING.items():
+    for name, value in ASCII_LOCALE.items():
         monkeypatch.setenv(name, value)
     for resume in ("", "resume=auto"):
         trained = shell(AS_ON_WINDOWS, "guided_diffusion.train", *tiny, "output_dir=run", *filter(None, [resume]))

@@ -11,6 +11,7 @@ from guided_diffusion.checkpoints.loading import load
 from guided_diffusion.cli.config import SampleConfig
 from guided_diffusion.cli.restore import prepare
 from guided_diffusion.cli.sample import sample
+from guided_diffusion.cli.source import read_source
 from guided_diffusion.evaluation.plan import sampling_fingerprint
 from guided_diffusion.guidance import ClassifierFree, Clip
 from guided_diffusion.recipe import Recipe
@@ -236,8 +237,7 @@ def pictures(tmp_path):
 
 
 def given(folder):
-    from guided_diffusion.cli.source import read_source
-
+    """Return the images of a folder as ``sample`` reads them."""
     return read_source(OmegaConf.create({"from": str(folder), "mask": None}), (1, 8, 8)).samples
 
 
@@ -258,6 +258,12 @@ def test_samples_from_images_do_not_depend_on_the_batch_size(sampled, pictures):
 def test_one_image_is_drawn_as_every_class_that_is_asked_for(sampled, pictures):
     assert labels(sampled(f"from={pictures / 'a.png'}", "strength=0.5", "labels=[3,7,1]")) == [3, 7, 1]
     assert labels(sampled(f"from={pictures / 'a.png'}", "strength=0.5")) == list(range(10))
+
+
+def test_one_image_with_the_label_of_another_model_is_refused(sampled, tmp_path):
+    np.savez(tmp_path / "one.npz", images=np.zeros((1, 1, 8, 8), np.float32), labels=[12])
+    with pytest.raises(ValueError, match=r"^from: the file's label 12 is no class of the model: add labels="):
+        sampled(f"from={tmp_path / 'one.npz'}", "strength=0.5")
 
 
 def test_inpainting_keeps_what_is_black_in_the_mask(sampled, pictures, tmp_path):
@@ -300,13 +306,12 @@ def test_samples_of_an_earlier_run_are_started_from_with_their_labels(sampled):
 def test_another_image_under_the_same_path_gives_other_samples(sampled, pictures, monkeypatch):
     """Samples that an interrupted run left in the cache are those of the file as it was."""
     fingerprints = []
-    from guided_diffusion.cli import sample as module
 
-    monkeypatch.setattr(
-        module,
-        "sampling_fingerprint",
-        lambda *parts: fingerprints.append(sampling_fingerprint(*parts)) or fingerprints[-1],
-    )
+    def record(*parts):
+        fingerprints.append(sampling_fingerprint(*parts))
+        return fingerprints[-1]
+
+    monkeypatch.setattr("guided_diffusion.cli.sample.sampling_fingerprint", record)
     for _ in range(2):
         sampled(f"from={pictures / 'a.png'}", "strength=0.5", "labels=[3]")
         (pictures / "a.png").write_bytes((pictures / "b.jpg").read_bytes())
@@ -509,7 +514,7 @@ def test_the_arrays_are_written_even_if_the_picture_fails(sampled, monkeypatch, 
     assert images(tmp_path / "0").shape == (1, 1, 8, 8)
 
 
-def test_what_an_animation_needs_is_told_before_sampling(sampled, monkeypatch, tmp_path):
+def test_a_missing_ffmpeg_is_reported_before_sampling(sampled, monkeypatch, tmp_path):
     monkeypatch.setenv("IMAGEIO_FFMPEG_EXE", "no-such-program")
     with pytest.raises(ValueError, match=r"an animation needs ffmpeg, which can't be run: .*no-such-program"):
         sampled("labels=[3]", "num_samples=1", "animate=true")

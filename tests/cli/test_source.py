@@ -78,6 +78,7 @@ def test_uint8_arrays_are_mapped_to_the_range_of_the_model(tmp_path):
         (lambda path: path, "from: there is no PNG or JPEG file directly in"),
         (lambda path: bad(path / "image.png"), "image.png can't be read as an image"),
         (lambda path: bad(path / "images.npz"), "images.npz is no .npz file that can be read"),
+        (lambda path: floats(path / "image.tiff"), "image.tiff can't be read: its pixels are floating-point numbers"),
         (lambda path: npz(path, labels=np.zeros(1)), "has no array images"),
         (lambda path: npz(path, images=np.zeros((2, 1, 9, 9))), r"must have shape \(n, 1, 8, 8\), got \(2, 1, 9, 9\)"),
         (lambda path: npz(path, images=np.zeros((2, 3, 1, 8, 8))), r"must have shape \(n, 1, 8, 8\), got \(2, 3, 1"),
@@ -93,6 +94,11 @@ def test_what_cannot_be_used_is_named_with_the_reason(make, message, tmp_path):
 
 def bad(path):
     path.write_bytes(b"half a file")
+    return path
+
+
+def floats(path):
+    Image.fromarray(np.full((8, 8), 0.5, np.float32)).save(path)
     return path
 
 
@@ -176,7 +182,7 @@ def test_a_mask_that_is_missing_or_of_the_wrong_kind_is_named(name, shape, messa
         ({"from": "a.png", "strength": 1.5}, r"strength must be in \(0, 1\], got 1.5"),
         ({"from": "a.png", "invert": True, "strength": 0.5}, "strength doesn't go with invert=true"),
         ({"from": "a.png", "invert": True, "mask": "m.png"}, "mask doesn't go with invert=true"),
-        ({"from": "a.png", "invert": True, "compare": True}, "compare=true doesn't go with invert=true"),
+        ({"from": "a.png", "invert": True, "compare": True}, "compare doesn't go with invert=true"),
         ({"from": "a.png", "invert": True, "num_samples": 2}, "num_samples must be 1 with invert=true"),
         ({"from": "a.png", "strength": 0.5, "from_labels": [1]}, "from_labels needs invert=true"),
         ({"from": "a.png", "invert": True, "from_labels": [1]}, "from_labels needs invert=true, and labels"),

@@ -12,14 +12,8 @@ from guided_diffusion.training.resume.sweep_reuse import WEIGHTS_FROM
 
 
 @pytest.fixture
-def unscaled(tiny):
-    """The overrides of the tiny training without its scales."""
-    return [override for override in tiny if not override.startswith("scales")]
-
-
-@pytest.fixture
 def minimal(unscaled):
-    """The tiny training without what samples."""
+    """The overrides of the tiny training without its scales and without the callbacks that sample."""
     return [*(override for override in unscaled if not override.startswith("callbacks.")), "callbacks=minimal"]
 
 

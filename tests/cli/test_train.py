@@ -146,8 +146,7 @@ def test_the_last_lines_name_the_folder_and_the_next_command(call, minimal, tmp_
 
 
 @pytest.mark.slow
-def test_a_sweep_gives_every_job_a_folder_of_its_own(call, tiny, tmp_path):
-    unscaled = [override for override in tiny if not override.startswith("scales=")]
+def test_a_sweep_gives_every_job_a_folder_of_its_own(call, unscaled, tmp_path):
     called = call("train", "-m", *unscaled, "name=swept", "guidance.scale=0,3")
     assert called.status == 0
     (sweep,) = (tmp_path / "outputs" / "swept").iterdir()
@@ -190,7 +189,7 @@ def test_the_next_command_works_in_a_shell(minimal, shell, tmp_path):
 
 @pytest.mark.slow
 def test_the_next_command_works_in_a_folder_of_any_name(minimal, shell, tmp_path):
-    """As it is printed, by a shell: it is quoted for the shell and for Hydra."""
+    """The printed command is quoted for the shell and for Hydra."""
     folder = """lr=0.1, [a] {b} 'c' "d" $e #f (g) Größe \\"""
     trained = shell("-m", "guided_diffusion.train", *minimal, hydra_override("output_dir", folder))
     assert trained.returncode == 0, trained.stderr
@@ -340,7 +339,7 @@ def test_two_processes_leave_the_same_files_as_one(strategy, tiny, shell, tmp_pa
     assert load(tmp_path / "here" / "checkpoints" / "last.ckpt").num_classes == 10
 
 
-def test_a_cache_that_the_judge_needs_is_told_before_the_training(call, tiny, tmp_path, monkeypatch):
+def test_an_unwritable_cache_is_reported_before_the_training(call, tiny, tmp_path, monkeypatch):
     (tmp_path / "file").touch()
     monkeypatch.setenv("GUIDED_DIFFUSION_CACHE", str(tmp_path / "file" / "cache"))
     called = call("train", *tiny, "output_dir=here")
@@ -350,26 +349,30 @@ def test_a_cache_that_the_judge_needs_is_told_before_the_training(call, tiny, tm
 
 
 @pytest.mark.slow
-def test_settings_that_the_trainer_can_not_have_are_refused_on_one_line(refused, tiny):
-    for setting, message in {
-        "trainer.devices=99": "trainer.devices=99 starts as many processes on ",
-        "trainer.devices=0": "trainer: `Trainer(devices=0)` value is not a valid input",
-        "trainer.accelerator=tpu": "trainer: Requirement 'torch_xla",
-        "trainer.accelerator=quantum": "trainer: You selected an invalid accelerator name",
-        "trainer.strategy=fsdp": "trainer: ",
-        "+trainer.limit_val_batches=-1": "invalid value -1 for limit_val_batches",
-        "+trainer.limit_train_batches=0": "trainer.limit_train_batches must be positive, got 0",
-        "trainer.gradient_clip_val=abc": "trainer.gradient_clip_val must be a number",
-        "trainer.check_val_every_n_epoch=0": "trainer.check_val_every_n_epoch must be positive, got 0",
-        "trainer.val_check_interval=0.5": "trainer: `val_check_interval` should be an integer",
-        "trainer.max_steps=0": "trainer.max_steps must be at least 1, got 0",
-        "trainer.max_steps=null": "trainer.max_steps must be a whole number, got None",
-        "trainer.precision=bf16-true": "trainer.precision must be 32-true, bf16-mixed, 16-mixed or 64-true",
-        "trainer.precision=nonsense": "trainer.precision must be 32-true, bf16-mixed, 16-mixed or 64-true",
-        "+trainer.profiler=foo": "trainer: ",
-        "callbacks.sample_grid.every_n_steps=-1": "every_n_steps must be at least 0, got -1",
-    }.items():
-        assert message in refused("train", *tiny, setting, "hydra.run.dir=here"), setting
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        ("trainer.devices=99", "trainer.devices=99 starts as many processes on "),
+        ("trainer.devices=0", "trainer: `Trainer(devices=0)` value is not a valid input"),
+        ("trainer.accelerator=tpu", "trainer.accelerator=tpu: torch_xla is not installed; use cpu or auto"),
+        ("trainer.accelerator=quantum", "trainer: You selected an invalid accelerator name"),
+        ("trainer.strategy=fsdp", "trainer: "),
+        ("+trainer.limit_val_batches=-1", "invalid value -1 for limit_val_batches"),
+        ("+trainer.limit_train_batches=0", "trainer.limit_train_batches must be positive, got 0"),
+        ("trainer.gradient_clip_val=abc", "trainer.gradient_clip_val must be a number"),
+        ("trainer.check_val_every_n_epoch=0", "trainer.check_val_every_n_epoch must be positive, got 0"),
+        ("trainer.val_check_interval=0.5", "trainer: `val_check_interval` should be an integer"),
+        ("trainer.max_steps=0", "trainer.max_steps must be at least 1, got 0"),
+        ("trainer.max_steps=null", "trainer.max_steps must be a whole number, got None"),
+        ("trainer.precision=bf16-true", "trainer.precision must be 32-true, bf16-mixed, 16-mixed or 64-true"),
+        ("trainer.precision=nonsense", "trainer.precision must be 32-true, bf16-mixed, 16-mixed or 64-true"),
+        ("+trainer.profiler=foo", "trainer: "),
+        ("callbacks.sample_grid.every_n_steps=-1", "every_n_steps must be at least 0, got -1"),
+        ("trainer.max_steps=abc", "trainer.max_steps must be a whole number, got 'abc'"),
+    ],
+)
+def test_settings_that_the_trainer_can_not_have_are_refused_on_one_line(setting, message, refused, tiny):
+    assert message in refused("train", *tiny, setting, "hydra.run.dir=here")
 
 
 @pytest.mark.slow
@@ -429,7 +432,7 @@ def test_a_training_into_the_folder_of_another_program_is_refused(compose, minim
 def test_a_training_killed_in_the_folder_of_another_never_goes_on_from_its_weights(
     call, minimal, tmp_path, monkeypatch
 ):
-    """Killed before its first checkpoint, and started again with the same command."""
+    """The training is killed before its first checkpoint, and started again with the same command."""
     command = [*minimal, "resume=auto", "output_dir=here"]
     assert call("train", *command).status == 0
     other = [*command, "seed=7"]

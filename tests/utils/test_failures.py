@@ -11,12 +11,12 @@ from guided_diffusion.utils.failures import keeping
         (MemoryError(), "MemoryError: ; the arrays are kept"),
     ],
 )
-def test_a_late_error_is_one_line_with_the_reason_and_what_is_kept(error, message):
+def test_an_error_is_reported_on_one_line_with_what_is_kept(error, message):
     with pytest.raises(ValueError, match=f"^{message}$") as raised, keeping("the arrays are kept"):
         raise error
     assert raised.value.__cause__ is error
 
 
-def test_signals_are_let_through():
+def test_ctrl_c_is_not_turned_into_an_error():
     with pytest.raises(KeyboardInterrupt), keeping("nothing"):
         raise KeyboardInterrupt

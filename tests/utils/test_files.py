@@ -99,12 +99,12 @@ def test_a_folder_that_can_be_written_is_left_as_it_is(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_folder_that_cannot_be_written_is_named(tmp_path):
+def test_an_unwritable_folder_is_refused(tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(OSError, match=f"^the cache: {tmp_path}/file/deeper can't be written: Not a directory$"):
         check_writable(tmp_path / "file" / "deeper", "the cache")
 
 
-def test_too_little_free_space_is_told(tmp_path):
+def test_too_little_free_space_is_refused(tmp_path):
     with pytest.raises(OSError, match=r"^the cache: .* has .* GB free, and 1e\+09 GB are needed$"):
         check_writable(tmp_path, "the cache", needed=10**18)

@@ -41,11 +41,11 @@ def test_the_hash_of_an_archive_depends_on_its_content_only(tmp_path):
     assert first == same != other
 
 
-def test_there_is_no_hash_of_what_is_not_there(tmp_path):
+def test_missing_or_unreadable_data_have_no_hash(tmp_path):
     (tmp_path / "text.npz").write_text("no archive")
     assert [data_hash(path) for path in (None, tmp_path / "nothing", tmp_path / "text.npz")] == [None] * 3
 
 
 @pytest.mark.parametrize(("count", "text"), [(2, "0, 1"), (3, "0, 1, 2"), (5, "0, 1, 2 and 2 more")])
-def test_of_many_names_the_first_few_are_said(count, text):
+def test_a_long_list_of_names_is_shortened(count, text):
     assert first_few([str(index) for index in range(count)], 3) == text

@@ -34,7 +34,7 @@ FOLDERS = [
 
 
 def read_back(override):
-    """The value that a program gets: by Hydra's grammar, and from a config, which looks up interpolations."""
+    """Return the value that a program gets: parsed by Hydra, then read from a config, which resolves interpolations."""
     (parsed,) = OverridesParser.create().parse_overrides([override])
     assert not parsed.is_sweep_override()
     return OmegaConf.create({"key": parsed.value()}).key
