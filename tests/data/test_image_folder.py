@@ -245,9 +245,9 @@ def test_broken_files_can_be_left_out(broken, capsys):
         (lambda root: shutil.rmtree(root), "there is no folder .*photos: name the one .*data.root"),
         (lambda root: [shutil.rmtree(path) for path in root.iterdir()], r"photos has no class folders: .*cat/1\.png"),
         (lambda root: (root / "emu").mkdir(), "has no images of emu: fill or remove these folders"),
-        (lambda root: _nest(root), r"has one class folder, inner, with folders in it: is .*inner the root\?"),
+        (lambda root: _nest(root), r"has one class folder, inner, .*: if these are the classes, use data.root=.*inner"),
         (lambda root: _zip(root), "photos is a file, but data.root must be a folder .*: unpack it"),
-        (lambda root: _split(root), r"test has classes that .*train has not: owl"),
+        (lambda root: _split(root), r"test has classes that .*train has not: owl; add training images"),
         (lambda root: _split(root, "val", "valid"), "more than one folder for validation: keep one"),
     ],
 )
