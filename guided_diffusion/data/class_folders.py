@@ -1,4 +1,4 @@
-"""Finding images on disk: a folder for each class, as in torchvision's ``ImageFolder``, maybe inside folders of splits."""
+"""Finding images on disk: a folder for each class as in torchvision's ``ImageFolder``, maybe in folders for splits."""
 
 import tarfile
 import zipfile
