@@ -36,8 +36,8 @@ def check_sizes(
     if any(side % factor for side in sides):
         larger = "x".join(str(math.ceil(side / factor) * factor) for side in sides)
         raise ValueError(
-            f"images of {sides[0]}x{sides[1]} can't be halved for each level: patch_size {patch_size} and multipliers for "
-            f"{levels} levels need a multiple of {factor}: take images of {larger}, or {_settings_for(sides)}"
+            f"images of {sides[0]}x{sides[1]} can't be halved for each level: patch_size {patch_size} and multipliers "
+            f"for {levels} levels need a multiple of {factor}: take images of {larger}, or {_settings_for(sides)}"
         )
     if not set(attention_levels) <= set(range(levels)):
         raise ValueError(f"attention_levels must be among 0 to {levels - 1}, got {list(attention_levels)}")
