@@ -31,7 +31,7 @@ def check_samples(where: str, samples: Tensor, labels: Tensor, shape: Sequence[i
 def _faults_of_sizes(samples: Tensor, labels: Tensor, shape: tuple[int, ...]) -> Iterator[str]:
     kind, found = "images" if len(shape) == 3 else "points", tuple(samples.shape[1:])
     if not len(samples):
-        yield f"there are no {kind}, but at least one is needed"
+        yield f"there are no {kind}, but at least one is needed: add some, or hold out more of them"
     if found != shape:
         yield f"{kind} have the shape {found}, but {shape} is declared: {_mend_of_shape(found, shape)}"
     if labels.ndim != 1:
