@@ -52,7 +52,7 @@ def stratified_rows(labels: Int[Tensor, " n"], fraction: float, seed: int) -> In
 
     A class with a single sample has no row, and with a fraction of 0 no class has one.
     """
-    rows = []
+    rows = [torch.zeros(0, dtype=torch.int64)]
     for label in labels.unique():
         of_class = (labels == label).nonzero().flatten()
         count = min(max(1, round(fraction * len(of_class))), len(of_class) - 1) if fraction else 0

@@ -89,7 +89,7 @@ class Plan:
 
     @property
     def drawn(self) -> str:
-        """How the labels are drawn: ``proportional`` or ``equal``."""
+        """The way the labels are drawn: ``proportional`` or ``equal``."""
         return EQUAL if self.class_sizes is None else PROPORTIONAL
 
     @property

@@ -58,7 +58,7 @@ class Reference:
     features: Float[Tensor, "test d"]
     """The features of the test images."""
     weights: Float[Tensor, " test"] | None
-    """The weights of the test images in all measures; None if all are equal."""
+    """The weights of the test images in means, shares and distances; None if all are equal."""
     train_features: Float[Tensor, "some d"]
     """The features of training images, as many of each class as there are samples, or all where there are fewer."""
     train_weights: Float[Tensor, " some"] | None
