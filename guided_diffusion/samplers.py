@@ -83,7 +83,7 @@ def karras_times(
 
 
 def times_from(start: float, times: Grid) -> Float[Tensor, " fewer"]:
-    """Return the grid that begins at the time ``start``, in (0, 1], and goes on with the times of a grid below it."""
+    """Return the part of a falling grid below the time ``start``, in (0, 1], with ``start`` as its first time."""
     return torch.cat([times.new_tensor([start]), times[times < start - 1e-9]])
 
 

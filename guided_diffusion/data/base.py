@@ -10,7 +10,7 @@ from pytorch_lightning import LightningDataModule
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from guided_diffusion.data.batches import Batch, ImageDataset, ResumableLoader, Rows, as_it_is
+from guided_diffusion.data.batches import Batch, ImageDataset, ResumableLoader, Rows, identity
 from guided_diffusion.data.checks import check_samples
 from guided_diffusion.data.order import BalancedSampler, EpochSampler
 from guided_diffusion.utils.distributed import rank_zero_print
@@ -58,7 +58,7 @@ class LabelledDataModule(LightningDataModule, ABC):
         seed: The seed of the order of the samples, and of random changes to them.
         split_seed: The seed of the choice of the held-out samples.
         balance: Whether training draws each class equally often, instead of each sample.
-        num_workers: The number of processes that make the batches, and no others if 0. The batches are the same.
+        num_workers: The number of worker processes that make the batches, 0 for none. It does not change the batches.
 
     Raises:
         ValueError: If a size is too small; from ``setup`` and ``split``, if the data is not what the subclass declares
@@ -70,7 +70,7 @@ class LabelledDataModule(LightningDataModule, ABC):
     root_holds_datasets = True
     """Whether an argument ``root`` is the folder of all datasets, which ``GUIDED_DIFFUSION_DATA`` names."""
     held_out_by = "validation_size"
-    """The argument that says how many samples are held out for validation, for messages."""
+    """The name of the argument that sets how many samples are held out for validation, for error messages."""
 
     def __init__(
         self,
@@ -117,13 +117,13 @@ class LabelledDataModule(LightningDataModule, ABC):
         return len(self.class_names)
 
     def split(self, name: Split) -> Batch:
-        """Return a whole split as it was loaded; it is read on first use, and checked."""
+        """Return a whole split as it was loaded. It is read and checked on first use."""
         if name not in self._splits:
             if name == "test":
                 self._splits["test"] = self._load("test")
             else:
                 self._splits |= self._split_training(self._load("train"))
-                self._name_missing_classes()
+                self._print_missing_classes()
         return self._splits[name]
 
     def class_counts(self, split: Split) -> Int[Tensor, " classes"]:
@@ -131,7 +131,7 @@ class LabelledDataModule(LightningDataModule, ABC):
         return torch.bincount(self.split(split).labels, minlength=self.num_classes)
 
     def validation_rows(self, labels: Int[Tensor, " n"]) -> Int[Tensor, " v"]:
-        """Return which of the samples for training, of which these are the labels, are held out for validation."""
+        """Return the rows that are held out for validation, given the labels of all samples for training."""
         order = torch.randperm(len(labels), generator=torch.Generator().manual_seed(self.split_seed))
         return order[max(0, len(order) - self.validation_size) :]
 
@@ -150,10 +150,12 @@ class LabelledDataModule(LightningDataModule, ABC):
                 f"for validation that is less than one batch of {self.batch_size}; lower data.batch_size or "
                 f"data.{self.held_out_by}"
             )
-        train, val = (part.nonzero().flatten() for part in (~is_held_out, is_held_out))
-        return {"train": Batch(*(part[train] for part in data)), "val": Batch(*(part[val] for part in data))}
+        return {
+            "train": Batch(data.samples[~is_held_out], data.labels[~is_held_out]),
+            "val": Batch(data.samples[is_held_out], data.labels[is_held_out]),
+        }
 
-    def _name_missing_classes(self) -> None:
+    def _print_missing_classes(self) -> None:
         missing = [self.class_names[label] for label in (self.class_counts("train") == 0).nonzero().flatten()]
         if missing:
             rank_zero_print(
@@ -179,7 +181,7 @@ class LabelledDataModule(LightningDataModule, ABC):
         return self._loader("test")
 
     def _loader(self, split: Split, is_training: bool = False) -> DataLoader[Batch]:
-        """Return a loader whose order depends on (seed, epoch) if it is for training, and else is that of the split."""
+        """Return a loader. Its order depends on (seed, epoch) in training; otherwise it is that of the split."""
         dataset = self.dataset(split)
         replicas, rank = (self.trainer.world_size, self.trainer.global_rank) if self.trainer else (1, 0)
         sampler = (
@@ -192,7 +194,7 @@ class LabelledDataModule(LightningDataModule, ABC):
             self.batch_size,
             sampler=sampler,
             drop_last=is_training,
-            collate_fn=as_it_is,
+            collate_fn=identity,
             num_workers=self.num_workers,
         )
 

@@ -13,7 +13,7 @@ from torch.utils.data import DataLoader, Dataset
 from guided_diffusion.utils.rng import generator_for
 
 FLIPS = 1
-"""The last number of the key of the flips of an epoch; other numbers are for other random choices of an epoch."""
+"""The last part of the random key (seed, epoch, FLIPS); other random choices of an epoch use another number."""
 
 
 class Batch(NamedTuple):
@@ -38,15 +38,15 @@ class Rows(Dataset[Batch]):
         return Batch(self.samples[rows], self.labels[rows])
 
     def set_epoch(self, epoch: int) -> None:
-        """Prepare what changes from epoch to epoch, which is nothing here. The sampler calls it before each epoch."""
+        """Do nothing: no epoch differs from another. The sampler calls this before each epoch."""
 
 
 @dataclass(eq=False)
 class ImageDataset(Rows):
     """Images in memory as uint8, with their labels.
 
-    With ``flip``, each is mirrored from left to right with probability 1/2. Which ones are depends on the seed, the
-    epoch and the index of the image, not on its batch.
+    With ``flip``, each is mirrored from left to right with probability 1/2. The choice depends on the seed, the epoch
+    and the index of the image, not on its batch.
     """
 
     samples: UInt8[Tensor, "n c h w"]
@@ -88,6 +88,6 @@ class ResumableLoader(DataLoader[Batch]):
         self._start = state["batches"]
 
 
-def as_it_is(batch: Any) -> Any:
-    """Return the batch that the dataset has made; workers can be given a function, but no lambda."""
+def identity(batch: Any) -> Any:
+    """Return the batch as the dataset made it; unlike a lambda, this can be sent to worker processes."""
     return batch

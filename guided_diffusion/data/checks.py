@@ -1,4 +1,4 @@
-"""The check of what a dataset returns: samples and labels as declared, else one line with the fault and its mend."""
+"""The check that a dataset returns the samples and labels that it declares; errors say what is wrong and the mend."""
 
 from collections.abc import Iterator, Sequence
 from itertools import chain
@@ -8,20 +8,20 @@ from torch import Tensor
 
 
 def check_samples(where: str, samples: Tensor, labels: Tensor, shape: Sequence[int], num_classes: int) -> None:
-    """Raise ``ValueError`` unless samples and labels are what their dataset declares, with the first fault found.
+    """Raise ``ValueError`` with the first fault unless samples and labels are what their dataset declares.
 
-    Images must be uint8, points finite float32 in [-1, 1]. There must be at least one sample, and for each a label,
-    a whole number from 0 to ``num_classes - 1``.
+    Images must be uint8, points finite float32 in [-1, 1]. There must be at least one sample, and for each sample a
+    label, a whole number from 0 to ``num_classes - 1``.
 
     Args:
         where: The dataset and the split, with which the message begins.
         shape: The declared shape of one sample.
         num_classes: The declared number of classes.
     """
-    of_values = _faults_of_images if len(shape) == 3 else _faults_of_points
+    faults_of_values = _faults_of_images if len(shape) == 3 else _faults_of_points
     faults = chain(
         _faults_of_sizes(samples, labels, tuple(shape)),
-        of_values(samples),
+        faults_of_values(samples),
         _faults_of_labels(labels, num_classes),
     )
     if fault := next(faults, None):
@@ -31,7 +31,7 @@ def check_samples(where: str, samples: Tensor, labels: Tensor, shape: Sequence[i
 def _faults_of_sizes(samples: Tensor, labels: Tensor, shape: tuple[int, ...]) -> Iterator[str]:
     kind, found = "images" if len(shape) == 3 else "points", tuple(samples.shape[1:])
     if not len(samples):
-        yield f"there are no {kind}, but at least one is needed"
+        yield f"there are no {kind}, but at least one is needed: add some, or hold out more of them"
     if found != shape:
         yield f"{kind} have the shape {found}, but {shape} is declared: {_mend_of_shape(found, shape)}"
     if labels.ndim != 1:
@@ -48,7 +48,7 @@ def _mend_of_shape(found: tuple[int, ...], shape: tuple[int, ...]) -> str:
         return "add the axis of the channels, with images[:, None]"
     if len(shape) == len(found) == 3 and found[0] == shape[0]:
         return "crop or resize them, or declare their size as image_size"
-    return "change them or what is declared"
+    return "change the samples, or the shape that the dataset declares"
 
 
 def _faults_of_images(images: Tensor) -> Iterator[str]:

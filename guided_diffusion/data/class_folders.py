@@ -1,4 +1,4 @@
-"""The layout of images on disk, as torchvision's ``ImageFolder`` takes it: a folder for each class, maybe in splits."""
+"""Finding images on disk: a folder for each class as in torchvision's ``ImageFolder``, maybe in folders for splits."""
 
 import tarfile
 import zipfile
@@ -13,7 +13,7 @@ from guided_diffusion.utils.listing import IMAGE_SUFFIXES, first_few, image_file
 SPLITS: Mapping[str, Split] = MappingProxyType(
     {"train": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
 )
-"""The names of the folders of splits. There are splits if ``train`` is there and nothing else than these."""
+"""The split of each folder name. A root is divided into splits if it has ``train`` and no other folders than these."""
 
 
 class ImageFile(NamedTuple):
@@ -22,11 +22,11 @@ class ImageFile(NamedTuple):
     path: Path
     class_name: str
     split: Split
-    """The split that its folder says; ``train`` if there are no folders for splits."""
+    """The split in whose folder it is; ``train`` if there are no folders for splits."""
 
 
 def find_class_folders(root: Path) -> dict[Split, list[Path]]:
-    """Return the folders of the classes in each split, in order; all are in ``train`` without folders for splits.
+    """Return the sorted class folders of each split. Without folders for splits, all belong to ``train``.
 
     Raises:
         FileNotFoundError: If there is no such folder.
@@ -46,12 +46,16 @@ def find_class_folders(root: Path) -> dict[Split, list[Path]]:
                 f"{folder} has no class folders: put the images of each class into a folder of their own, "
                 f"for instance {folder / 'cat' / '1.png'}"
             )
-        if strange := {one.name for one in found[split]} - {one.name for one in found["train"]}:
-            raise ValueError(f"{folder} has classes that {splits['train']} has not: {first_few(sorted(strange))}")
-    only = found["train"][0]
-    if len(found["train"]) == 1 and _folders(only) and not any(file.parent == only for file in image_files(only)):
+        if unknown := {one.name for one in found[split]} - {one.name for one in found["train"]}:
+            raise ValueError(
+                f"{folder} has classes that {splits['train']} has not: {first_few(sorted(unknown))}; add training "
+                f"images of them, or remove these folders"
+            )
+    first = found["train"][0]
+    if len(found["train"]) == 1 and _folders(first) and not any(file.parent == first for file in image_files(first)):
         raise ValueError(
-            f"{splits['train']} has one class folder, {only.name}, with folders in it: is {only} the root?"
+            f"{splits['train']} has one class folder, {first.name}, with only folders in it: if these are the classes, "
+            f"use data.root={first}"
         )
     return found
 

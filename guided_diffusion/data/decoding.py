@@ -1,4 +1,4 @@
-"""Image files of any size and mode as uint8 tensors of one size, decoded once and kept in a file of the cache."""
+"""Decoding image files of any size and mode to uint8 tensors of one size, once; the result is kept in the cache."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -13,7 +13,7 @@ from PIL import Image, ImageOps
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from guided_diffusion.data.batches import as_it_is
+from guided_diffusion.data.batches import identity
 from guided_diffusion.utils.files import atomic_write, cache_dir, content_hash, load_tensors
 from guided_diffusion.utils.locks import file_lock
 from guided_diffusion.utils.progress import progress_bar
@@ -34,7 +34,7 @@ class Decoded(NamedTuple):
     modes: list[str]
     """The mode of each file's image, in Pillow's words."""
     broken: dict[int, str]
-    """Why a file can't be read, by its position."""
+    """The reason why a file can't be read, by its position among the files."""
 
     def describe(self) -> str:
         """Return the range of the sizes, the modes and the number of broken files, on one line."""
@@ -49,7 +49,7 @@ def read_image(
 ) -> tuple[UInt8[Tensor, "channels height width"], tuple[int, int], str]:
     """Return an image, cropped to the middle and resized, and the size and the mode of the file.
 
-    It is turned as its EXIF data says. What is transparent is put on white; 16 bits are reduced to 8.
+    It is turned as its EXIF data says. Transparent pixels become white; 16 bits are reduced to 8.
 
     Raises:
         OSError, ValueError: If the file can't be read, or has pixels of a type with no known range.
@@ -66,11 +66,11 @@ def read_image(
 def decode(root: Path, files: Sequence[Path], channels: int, size: tuple[int, int], num_workers: int = 0) -> Decoded:
     """Return the images of files below ``root``, from the cache if they did not change since they were decoded.
 
-    Two processes do not decode at the same time: the second waits, and then reads what the first one has written.
+    Two processes do not decode at the same time: the second waits, and then reads the file of the first.
 
     Args:
         size: The height and the width of the images.
-        num_workers: The number of processes that decode; this one does if it is 0.
+        num_workers: The number of worker processes that decode; with 0 this process does.
     """
     listing = [[path.relative_to(root).as_posix(), *_state_of(path)] for path in files]
     key = content_hash([VERSION, channels, size, listing])
@@ -86,7 +86,7 @@ def decode(root: Path, files: Sequence[Path], channels: int, size: tuple[int, in
 
 @dataclass
 class _Files(Dataset[Any]):
-    """Files as images with their size, mode and, if they can't be read, the reason."""
+    """A dataset of files, read as (image, size, mode, reason why it can't be read)."""
 
     files: Sequence[Path]
     channels: int
@@ -108,10 +108,9 @@ def _decode(files: _Files, num_workers: int) -> Decoded:
     images = torch.empty(len(files), files.channels, files.height, files.width, dtype=torch.uint8)
     sizes, modes, broken = torch.zeros(len(files), 2, dtype=torch.int64), [""] * len(files), {}
     generator = torch.Generator()  # by default a loader draws from the global one, which makes the initial weights
-    loader = DataLoader(files, None, num_workers=num_workers, collate_fn=as_it_is, generator=generator)
-    for index, (image, size, mode, reason) in enumerate(
-        progress_bar(loader, desc="reading images", unit=" images", delay=1)
-    ):
+    loader = DataLoader(files, None, num_workers=num_workers, collate_fn=identity, generator=generator)
+    bar = progress_bar(loader, desc="reading images", unit=" images", delay=1)
+    for index, (image, size, mode, reason) in enumerate(bar):
         images[index], sizes[index], modes[index] = image, torch.tensor(size), mode
         if reason:
             broken[index] = reason

@@ -11,9 +11,8 @@ from guided_diffusion.utils.validation import check_positive, height_and_width
 class Fake(ImageDataModule):
     """Images of uniform random pixels, whose labels cycle through the classes.
 
-    ``image_size`` is the side of square images, or height and width.
-    ``num_train`` includes the images held out for validation, and ``split_seed`` is also the seed of the pixels. Other
-    arguments are those of ``ImageDataModule``.
+    ``image_size`` is the side of square images, or height and width. ``num_train`` includes the images held out for
+    validation, and ``split_seed`` is also the seed of the pixels. Other arguments are those of ``ImageDataModule``.
 
     Raises:
         ValueError: If one of the numbers is below 1.
@@ -38,8 +37,7 @@ class Fake(ImageDataModule):
     ) -> None:
         super().__init__(batch_size, validation_size, flip, seed, split_seed, balance, num_workers)
         height_and_width(image_size)
-        check_positive(channels=channels, num_classes=num_classes)
-        check_positive(num_train=num_train, num_test=num_test)
+        check_positive(channels=channels, num_classes=num_classes, num_train=num_train, num_test=num_test)
         self.channels, self.image_size = channels, image_size
         self.class_names = tuple(f"class {index}" for index in range(num_classes))
         self.num_train, self.num_test = num_train, num_test

@@ -1,4 +1,4 @@
-"""A folder of images of one's own, with a folder for each class."""
+"""The dataset of a folder of the user's own images, with a folder for each class."""
 
 from collections.abc import Sequence
 from functools import cached_property
@@ -21,8 +21,8 @@ class ImageFolder(OwnImages):
     """Images in a folder for each class, cropped to the middle and resized; the classes are the names of the folders.
 
     Files may have any size and any common format and mode. They are decoded once, into a file of the cache. If ``root``
-    has a folder ``train``, and no others than ``val`` and ``test``, with the class folders in them, these are the
-    splits; a split that has no folder is drawn at random. Other arguments are those of ``OwnImages``.
+    holds ``train`` and no other folders than ``val`` and ``test``, these are the splits, with the class folders inside;
+    a split without a folder is drawn at random from ``train``. Other arguments are those of ``OwnImages``.
 
     Args:
         root: The folder.
@@ -76,7 +76,7 @@ class ImageFolder(OwnImages):
 
     def validation_rows(self, labels: Int[Tensor, " n"]) -> Int[Tensor, " v"]:
         if "val" in self.folders:
-            return torch.arange(len(self._rows["train"]), len(labels))  # ``load`` puts them behind those for training
+            return torch.arange(len(self._rows["train"]), len(labels))  # ``load`` appends them to the others
         return super().validation_rows(labels)
 
     @cached_property
@@ -90,12 +90,14 @@ class ImageFolder(OwnImages):
     @cached_property
     def _decoded(self) -> Decoded:
         if self.content is not None and data_hash(self.root) != self.content:
-            rank_zero_print(f"the images in {self.root} are not the ones of the training: some came, went or changed")
+            rank_zero_print(
+                f"the images in {self.root} are not the ones of the training: some were added, removed or changed"
+            )
         return decode(self.root, [file.path for file in self._files], self.channels, self.size, self.num_workers)
 
     @cached_property
     def _rows(self) -> dict[Split, Int[Tensor, " k"]]:
-        """Return the positions, among the files, of those in each folder of a split, and of those drawn for testing."""
+        """The rows of the files of each split. Those of ``val`` are empty if they have no folder."""
         broken = self._decoded.broken
         if broken and (not self.skip_broken or len(broken) == len(self._files)):
             reasons = [f"{self._files[row].path.relative_to(self.root)} ({why})" for row, why in broken.items()]
@@ -107,7 +109,7 @@ class ImageFolder(OwnImages):
         for row, file in enumerate(self._files):
             if row not in broken:
                 found[file.split].append(row)
-        rows = {split: torch.tensor(of_split, dtype=torch.int64) for split, of_split in found.items()}
+        rows = {split: torch.tensor(numbers, dtype=torch.int64) for split, numbers in found.items()}
         if "test" not in self.folders:
             is_test = torch.zeros(len(rows["train"]), dtype=torch.bool)
             is_test[self.test_rows(self._labels[rows["train"]])] = True
@@ -115,14 +117,14 @@ class ImageFolder(OwnImages):
         return rows
 
     def _describe(self) -> None:
-        """Print what was found."""
+        """Print the number of images of each class, their sizes and modes, and the number in each split."""
         counts = self._labels.bincount(minlength=self.num_classes).tolist()
-        of_classes = [f"{name} {count:,}" for name, count in zip(self.class_names, counts, strict=True)]
-        test = len(self._rows["test"])
-        others = len(self._files) - len(self._decoded.broken) - test
+        classes = [f"{name} {count:,}" for name, count in zip(self.class_names, counts, strict=True)]
+        num_test = len(self._rows["test"])
+        num_training = len(self._files) - len(self._decoded.broken) - num_test
         for line in (
-            f"{self.name}: {len(self._files):,} images of {self.num_classes} classes: {first_few(of_classes, 20)}",
+            f"{self.name}: {len(self._files):,} images of {self.num_classes} classes: {first_few(classes, 20)}",
             f"  {self._decoded.describe()}; resized to {self.size[1]}x{self.size[0]} {MODES[self.channels]}",
-            f"  {others:,} for training and validation, {test:,} for testing",
+            f"  {num_training:,} for training and validation, {num_test:,} for testing",
         ):
             rank_zero_print(line)

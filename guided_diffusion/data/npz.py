@@ -1,4 +1,4 @@
-"""A NumPy archive of images of one's own."""
+"""The dataset of a NumPy archive with the user's own images."""
 
 import zipfile
 import zlib
@@ -15,7 +15,7 @@ from guided_diffusion.utils.distributed import rank_zero_print
 from guided_diffusion.utils.listing import data_hash
 
 CHANNELS = (1, 2, 3, 4)
-"""The numbers of channels by which the axis of the channels is found."""
+"""The lengths by which the axis of the channels is recognized."""
 
 
 class NpzImages(OwnImages):
@@ -71,7 +71,7 @@ class NpzImages(OwnImages):
         check_samples(self.name, samples, labels, self.shape, self.num_classes)  # before they are drawn by their labels
         is_test = torch.zeros(len(labels), dtype=torch.bool)
         is_test[self.test_rows(labels)] = True
-        rows = is_test ^ train
+        rows = ~is_test if train else is_test
         return Batch(samples[rows], labels[rows])
 
 
@@ -84,13 +84,17 @@ def _read(path: Path) -> dict[str, np.ndarray]:
         with np.load(path) as archive:
             return {name: archive[name] for name in archive.files}
     except (ValueError, OSError, EOFError, AttributeError, TypeError, zipfile.BadZipFile, zlib.error) as error:
-        raise ValueError(f"{path} can't be read as an .npz file, of arrays of numbers or text: {error}") from error
+        raise ValueError(
+            f"{path} can't be read ({error}): write an .npz file of numbers and text, with numpy.savez"
+        ) from error
 
 
 def _part(path: Path, arrays: dict[str, np.ndarray], images: str, labels: str) -> Batch:
     missing = [name for name in (images, labels) if name not in arrays]
     if missing:
-        raise ValueError(f"{path} has no array {missing[0]}, but {', '.join(arrays) or 'none at all'}")
+        raise ValueError(
+            f"{path} has no array {missing[0]}, only {', '.join(arrays) or 'nothing'}: add it with numpy.savez"
+        )
     try:
         samples, targets = (torch.from_numpy(_native(arrays[name])) for name in (images, labels))
     except TypeError as error:

@@ -1,4 +1,4 @@
-"""The order of the samples of an epoch, from (seed, epoch): as they are or balanced over the classes."""
+"""Samplers, which decide the order of an epoch from (seed, epoch): all samples once, or every class equally often."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -12,7 +12,7 @@ from torch.utils.data.distributed import DistributedSampler
 from guided_diffusion.utils.rng import generator_for
 
 BALANCE = 2
-"""The last number of the key of balanced drawing; other numbers are for other random choices of an epoch."""
+"""The last part of the random key (seed, epoch, BALANCE); other random choices of an epoch use another number."""
 
 
 class EpochSampler(DistributedSampler[Any]):
@@ -26,8 +26,8 @@ class EpochSampler(DistributedSampler[Any]):
 class BalancedSampler(EpochSampler):
     """A sampler that draws each class equally often, in epochs as long as the dataset.
 
-    A rare class is repeated, each sample as often as any other of its class but for one time; of a frequent class
-    each epoch has another part. The order depends on the seed and the epoch only, so that a training can resume.
+    The samples of a rare class are repeated, and each epoch has other samples of a frequent class; within a class the
+    numbers of repetitions differ by one at most. The order depends only on the seed and the epoch.
 
     Args:
         labels: The label of each sample of the dataset.
@@ -37,20 +37,22 @@ class BalancedSampler(EpochSampler):
         self, dataset: Dataset[Any], num_replicas: int, rank: int, seed: int, labels: Int[Tensor, " n"]
     ) -> None:
         super().__init__(dataset, num_replicas, rank, shuffle=True, seed=seed, drop_last=True)
-        self._of_class = [(labels == label).nonzero().flatten() for label in labels.unique()]
+        self._rows_by_class = [(labels == label).nonzero().flatten() for label in labels.unique()]
 
     def __iter__(self) -> Iterator[int]:
         generator = generator_for("cpu", self.seed, self.epoch, BALANCE)
-        classes = torch.randperm(len(self._of_class), generator=generator).tolist()  # the first have one sample more
+        classes = torch.randperm(
+            len(self._rows_by_class), generator=generator
+        ).tolist()  # the first have one sample more
         drawn = []
         for place, label in enumerate(classes):
             count = (self.total_size - place - 1) // len(classes) + 1
-            drawn.append(_draw(self._of_class[label], count, generator))
+            drawn.append(_draw(self._rows_by_class[label], count, generator))
         order = torch.cat(drawn)[torch.randperm(self.total_size, generator=generator)]
         return iter(order[self.rank :: self.num_replicas].tolist())
 
 
 def _draw(rows: Int[Tensor, " n"], count: int, generator: torch.Generator) -> Int[Tensor, "{count}"]:
-    """Return ``count`` rows in random order: all of them, again and again, before one comes once more."""
-    rounds = [rows[torch.randperm(len(rows), generator=generator)] for _ in range(-(-count // len(rows)))]
+    """Return ``count`` rows in random order, none of them more than once more often than another."""
+    rounds = [rows[torch.randperm(len(rows), generator=generator)] for _ in range(count // len(rows) + 1)]
     return torch.cat(rounds)[:count]

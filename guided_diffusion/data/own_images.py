@@ -1,4 +1,4 @@
-"""The base of datasets of one's own, whose splits are shares of each class."""
+"""The base of datasets of the user's own images, whose splits are shares of each class."""
 
 import torch
 from jaxtyping import Int
@@ -9,7 +9,7 @@ from guided_diffusion.utils.rng import generator_for
 
 
 class OwnImages(ImageDataModule):
-    """Images of the user's, of which a share of each class is held out. Other arguments: ``ImageDataModule``.
+    """A dataset of the user's own images. Other arguments are those of ``ImageDataModule``.
 
     Args:
         validation_fraction: The share of the training images of each class that is held out for validation.
@@ -43,16 +43,16 @@ class OwnImages(ImageDataModule):
         return stratified_rows(labels, self.validation_fraction, self.split_seed)
 
     def test_rows(self, labels: Int[Tensor, " n"]) -> Int[Tensor, " t"]:
-        """Return which of the samples, of which these are the labels, are for testing."""
+        """Return the rows that are for testing, given the labels of all samples."""
         return stratified_rows(labels, self.test_fraction, self.split_seed)
 
 
 def stratified_rows(labels: Int[Tensor, " n"], fraction: float, seed: int) -> Int[Tensor, " k"]:
-    """Return random rows, in order: about ``fraction`` of those of each class, at least one but never all of them.
+    """Return sorted random rows: about ``fraction`` of those of each class, at least one but never all of them.
 
-    Of a class with one sample, and for a fraction of 0, there is none.
+    A class with a single sample has no row, and with a fraction of 0 no class has one.
     """
-    rows = []
+    rows = [torch.zeros(0, dtype=torch.int64)]
     for label in labels.unique():
         of_class = (labels == label).nonzero().flatten()
         count = min(max(1, round(fraction * len(of_class))), len(of_class) - 1) if fraction else 0

@@ -69,7 +69,7 @@ class TorchvisionImages(ImageDataModule):
             raise self._damaged(next(iter(self.files)).rpartition("/")[0], str(error)) from error
 
     def _unpack(self) -> None:
-        """Write the missing files that are in archives beside them or, where that fails, into a temporary folder."""
+        """Unpack the missing files from their archives into ``root`` or, if it can't be written, a temporary folder."""
         found = {file: content for file, content in self._packed() if file in self._missing()}
         try:
             for file, content in found.items():
@@ -87,7 +87,7 @@ class TorchvisionImages(ImageDataModule):
                     path.symlink_to((self.root / file).absolute())
 
     def _packed(self) -> Iterator[tuple[str, bytes]]:
-        """Yield the files that are in archives, with their content."""
+        """Yield the path and the content of each file in the archives."""
         for archive in [self.archive] if self.archive else [f"{file}.gz" for file in self._missing()]:
             if not (self.root / archive).is_file():
                 continue

@@ -52,7 +52,7 @@ class Watched:
 class Chunks(LightningModule):
     """A module that samples chunks and saves each as a file: ``trainer.predict(Chunks(...), chunk_numbers)``.
 
-    ``start`` is what the samples of one scale start from, by default from pure noise.
+    ``start`` is the start of the samples of one scale, by default pure noise.
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""The number of network evaluations that a sample takes."""
+"""The network evaluations that a sample takes: how many, and whether with or without its label."""
 
 from functools import lru_cache
 
@@ -25,12 +25,12 @@ def labels_needed(recipe: Recipe, schedule: Schedule) -> set[bool]:
 
 
 def predictions_needed(recipe: Recipe, schedule: Schedule) -> list[bool]:
-    """Return for each prediction of the model, of which a sample needs many, whether it has the label."""
+    """Return, for each evaluation of the model that a sample takes, whether it gets the label."""
     return _predictions_at(_evaluation_times(recipe.sampler, schedule), recipe, schedule)
 
 
 def check_first_step(recipe: Recipe, schedule: Schedule, reverse: bool = False) -> None:
-    """Take one step with a model of zeros, which raises the errors of the sampler's settings.
+    """Take one step with a model that predicts zeros, so that invalid settings of the sampler raise their error.
 
     Args:
         reverse: Whether the step is one of the reversed grid, from samples to noise.
@@ -49,31 +49,31 @@ def _evaluation_times(sampler: Sampler, schedule: Schedule) -> Float[Tensor, " e
     """Return the times at which the sampler evaluates its denoiser, in order."""
     times: list[Tensor] = []
 
-    def note(x_t: Tensor, t: Tensor, y: Labels) -> Prediction:
+    def record_times(x_t: Tensor, t: Tensor, y: Labels) -> Prediction:
         times.append(t)
-        return Prediction(x_t, x_t)
+        return _zeros(x_t, t, y)
 
-    steps = sampler(note, schedule, torch.zeros(1, 1, dtype=torch.float64), None, torch.zeros)
+    steps = sampler(record_times, schedule, torch.zeros(1, 1, dtype=torch.float64), None, torch.zeros)
     for _ in progress_bar(steps, desc="counting evaluations", total=sampler.steps, leave=False, delay=2):
         pass
     return torch.cat(times)
 
 
 def _predictions_at(times: Float[Tensor, " n"], recipe: Recipe, schedule: Schedule) -> list[bool]:
-    """Return, for each prediction of the model that guidance needs at these times, whether it has the label.
+    """Return, for each evaluation of the model that guidance needs at these times, whether it gets the label.
 
     All times are one batch, which is much faster than a walk of the sampler: a grid may have 100000 steps.
     """
-    asked: list[bool] = []
+    with_label: list[bool] = []
 
-    def nothing(x_t: Tensor, t: Tensor, y: Labels) -> Prediction:
-        asked.extend([False] * len(x_t) if y is None else (y >= 0).tolist())
-        return Prediction(torch.zeros_like(x_t), torch.zeros_like(x_t))
+    def record_labels(x_t: Tensor, t: Tensor, y: Labels) -> Prediction:
+        with_label.extend([False] * len(x_t) if y is None else (y >= 0).tolist())
+        return _zeros(x_t, t, y)
 
     guidance = recipe.guidance
     if needs_classifier(guidance):
         guidance = guidance.with_classifier(lambda x_t, t: x_t.flatten(1).sum(1, keepdim=True))
-    denoise = recipe.threshold(guidance(nothing, schedule), schedule)
+    denoise = recipe.threshold(guidance(record_labels, schedule), schedule)
     with torch.no_grad():
         denoise(torch.zeros(len(times), 1, 1, 1), times.float(), torch.zeros(len(times), dtype=torch.long))
-    return asked
+    return with_label

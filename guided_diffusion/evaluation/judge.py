@@ -112,7 +112,7 @@ class JudgeSource:
         return judge
 
     def check(self, data: ImageDataModule) -> None:
-        """Raise what ``__call__`` would raise for this data, as far as it can be known without training a judge.
+        """Raise the errors of ``__call__`` for this data, as far as they can be known without training a judge.
 
         Raises:
             ValueError: If the file, or that in the cache, holds no judge for images and classes like these.
@@ -192,7 +192,7 @@ class JudgePair:
 
 @singledispatch
 def check_judge(source: Callable[[ImageDataModule], Judge], data: ImageDataModule) -> None:
-    """Raise if this function can't return a judge for this data; nothing is known of functions of your own."""
+    """Raise if this function can't return a judge for this data; functions of your own are not checked."""
 
 
 @check_judge.register(JudgeSource)

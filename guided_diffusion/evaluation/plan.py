@@ -18,7 +18,7 @@ from guided_diffusion.utils.files import content_hash
 from guided_diffusion.utils.validation import check_positive
 
 MIN_OF_CLASS = 50
-"""The number of samples that every class has at least, unless ``num_samples`` is lower."""
+"""The least number of samples of a class, unless ``num_samples`` is lower."""
 
 
 class LabelledSamples(NamedTuple):
@@ -49,8 +49,8 @@ class Plan:
         seed: The seed of the noise; sample i has the same noise at every scale.
         classes: The classes to draw, one after the other; by default the labels are mixed.
         class_sizes: The number of real samples of each class, whose proportions the labels get; by default they cycle
-            through the classes. A class that would have fewer than ``num_samples`` and than 50 samples gets as many by
-            extra ones, which follow all others and count for the measures of their own class only.
+            through the classes. A class with fewer than ``min(num_samples, 50)`` samples is filled up to that number
+            with extra samples, which follow all others and count for the measures of their own class only.
 
     Raises:
         ValueError: If scales are missing or repeated, or ``num_samples`` is below 1.
@@ -79,7 +79,7 @@ class Plan:
 
     @property
     def num_counted(self) -> int:
-        """The number of samples at one scale that count for everything."""
+        """The number of samples at one scale without the extra ones."""
         return self.num_samples * self.num_classes
 
     @cached_property
@@ -89,7 +89,7 @@ class Plan:
 
     @property
     def drawn(self) -> str:
-        """How the labels are drawn: ``proportional`` or ``equal``."""
+        """The way the labels are drawn: ``proportional`` or ``equal``."""
         return EQUAL if self.class_sizes is None else PROPORTIONAL
 
     @property
@@ -131,7 +131,7 @@ class Plan:
 
 
 def sampling_fingerprint(config: DictConfig, plan: Plan, *start: Any) -> str:
-    """Return a hash of everything that decides what is sampled; ``start``: the settings and files of its start."""
+    """Return a hash of everything that decides the samples; ``start`` holds the settings and files of their start."""
     parts = {name: OmegaConf.to_container(config[name], resolve=True) for name in ("guidance", "threshold", "sampler")}
     files = [Path(path) for path in (config.checkpoint, classifier_checkpoint(config.guidance)) if path]
     return content_hash(plan.plain(), parts, config.weights, config.trainer.precision, *files, *start)

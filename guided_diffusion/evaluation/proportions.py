@@ -1,4 +1,4 @@
-"""How many samples of each class an evaluation draws, and in which order."""
+"""The labels of an evaluation: how many samples of each class, and in which order."""
 
 import torch
 from jaxtyping import Int
@@ -30,12 +30,12 @@ def interleave(counts: Int[Tensor, " classes"]) -> Int[Tensor, " n"]:
     Equal counts give 0, 1, 2, ..., 0, 1, 2, ...
     """
     labels = torch.arange(len(counts)).repeat_interleave(counts)
-    places = (occurrences(labels) + 0.5) / counts[labels]
-    return labels[places.argsort(stable=True)]
+    positions = (occurrences(labels) + 0.5) / counts[labels]
+    return labels[positions.argsort(stable=True)]
 
 
 def occurrences(labels: Int[Tensor, " n"]) -> Int[Tensor, " n"]:
-    """Return for each label how often it occurs before."""
+    """Return, for each label, how many earlier ones are the same."""
     before = torch.zeros_like(labels)
     for label in labels.unique():
         same = labels == label

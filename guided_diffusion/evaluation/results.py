@@ -73,7 +73,7 @@ class Pictures(NamedTuple):
     uncertain_predictions: NDArray[np.int64]
     uncertain_probabilities: NDArray[np.float32]
     confusion: NDArray[np.int64]
-    """The number of samples by label (row) and predicted class (column), shape (classes, classes); extra ones count."""
+    """The number of samples by label (row) and predicted class (column), with extra ones, shape (classes, classes)."""
     predictions: NDArray[np.int64]
     """The predicted class of every sample but the extra ones, shape (num_samples,)."""
     probabilities: NDArray[np.float32]
@@ -118,7 +118,7 @@ class Result:
     columns: Sequence[str] = COLUMNS
     """The columns of results.csv for this kind of data."""
     labels: str = ""
-    """How labels were drawn: ``proportional`` or ``equal``; empty in older results: equal, unlike the data."""
+    """The way labels were drawn: ``proportional`` or ``equal``; empty in older results, which drew them equally."""
     weights: str = ""
     """The weights of the diffusion model, ``ema`` or ``raw``; empty in older results."""
     facts: Mapping[str, str | int] = field(default_factory=dict)

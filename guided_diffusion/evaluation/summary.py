@@ -14,7 +14,7 @@ LABELS_SENTENCES = {
     PROPORTIONAL: "Classes are drawn in the proportions of the test data.",
     EQUAL: "Every class is drawn equally often and counts the same in the test data.",
 }
-"""What is said about the ways to draw labels."""
+"""A sentence about each way to draw labels."""
 
 
 def best_row(rows: Sequence[Result], measure: str, lowest: bool) -> Result | None:
@@ -43,15 +43,15 @@ def floor_of(row: Result | None, results: Results, measure: str) -> float:
 
 
 def labels_sentences(results: Results) -> list[str]:
-    """Return what is to be said about the labels: how they were drawn, and how many extra samples rare classes have.
+    """Return sentences that say how labels were drawn, and how many extra samples rare classes have.
 
-    The rows of a sweep may differ in it; older results say nothing.
+    There is one for each way that occurs in a sweep, and none for older results, which do not record it.
     """
     found = {row.labels for row in results.rows}
     sentences = [sentence for labels, sentence in LABELS_SENTENCES.items() if labels in found]
     extra = max(sum(int(one["count"]) for one in row.per_class) - row.num_samples for row in results.rows)
-    more = f"{extra} more samples of rare classes count in the measures of these classes only."
-    return [*sentences, more] if sentences and extra > 0 else sentences
+    about_extra = f"{extra} more samples of rare classes count in the measures of these classes only."
+    return [*sentences, about_extra] if sentences and extra > 0 else sentences
 
 
 def inception_sentences(results: Results, several: bool) -> list[str]:

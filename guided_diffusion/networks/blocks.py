@@ -1,5 +1,6 @@
 """The contracting half of the U-Net, which the time-aware classifier shares, and the check of its sizes."""
 
+import math
 from collections.abc import Callable, Sequence
 
 from torch import Tensor, nn
@@ -30,21 +31,21 @@ def check_sizes(
         except ValueError as error:
             raise ValueError(f"width {width} times one of multipliers, {multiplier}: {error}") from error
     levels = len(multipliers)
-    height, width = height_and_width(image_size)
+    sides = height_and_width(image_size)
     factor = patch_size * 2 ** (levels - 1)
-    if height % factor or width % factor:
-        larger = "x".join(str(-(-size // factor) * factor) for size in (height, width))
+    if any(side % factor for side in sides):
+        larger = "x".join(str(math.ceil(side / factor) * factor) for side in sides)
         raise ValueError(
-            f"images of {height}x{width} can't be halved for each level: patch_size {patch_size} and multipliers for "
-            f"{levels} levels need a multiple of {factor}: take images of {larger}, or {_fitting(height, width)}"
+            f"images of {sides[0]}x{sides[1]} can't be halved for each level: patch_size {patch_size} and multipliers "
+            f"for {levels} levels need a multiple of {factor}: take images of {larger}, or {_settings_for(sides)}"
         )
     if not set(attention_levels) <= set(range(levels)):
         raise ValueError(f"attention_levels must be among 0 to {levels - 1}, got {list(attention_levels)}")
 
 
-def _fitting(height: int, width: int) -> str:
-    """Return settings of a network that takes images of this size as they are."""
-    halvings = next((n for n in (3, 2, 1) if height % 2**n == width % 2**n == 0), 0)
+def _settings_for(sides: tuple[int, int]) -> str:
+    """Return settings with which a network takes images of this size, as text for an error message."""
+    halvings = max(n for n in range(4) if all(side % 2**n == 0 for side in sides))
     return f"patch_size=1 and multipliers={[1, 2, 2, 2][: halvings + 1]}"
 
 

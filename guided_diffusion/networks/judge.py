@@ -55,6 +55,7 @@ class LeNet(nn.Module):
         super().__init__()
 
         def stage(in_channels: int, out_channels: int, sizes: tuple[int, int]) -> nn.Sequential:
+            # one number where it suffices, because cached judges are found by the text of the network
             pool = nn.MaxPool2d(2 if min(sizes) > 1 else (min(2, sizes[0]), min(2, sizes[1])))
             return nn.Sequential(nn.Conv2d(in_channels, out_channels, 5, padding=2), nn.ReLU(), pool)
 

@@ -72,7 +72,7 @@ class Recipe:
             labels: The class of each sample; ``ValueError`` if there is none.
             indices: The index of each sample in the run, by default 0, 1, 2, ...
             scales: The guidance scale of each sample, in place of the guidance's own.
-            start: What the samples start from; by default from pure noise.
+            start: The start of the samples, a row for each; by default pure noise.
             after_step: A function that is called after each step of a batch, for a progress bar.
         """
         if not len(labels):

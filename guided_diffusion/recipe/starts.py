@@ -1,7 +1,7 @@
-"""What sampling starts from in place of pure noise: given samples, some of their pixels, or the noise found for them.
+"""Starts of sampling in place of pure noise: given samples, some of their values, or noise found for them.
 
 A start is a frozen dataclass of tensors with a row for each sample. ``start(run, schedule)`` changes a run before its
-first step, and ``start[rows]`` is the start of some samples, so that a batch takes its own.
+first step, and ``start[rows]`` is the start of the samples of one batch.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ Rows = Int[Tensor, " rows"]
 
 
 class Run(NamedTuple):
-    """What a sampler needs to begin."""
+    """The denoiser, the samples and the times with which a sampler begins."""
 
     denoise: Denoise
     x: Samples
-    """The samples at the first time; without a start, the noise of each."""
+    """The samples at the first time; without a start, pure noise."""
     times: Grid
 
 
@@ -42,11 +42,11 @@ class Start(Protocol):
 
 @dataclass(frozen=True)
 class ImageToImage:
-    """Given samples, noised to the time ``strength``: the steps below it remain (SDEdit, arXiv 2108.01073).
+    """A start from given samples, noised to the time ``strength`` (SDEdit, arXiv 2108.01073).
 
     Args:
         samples: The given samples, in [-1, 1].
-        strength: The time t at which sampling starts, in (0, 1]. At 1 it starts from pure noise, as without a start.
+        strength: The time t at which sampling starts, in (0, 1]; 1 is the same as no start, pure noise.
 
     Raises:
         ValueError: If the strength is not in (0, 1].
@@ -72,16 +72,19 @@ class ImageToImage:
 
 @dataclass(frozen=True)
 class Inpainting:
-    """Given samples of which some values are drawn anew and the others are kept.
+    """A start from which some values of given samples are drawn anew and the others are kept.
 
     Before each evaluation of the denoiser the kept values are replaced by the given ones at that level of noise,
-    ``alpha x_0 + sigma eps``, where ``eps`` is the sample's first noise; their estimate is the given ``x_0``. So every
-    sampler ends with exactly the given values. This is RePaint (arXiv 2201.09865, eq. 8) without its resampling.
+    ``alpha x_0 + sigma eps``, where ``eps`` is the sample's first noise, and their estimate by the given ``x_0``. So
+    every sampler ends with exactly the given values. This is RePaint (arXiv 2201.09865, eq. 8) without its resampling.
 
     Args:
         samples: The given samples, in [-1, 1].
-        unknown: Which values are drawn.
+        unknown: Whether each value is drawn.
         strength: The time at which sampling starts, as for ``ImageToImage``.
+
+    Raises:
+        ValueError: If the strength is not in (0, 1].
     """
 
     samples: Float[Tensor, "n *shape"]
@@ -107,9 +110,9 @@ class Inpainting:
 
 @dataclass(frozen=True)
 class Inversion:
-    """Given samples, from which a deterministic sampler goes to the noise that it would make them of.
+    """A start from given samples, from which a deterministic sampler goes in reverse to the noise that they come from.
 
-    The grid is walked in reverse (DDIM inversion, Song et al. 2021, arXiv 2010.02502, section 5.4, with ``ddim``).
+    The times of the grid rise (with ``ddim`` this is DDIM inversion, Song et al. 2021, arXiv 2010.02502, section 5.4).
     """
 
     samples: Float[Tensor, "n *shape"]
@@ -123,7 +126,7 @@ class Inversion:
 
 @dataclass(frozen=True)
 class FromNoise:
-    """The noise of each sample at t = 1, given instead of drawn: with that of ``Inversion``, a reconstruction."""
+    """A start from given noise at t = 1; with the noise that ``Inversion`` finds, it reconstructs the samples."""
 
     noise: Float[Tensor, "n *shape"]
 

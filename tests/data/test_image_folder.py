@@ -7,8 +7,9 @@ import pytest
 import torch
 from PIL import Image
 
-from guided_diffusion.data import ImageFolder
+from guided_diffusion.data import ImageFolder, decoding
 from guided_diffusion.data.decoding import read_image
+from guided_diffusion.utils.listing import data_hash
 
 
 @pytest.fixture(autouse=True)
@@ -139,7 +140,7 @@ def test_a_photo_is_turned_as_its_camera_says(tmp_path):
 def test_files_are_decoded_once_until_one_changes(photos, cache, monkeypatch, write_image):
     decoded = []
     monkeypatch.setattr(
-        "guided_diffusion.data.decoding.read_image", lambda *all: decoded.append(all[0]) or read_image(*all)
+        decoding, "read_image", lambda *arguments: decoded.append(arguments[0]) or read_image(*arguments)
     )
     first = all_images(folder(photos))
     assert len(decoded) == 30
@@ -175,11 +176,8 @@ def test_reading_images_leaves_the_global_random_state_as_it_is(photos):
 
 def _prepare(root, queue):
     decoded = []
-    data = folder(root)
-    import guided_diffusion.data.decoding as decoding
-
-    decoding.read_image = lambda *all: decoded.append(1) or read_image(*all)
-    data.prepare_data()
+    decoding.read_image = lambda *arguments: decoded.append(1) or read_image(*arguments)  # in this process only
+    folder(root).prepare_data()
     queue.put(len(decoded))
 
 
@@ -245,9 +243,9 @@ def test_broken_files_can_be_left_out(broken, capsys):
         (lambda root: shutil.rmtree(root), "there is no folder .*photos: name the one .*data.root"),
         (lambda root: [shutil.rmtree(path) for path in root.iterdir()], r"photos has no class folders: .*cat/1\.png"),
         (lambda root: (root / "emu").mkdir(), "has no images of emu: fill or remove these folders"),
-        (lambda root: _nest(root), r"has one class folder, inner, with folders in it: is .*inner the root\?"),
+        (lambda root: _nest(root), r"has one class folder, inner, .*: if these are the classes, use data.root=.*inner"),
         (lambda root: _zip(root), "photos is a file, but data.root must be a folder .*: unpack it"),
-        (lambda root: _split(root), r"test has classes that .*train has not: owl"),
+        (lambda root: _split(root), r"test has classes that .*train has not: owl; add training images"),
         (lambda root: _split(root, "val", "valid"), "more than one folder for validation: keep one"),
     ],
 )
@@ -299,9 +297,7 @@ def test_the_error_for_too_few_images_names_the_keys_to_change(photos):
         folder(photos, batch_size=64).setup("fit")
 
 
-def test_it_is_said_if_the_images_are_not_those_of_the_training(photos, capsys, write_image):
-    from guided_diffusion.utils.listing import data_hash
-
+def test_a_line_is_printed_if_the_images_are_not_those_of_the_training(photos, capsys, write_image):
     content = data_hash(photos)
     folder(photos, content=content).setup("fit")
     assert "not the ones of the training" not in capsys.readouterr().out

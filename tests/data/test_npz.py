@@ -62,8 +62,8 @@ def test_images_for_testing_and_names_of_classes_can_be_given(archive):
 @pytest.mark.parametrize(
     ("arrays", "message"),
     [
-        ({"images": images()}, "has no array labels, but images"),
-        ({"x": images(), "labels": LABELS}, "has no array images, but x, labels"),
+        ({"images": images()}, "has no array labels, only images: add it"),
+        ({"x": images(), "labels": LABELS}, "has no array images, only x, labels: add it"),
         ({"images": images(), "labels": LABELS, "test_images": images()}, "has no array test_labels"),
         ({"images": images(20, 5), "labels": LABELS}, r"images has the shape \(20, 5\): it must be \(n, h, w\)"),
         ({"images": images(20, 5, 6, 7), "labels": LABELS}, r"shape \(20, 5, 6, 7\): it must be .*1 to 4 channels"),
@@ -77,7 +77,7 @@ def test_images_for_testing_and_names_of_classes_can_be_given(archive):
         ({"images": images(), "labels": LABELS.astype(float)}, "labels are float64, but must be whole numbers"),
         ({"images": images(), "labels": np.eye(3, dtype=int)[LABELS]}, r"labels.argmax\(1\)"),
         ({"images": images(), "labels": np.array(["a"] * 20)}, "images and labels must be numbers"),
-        ({"images": images(), "labels": np.array([None] * 20)}, "can't be read as an .npz file"),
+        ({"images": images(), "labels": np.array([None] * 20)}, "can't be read .*: write an .npz file"),
     ],
 )
 def test_the_error_for_other_arrays_says_what_is_wrong(archive, arrays, message):
@@ -88,6 +88,9 @@ def test_the_error_for_other_arrays_says_what_is_wrong(archive, arrays, message)
 def test_the_error_for_a_missing_file_names_it(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"there is no file .*none\.npz: name an \.npz file with data\.path"):
         NpzImages(tmp_path / "none.npz", 2, 0.1, 0.1)
+
+
+def test_the_error_for_a_missing_path_names_the_setting():
     with pytest.raises(ValueError, match=r"path is missing: add data\.path=FILE"):
         NpzImages(None, 2, 0.1, 0.1)
 
@@ -95,5 +98,5 @@ def test_the_error_for_a_missing_file_names_it(tmp_path):
 @pytest.mark.parametrize("content", [b"", b"no archive", b"PK\x03\x04 and so on"])
 def test_the_error_for_another_file_says_so(tmp_path, content):
     (tmp_path / "mine.npz").write_bytes(content)
-    with pytest.raises(ValueError, match=r"mine\.npz can't be read as an \.npz file"):
+    with pytest.raises(ValueError, match=r"mine\.npz can't be read .*: write an \.npz file"):
         NpzImages(tmp_path / "mine.npz", 2, 0.1, 0.1)

@@ -39,9 +39,13 @@ def test_the_labels_that_a_hundred_thousand_steps_need_are_found_at_once():
     assert perf_counter() - start < 10
 
 
+@pytest.mark.parametrize(
+    ("method", "reverse"), [(ddim, False), (ddpm, False), (heun, False), (dpmpp_2m, False), (ddim, True)]
+)
+def test_the_first_step_of_a_valid_recipe_can_be_taken(method, reverse):
+    check_first_step(Recipe(sampler=Sampler(method, 100_000)), Cosine(), reverse)
+
+
 def test_the_first_step_shows_that_a_sampler_cannot_go_in_reverse():
-    for method in (ddim, ddpm, heun, dpmpp_2m):
-        check_first_step(Recipe(sampler=Sampler(method, 100_000)), Cosine())
-    check_first_step(Recipe(sampler=Sampler(ddim, 5)), Cosine(), reverse=True)
     with pytest.raises(ValueError, match="ddpm adds noise"):
         check_first_step(Recipe(sampler=Sampler(ddpm, 5)), Cosine(), reverse=True)

@@ -109,7 +109,7 @@ def test_training_depends_on_the_seed_and_not_on_the_global_random_state(cache):
 
 @pytest.mark.parametrize("data", [fake(), fake(flip=True)], ids=["plain", "mirrored"])
 def test_the_global_random_state_is_left_alone(data, trainings, monkeypatch):
-    monkeypatch.setattr(random, "seed", pytest.fail)  # its state itself changes: the check of lists in signatures draws
+    monkeypatch.setattr(random, "seed", pytest.fail)  # its state can't be compared: type checks in the tests draw
     monkeypatch.setattr(random, "setstate", pytest.fail)
     for expected in (1, 0):  # trained, then read
         before = torch.random.get_rng_state()
@@ -327,7 +327,7 @@ def test_the_config_of_a_pair_consists_of_the_configs_of_both(compose):
 # What can be known before a judge is needed
 
 
-def test_a_cache_that_cannot_be_written_is_told_before_a_judge_is_trained(tmp_path, monkeypatch):
+def test_a_cache_that_cannot_be_written_is_an_error_before_a_judge_is_trained(tmp_path, monkeypatch):
     (tmp_path / "file").touch()
     monkeypatch.setenv("GUIDED_DIFFUSION_CACHE", str(tmp_path / "file" / "cache"))
     with pytest.raises(OSError, match=r"GUIDED_DIFFUSION_CACHE.*can't be written"):
@@ -335,7 +335,7 @@ def test_a_cache_that_cannot_be_written_is_told_before_a_judge_is_trained(tmp_pa
     check_judge(lambda data: None, fake())  # nothing is known of a function of the user's own
 
 
-def test_a_file_for_other_data_is_told_before_samples_are_drawn(judge_file):
+def test_a_file_for_other_data_is_an_error_before_samples_are_drawn(judge_file):
     check_judge(JudgeSource(**SMALL, checkpoint=str(judge_file)), fake())
     pair = JudgePair(JudgeSource(**SMALL), JudgeSource(**SMALL, checkpoint=str(judge_file)))
     with pytest.raises(ValueError, match=r"holds no judge for fake \(2x12x20, 10 classes\)"):

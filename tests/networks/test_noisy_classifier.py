@@ -27,6 +27,9 @@ def test_it_gives_a_logit_for_each_class(channels, settings, small):
 def test_images_need_not_be_square(size, perturbed):
     network = perturbed(NoisyClassifier(2, list(size), 3, width=8, multipliers=(1, 2), attention_levels=[1]))
     assert network(torch.randn(5, 2, *size), torch.randn(5)).shape == (5, 3)
+
+
+def test_the_error_for_images_that_cannot_be_halved_names_a_size_that_can():
     with pytest.raises(ValueError, match=r"images of 9x12 can't be halved.*take images of 10x12"):
         NoisyClassifier(2, [9, 12], 3, width=8, multipliers=(1, 2))
 

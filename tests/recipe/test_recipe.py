@@ -181,6 +181,7 @@ def classify(x_t, t):
     return torch.stack([x_t.sum(1), x_t.square().sum(1) * t, x_t[:, 0]], 1)
 
 
+@every_method
 @pytest.mark.parametrize(
     ("guidance", "threshold"),
     [
@@ -192,18 +193,20 @@ def classify(x_t, t):
     ],
     ids=lambda part: type(part).__name__,
 )
-def test_a_device_without_float64_samples_as_the_cpu_does(guidance, threshold, on_device):
+def test_a_device_without_float64_samples_as_the_cpu_does(guidance, threshold, method, on_device):
     schedule = LinearBeta()
 
     def denoise(x_t, t, y):
         shift = 0 if y is None else y[:, None] / 3
         return Prediction.from_x0((x_t - shift).tanh(), x_t, t, schedule)
 
-    noise, y, guided = torch.randn(3, 2), torch.tensor([0, 1, 2]), threshold(guidance(denoise, schedule), schedule)
-    for method in (ddpm, partial(ddim, eta=0.5), heun, dpmpp_2m):
-        sampler = Sampler(method, 3, log_snr_times)
-        places = (torch.Tensor.cpu, on_device)
-        on_cpu, there = ([*sampler(guided, schedule, put(noise), put(y), torch.ones)][-1].x for put in places)
-        assert torch.equal(there.cpu(), on_cpu)
-        with pytest.raises(TypeError, match="no float64"):
-            there.double()
+    def last(noise, y):
+        *_, step = Sampler(method, 3, log_snr_times)(guided, schedule, noise, y, torch.ones)
+        return step.x
+
+    guided = threshold(guidance(denoise, schedule), schedule)
+    noise, y = torch.randn(3, 2), torch.tensor([0, 1, 2])
+    x = last(on_device(noise), on_device(y))
+    assert torch.equal(x.cpu(), last(noise, y))
+    with pytest.raises(TypeError, match="no float64"):
+        x.double()

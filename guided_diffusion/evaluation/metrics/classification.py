@@ -32,9 +32,9 @@ def scores(confusion: Float[Tensor, "*batch classes classes"] | Int[Tensor, "*ba
 
 
 def _trials(confusion: Float[Tensor, "*batch classes classes"]) -> tuple[Tensor, Tensor, Tensor]:
-    """Return what the right samples of each class are divided by, for precision, recall and F1."""
-    asked, seen = confusion.sum(-1), confusion.sum(-2)
-    return seen, asked, (seen + asked) / 2
+    """Return the denominators of the precision, the recall and the F1 of each class."""
+    labelled, predicted = confusion.sum(-1), confusion.sum(-2)
+    return predicted, labelled, (predicted + labelled) / 2
 
 
 def macro_average(
@@ -50,9 +50,9 @@ def classification_intervals(
 ) -> dict[str, Interval]:
     """Return the accuracy and the macro averages of precision, recall and F1, with Wilson intervals.
 
-    A macro average is a weighted share: each sample asked for (recall) or seen (precision) in class c, or the mean of
-    both (F1), weighs 1 / n_c. The number of trials is the effective one of these weights, C^2 / sum_c 1 / n_c for C
-    classes; a class without a trial counts as one that failed.
+    A macro average over C classes is a weighted share of successes: each of the n_c trials of class c (its labels for
+    recall, its predictions for precision, half of both for F1) weighs 1 / n_c. Its interval is that of the effective
+    number of trials, C^2 / sum_c 1 / n_c. A class without a trial counts as one failed trial.
     """
     confusion = multiclass_confusion_matrix(predictions, labels, num_classes, validate_args=False)
     _, *by_class = scores(confusion)

@@ -58,11 +58,11 @@ class Reference:
     features: Float[Tensor, "test d"]
     """The features of the test images."""
     weights: Float[Tensor, " test"] | None
-    """The weights of the test images in all measures; None if all count alike."""
+    """The weights of the test images in means, shares and distances; None if all are equal."""
     train_features: Float[Tensor, "some d"]
-    """The features of training images with the labels of the samples, or of fewer where a class has fewer."""
+    """The features of training images, as many of each class as there are samples, or all where there are fewer."""
     train_weights: Float[Tensor, " some"] | None
-    """The weights that make up for the classes that have fewer; None if all count alike."""
+    """The weights that give the training images the proportions of the samples; None if all are equal."""
     train_images: UInt8[Tensor, "train c h w"]
     nearest_test: float
     """The mean distance of test images, 2,000 at most, to the nearest training image."""
@@ -81,10 +81,8 @@ class Reference:
         sizes = data.class_counts("test")
         frequencies = (sizes > 0).long() if equal else sizes
         wanted = apportion(num_samples, frequencies)
-        train_rows, test_rows = (
-            rows_of_classes(train_labels, wanted, seed),
-            _random_rows(len(test), NEAREST_LIMIT, seed),
-        )
+        train_rows = rows_of_classes(train_labels, wanted, seed)
+        test_rows = _random_rows(len(test), NEAREST_LIMIT, seed)
         weights = _weights(test_labels, frequencies)
         nearest = nearest_distances(normalise(test[test_rows]), normalise(train))
         return cls(
@@ -93,7 +91,7 @@ class Reference:
             train_features=judge.features(normalise(train[train_rows])),
             train_weights=_weights(train_labels[train_rows], wanted),
             train_images=train,
-            nearest_test=_mean(nearest, _at(weights, test_rows)),
+            nearest_test=_mean(nearest, _weights_at(weights, test_rows)),
             class_names=tuple(data.class_names),
             known=sizes > 0,
         )
@@ -139,7 +137,7 @@ class Measurement:
     measured: Mapping[str, Interval]
     per_class: Sequence[Mapping[str, Any]]
     """For each class ``class``, ``class_name``, ``count`` and its measures, nan where it has too few samples. Precision
-    and F1 weigh the labels as they are without the extra samples."""
+    and F1 use the proportions of the labels without the extra samples."""
     confusion: Int[Tensor, "classes classes"]
     """The number of samples by label (rows) and predicted class (columns)."""
     predictions: Int[Tensor, " n"]
@@ -198,8 +196,8 @@ def kernel_distance_interval(
 ) -> Interval:
     """Return the kernel distance, with an interval from the squared MMD of all samples, resampled.
 
-    With weights of the real features its value is the squared MMD of all samples: subsets would lack rare classes. It
-    is a little too low where a class has few real features, which make no pairs with themselves.
+    With weights of the real features, the value too is the squared MMD of all samples, because subsets would lack rare
+    classes. It is a little too low where a class has few real features, as a feature makes no pair with itself.
     """
     if weights is None:
         value = kernel_distance(real, generated, seed=seed)
@@ -223,7 +221,7 @@ def interval_around(
 
 def _manifold_intervals(reference: Reference, generated: Float[Tensor, "n d"], seed: int) -> dict[str, Interval]:
     rows = _random_rows(len(reference.features), MANIFOLD_LIMIT, seed)
-    found, weights = manifold_scores(reference.features[rows], generated), _at(reference.weights, rows)
+    found, weights = manifold_scores(reference.features[rows], generated), _weights_at(reference.weights, rows)
     return {
         "improved_precision": share_interval(found.precision),
         "improved_recall": share_interval(found.recall, weights),
@@ -271,12 +269,12 @@ def rows_of_classes(labels: Int[Tensor, " n"], wanted: Int[Tensor, " classes"], 
 
 
 def _weights(labels: Int[Tensor, " n"], frequencies: Int[Tensor, " classes"]) -> Float[Tensor, " n"] | None:
-    """Return weights of rows with which the classes have these frequencies; None if all weigh the same."""
+    """Return the weights of rows that give the classes these frequencies; None if all are equal."""
     weights = (frequencies / labels.bincount(minlength=len(frequencies)))[labels].double()
     return None if (weights == weights[:1]).all() else weights
 
 
-def _at(weights: Float[Tensor, " n"] | None, rows: Int[Tensor, " rows"]) -> Float[Tensor, " rows"] | None:
+def _weights_at(weights: Float[Tensor, " n"] | None, rows: Int[Tensor, " rows"]) -> Float[Tensor, " rows"] | None:
     return None if weights is None else weights[rows]
 
 

@@ -19,9 +19,9 @@ def measure_classes(
     probabilities: Float[Tensor, " n"],
     diversity: Float[Tensor, " classes"],
 ) -> list[dict[str, Any]]:
-    """Return for each class its number, name, count and measures, nan where it has too few samples.
+    """Return the number, name, count and measures of each class; measures are nan where it has too few samples.
 
-    Extra samples count, but do not change the proportions of the classes, on which precision and F1 depend.
+    Extra samples count, but precision and F1 use the proportions of the classes without them.
 
     Args:
         confusion: The number of samples by label (rows) and predicted class (columns).

@@ -53,8 +53,8 @@ class PointMeasurement:
     measured: Mapping[str, Interval]
     per_class: Sequence[Mapping[str, Any]]
     """For each class ``class``, ``class_name``, ``count``, its measures (nan without samples), ``_low`` and ``_high``
-    of its shares, and ``share``: the share of all but the extra samples whose nearest pattern it is, whatever their
-    label."""
+    of its shares, and ``share``: the share of the samples of any label, without the extra ones, to which it is the
+    nearest pattern."""
 
 
 def measure_points(
@@ -75,23 +75,25 @@ def measure_points(
     per_class = [
         {"class": label, "class_name": name, "count": int(count[label])}
         | {measure: found[label][measure].value if label in found else math.nan for measure in measured}
-        | _ends({measure: share_interval(of_all[samples.labels == label]) for measure, of_all in successes.items()})
+        | _ends(
+            {measure: share_interval(of_points[samples.labels == label]) for measure, of_points in successes.items()}
+        )
         | {"share": nearest[label].item()}
         for label, name in enumerate(class_names)
     ]
     intervals = {name: _interval(name, one) for name, one in measured.items()}
-    shares = {name: share_interval(of_all, weights) for name, of_all in successes.items()}
+    shares = {name: share_interval(of_points, weights) for name, of_points in successes.items()}
     return PointMeasurement(intervals | shares, per_class)
 
 
 def _shares(distances: Float[Tensor, "n classes"], labels: Int[Tensor, " n"]) -> dict[str, Bool[Tensor, " n"]]:
-    """Return for each measure that is a share whether each point counts."""
+    """Return, for each measure that is a share, whether each point is a success."""
     own = distances.gather(1, labels[:, None]).squeeze(1)
     return {"off_curve": own > TOLERANCE, "own_pattern": distances.argmin(1) == labels}
 
 
 def _ends(shares: Mapping[str, Interval]) -> dict[str, float]:
-    """Return the ends of intervals, by the name of the measure with ``_low`` and ``_high``."""
+    """Return the ends of the intervals, named after their measures with ``_low`` and ``_high``."""
     return {f"{name}_{end}": getattr(one, end) for name, one in shares.items() for end in ("low", "high")}
 
 

@@ -1,4 +1,4 @@
-"""Shares, such as accuracies, with their Wilson intervals; unlike a bootstrap's, these have a width at 0 and 1 too."""
+"""Wilson intervals of shares, such as accuracies; unlike bootstrap intervals, they have a width even at 0 and 1."""
 
 import math
 from statistics import NormalDist
@@ -20,7 +20,7 @@ def wilson(share: float, count: float, level: float = 0.95) -> Interval:
         Wilson 1927, JASA 22, p. 209
     """
     if not count or math.isnan(share):
-        return Interval(share if count else math.nan, math.nan, math.nan)
+        return Interval(math.nan, math.nan, math.nan)
     z = NormalDist().inv_cdf((1 + level) / 2)
     centre, shrink = share + z**2 / (2 * count), 1 + z**2 / count
     half = z * math.sqrt(share * (1 - share) / count + z**2 / (4 * count**2))
@@ -30,7 +30,7 @@ def wilson(share: float, count: float, level: float = 0.95) -> Interval:
 def share_interval(successes: Shaped[Tensor, " n"], weights: Float[Tensor, " n"] | None = None) -> Interval:
     """Return the share of successes, which are 0 or 1, with its 95 % Wilson interval.
 
-    With weights w it is their weighted mean, and the number of trials is the effective one, (sum w)^2 / sum w^2
+    With weights w the share is a weighted mean, and the number of trials is the effective one, (sum w)^2 / sum w^2
     (Kish 1965, Survey Sampling, section 11.7).
     """
     values = successes.double()

@@ -91,7 +91,7 @@ class Gallery(Protocol):
     def save_stages(
         self, stages: Mapping[str, Float[Tensor, "classes n *shape"]], names: Sequence[str], path: Path
     ) -> None:
-        """Write a PNG of several stages of the same samples, such as before and after; n may differ between them."""
+        """Write a PNG of several stages of the same samples, such as before and after; n may differ between stages."""
 
     def frames(self, steps: Sequence[Step], names: Sequence[str]) -> Iterator[UInt8[Tensor, "height width 3"]]:
         """Yield a frame for each sampler step, x_t above the estimate of x_0; each class has equally many samples."""

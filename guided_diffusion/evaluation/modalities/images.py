@@ -10,7 +10,6 @@ import torch
 from jaxtyping import Float, Int, UInt8
 from PIL import Image
 from torch import Tensor
-from torchmetrics.functional.classification import multiclass_accuracy
 
 from guided_diffusion.data import LabelledDataModule, denormalise
 from guided_diffusion.evaluation.judge import Judge, accuracy, check_judge
@@ -75,7 +74,7 @@ class Images(Modality):
     figures = staticmethod(image_evaluation.figures)
 
     def check(self, data: Any, judge_source: JudgeSource) -> None:
-        """Raise if a split of the data or the judge can't be had, or the cache, for a new judge, not be written."""
+        """Raise if the data or the judge can't be read, or if a new judge can't be written to the cache."""
         data.split("train")
         data.split("test")
         check_judge(judge_source, data)
@@ -106,12 +105,7 @@ class Images(Modality):
     ) -> ScaleCurve:
         """Measure the share of samples in which the judge sees their label."""
         assert judge is not None
-        accuracies = [
-            multiclass_accuracy(
-                judge.classify(of_scale), labels, data.num_classes, average="micro", validate_args=False
-            ).item()
-            for of_scale in samples
-        ]
+        accuracies = [(judge.classify(of_scale) == labels).float().mean().item() for of_scale in samples]
         return ScaleCurve(
             name="accuracy",
             values={"accuracy": accuracies},
@@ -191,7 +185,7 @@ def _with_inception(
 
 
 def _ceiling(judge: Judge, data: Any, plan: Plan) -> float:
-    """Return the accuracy on test images, which are weighted so that their classes are as frequent as the labels."""
+    """Return the accuracy on the test images, each class weighted by its share of the plan's labels."""
     return accuracy(judge.network, data, balanced=True) if plan.drawn == EQUAL else judge.ceiling
 
 
@@ -215,10 +209,10 @@ def pictures(samples: LabelledSamples, found: Measurement) -> Pictures:
 
 
 def _rows_of_strip(labels: Int[Tensor, " n"], num_classes: int) -> Int[Tensor, " rows"]:
-    """Return the rows of the first samples of each class, class after class, and again for the second ones."""
-    before = occurrences(labels)
-    rows = (before * num_classes + labels).argsort()
-    return rows[before[rows] < max(1, SHOWN // num_classes)][:SHOWN]
+    """Return the rows of a strip: the first sample of each class, then the second of each class, and so on."""
+    rounds = occurrences(labels)
+    rows = (rounds * num_classes + labels).argsort()
+    return rows[rounds[rows] < max(1, SHOWN // num_classes)][:SHOWN]
 
 
 @dataclass(frozen=True)
@@ -229,16 +223,13 @@ class ImageGallery:
     columns: ClassVar[int] = 10
     widest: ClassVar[int] = 20
     """The largest number of columns of a grid by scale; wider ones get a row for each class and scale."""
-    largest: ClassVar[int] = 100
-    """The largest number of rows, and of columns, that are drawn: the first ones."""
 
     def animated(self, num_classes: int) -> int:
         """Return as many samples as fit into ten columns, at least one."""
         return max(1, self.columns // num_classes)
 
     def save(self, samples: Float[Tensor, "classes n c h w"], names: Sequence[str], path: Path) -> None:
-        shown = samples[: self.largest, : self.largest]
-        save_labelled_grid(shown, path, rows=names[: self.largest], columns=[""] * shown.shape[1])
+        save_labelled_grid(samples, path, rows=names, columns=[""] * samples.shape[1])
 
     def save_by_scale(
         self, samples: Float[Tensor, "scales classes n c h w"], rows: Sequence[str], names: Sequence[str], path: Path
@@ -257,9 +248,8 @@ class ImageGallery:
         self, stages: Mapping[str, Float[Tensor, "classes n c h w"]], names: Sequence[str], path: Path
     ) -> None:
         """Write a PNG with a row for each name and the stages side by side."""
-        shown = {title: samples[: self.largest, : self.largest] for title, samples in stages.items()}
-        titles = [title if n == 0 else "" for title, part in shown.items() for n in range(part.shape[1])]
-        save_labelled_grid(torch.cat(list(shown.values()), 1), path, rows=names[: self.largest], columns=titles)
+        columns = [title if n == 0 else "" for title, samples in stages.items() for n in range(samples.shape[1])]
+        save_labelled_grid(torch.cat(list(stages.values()), 1), path, rows=names, columns=columns)
 
     def frames(self, steps: Sequence[Step], names: Sequence[str]) -> Iterator[UInt8[Tensor, "height width 3"]]:
         for step in steps:

@@ -32,7 +32,7 @@ MAX_COLUMNS = 20
 MAX_UNCERTAIN = 8
 
 MAX_ASPECT = 4
-"""The largest width of an uncertain sample, in units of its height; wider ones are drawn less high."""
+"""The largest width of an uncertain sample, in units of its height; wider samples are drawn smaller."""
 
 TEXT_SIZE = (32, 8)
 """The largest width and height of the name of a scale beside its point, in points."""
@@ -175,14 +175,14 @@ def _rows(curve: Curve, images: NDArray[np.float32], columns: Sequence[str]) -> 
 
 
 def _annotate_scales(axes: Axes, curve: Curve, ends_only: bool, texts: list[NDArray[np.float64]]) -> None:
-    """Write scales beside their points, the ends first, where they cover none of ``texts``; add their places to it."""
+    """Write scales beside their points, the ends first, where they cover no other of ``texts``; add them there."""
     points = np.array([curve.measured(f"improved_{name}")[0] for name in ("recall", "precision")]).T
     known = [index for index in range(len(points)) if np.isfinite(points[index]).all()]
     ends = list(dict.fromkeys(known[:1] + known[-1:]))
     inch = axes.figure.dpi / np.asarray(axes.bbox.size)  # as a share of the axes
     for index in ends if ends_only else dict.fromkeys([*ends, *known]):
-        place = axes.transAxes.inverted().transform(axes.transData.transform(points[index]))
-        corners = {corner: place + np.array(corner) / 72 * inch for corner in CORNERS}
+        position = axes.transAxes.inverted().transform(axes.transData.transform(points[index]))
+        corners = {corner: position + np.array(corner) / 72 * inch for corner in CORNERS}
         size = np.array(TEXT_SIZE) / 72 * inch
         free = [at for at, text in corners.items() if not any((abs(text - other) < size).all() for other in texts)]
         if free:

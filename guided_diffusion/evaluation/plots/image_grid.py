@@ -24,7 +24,7 @@ from guided_diffusion.data import denormalise
 from guided_diffusion.utils.files import atomic_write
 
 MAX_SIDE = 30_000
-"""The longest side of a grid in a picture, in pixels; further rows and columns are left out."""
+"""The longest side of a labelled grid, in pixels; further rows and columns are left out."""
 
 MAX_VIDEO_SIDE = 8_000
 """The widest frame of an animation, in pixels; further samples are left out."""
@@ -47,7 +47,7 @@ def grid(images: Float[Tensor, "n c h w"], columns: int, min_size: int = 28) -> 
 
 
 def _tiles(images: Float[Tensor, "n c h w"], min_size: int) -> Float[Tensor, "n shown height width"]:
-    """Return the enlarged images with one channel or three, as they are drawn."""
+    """Return the images as they are drawn: enlarged, with one channel or three."""
     sides = images.shape[-2:]
     zoom = max(1, -(-min_size // max(sides)), -(-min_size // (4 * min(sides))))
     pixels = F.interpolate(images.float().clamp(-1, 1), scale_factor=zoom, mode="nearest")
@@ -62,7 +62,7 @@ def columns_within(images: Float[Tensor, "n c h w"], width: int, min_size: int =
 
 
 def literal(text: str) -> str:
-    """Return a text, such as the name of a class, in the form that matplotlib draws as it is, without mathematics."""
+    """Escape a text, such as the name of a class, so that matplotlib does not read it as mathematics."""
     return text.replace("$", r"\$")
 
 

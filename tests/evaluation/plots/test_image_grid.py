@@ -76,7 +76,7 @@ def test_names_are_drawn_as_they_are_even_with_dollars(tmp_path):
 
 
 @pytest.mark.parametrize("program", ["no-such-program", "true"])
-def test_a_missing_encoder_is_told_before_there_are_frames(program, monkeypatch):
+def test_a_missing_encoder_is_an_error_before_there_are_frames(program, monkeypatch):
     check_video_encoder()
     monkeypatch.setenv("IMAGEIO_FFMPEG_EXE", program)
     with pytest.raises(ValueError, match=r"an animation needs .*; see IMAGEIO_FFMPEG_EXE$"):
