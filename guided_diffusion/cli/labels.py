@@ -10,14 +10,23 @@ def class_numbers(labels: Sequence[Any], class_names: Sequence[str], key: str = 
     """Return the number of each class, which is given by its number or its name.
 
     Raises:
-        ValueError: If the list is empty, or holds a label that is no class.
+        ValueError: If the list is empty, or holds a label that is no class, or a number that may mean two classes.
     """
+    for label in labels:
+        _check_one_meaning(label, class_names, key)
     numbers = [_number(label, class_names) for label in labels]
     wrong = [label for label, number in zip(labels, numbers, strict=True) if number is None]
     if wrong or not numbers:
         names = ", ".join(f"{index} ({name})" for index, name in enumerate(class_names))
         raise ValueError(f"{key} must be among {names}; got {wrong or 'none'}")
     return [number for number in numbers if number is not None]
+
+
+def _check_one_meaning(label: Any, class_names: Sequence[str], key: str) -> None:
+    """Raise ``ValueError`` for a number that is the name of another class: folders may be called 2 or 10."""
+    if isinstance(label, int) and str(label) in class_names and class_names.index(str(label)) != label:
+        names = ", ".join(f"'{name}'" for name in class_names)
+        raise ValueError(f"{key}: {label} may be a number or the name of a class: write names, in quotes: {names}")
 
 
 def _number(label: Any, class_names: Sequence[str]) -> int | None:

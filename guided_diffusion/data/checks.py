@@ -85,7 +85,7 @@ def _faults_of_points(points: Tensor) -> Iterator[str]:
 
 def _faults_of_labels(labels: Tensor, num_classes: int) -> Iterator[str]:
     if labels.is_floating_point() or labels.is_complex() or labels.dtype == torch.bool:
-        yield f"labels are {_type(labels)}, but must be whole numbers: convert them with .long()"
+        yield f"labels are {_type(labels)}, but must be whole numbers: convert them to integers"
     lowest, highest = int(labels.long().min()), int(labels.long().max())
     if lowest < 0 or highest >= num_classes:
         yield (

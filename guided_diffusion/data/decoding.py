@@ -100,7 +100,7 @@ class _Files(Dataset[Any]):
         try:
             return *read_image(self.files[index], self.channels, self.height, self.width), ""
         except Exception as error:  # a damaged file makes Pillow raise errors of many types
-            reason = " ".join(str(error).split()).replace(str(self.files[index]), "it")
+            reason = " ".join(str(error).split()).replace(repr(str(self.files[index])), "it")
             return torch.zeros(self.channels, self.height, self.width, dtype=torch.uint8), (0, 0), "", reason
 
 

@@ -124,7 +124,7 @@ class ImageFolder(OwnImages):
         num_training = len(self._files) - len(self._decoded.broken) - num_test
         for line in (
             f"{self.name}: {len(self._files):,} images of {self.num_classes} classes: {first_few(classes, 20)}",
-            f"  {self._decoded.describe()}; resized to {self.size[1]}x{self.size[0]} {MODES[self.channels]}",
+            f"  {self._decoded.describe()}; resized to {self.size[0]}x{self.size[1]} (height x width) {MODES[self.channels]}",
             f"  {num_training:,} for training and validation, {num_test:,} for testing",
         ):
             rank_zero_print(line)

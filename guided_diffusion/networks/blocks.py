@@ -34,10 +34,10 @@ def check_sizes(
     sides = height_and_width(image_size)
     factor = patch_size * 2 ** (levels - 1)
     if any(side % factor for side in sides):
-        larger = "x".join(str(math.ceil(side / factor) * factor) for side in sides)
+        larger = ",".join(str(math.ceil(side / factor) * factor) for side in sides)
         raise ValueError(
-            f"images of {sides[0]}x{sides[1]} can't be halved for each level: patch_size {patch_size} and multipliers "
-            f"for {levels} levels need a multiple of {factor}: take images of {larger}, or {_settings_for(sides)}"
+            f"images of {sides[0]}x{sides[1]} (height x width) can't be halved for each level: patch_size {patch_size} and multipliers "
+            f"for {levels} levels need a multiple of {factor}: take image_size=[{larger}], or {_settings_for(sides)}"
         )
     if not set(attention_levels) <= set(range(levels)):
         raise ValueError(f"attention_levels must be among 0 to {levels - 1}, got {list(attention_levels)}")
@@ -46,7 +46,7 @@ def check_sizes(
 def _settings_for(sides: tuple[int, int]) -> str:
     """Return settings with which a network takes images of this size, as text for an error message."""
     halvings = max(n for n in range(4) if all(side % 2**n == 0 for side in sides))
-    return f"patch_size=1 and multipliers={[1, 2, 2, 2][: halvings + 1]}"
+    return f"patch_size=1 multipliers={[1, 2, 2, 2][: halvings + 1]}".replace(", ", ",")
 
 
 def contracting_half(

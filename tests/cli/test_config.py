@@ -100,7 +100,7 @@ def test_every_network_takes_the_images_that_the_docs_say(network, multiple, com
     with torch.device("meta"):
         build_network(node, (2, multiple, 3 * multiple), 10)
         build_network(compose(f"network={network}", "network.width=8", *any_size).network, (2, 9, 1), 10)
-        with pytest.raises(ValueError, match=f"need a multiple of {multiple}: take images of"):
+        with pytest.raises(ValueError, match=f"need a multiple of {multiple}: take image_size="):
             build_network(node, (2, 2 * multiple, multiple // 2), 10)
 
 

@@ -49,3 +49,14 @@ def test_given_images_have_one_label_for_all_or_one_for_each_or_those_of_the_fil
 def test_labels_that_do_not_fit_the_images_are_refused(labels, own, message):
     with pytest.raises(ValueError, match=message):
         labels_of_images(labels, source(own), 3)
+
+
+def test_a_number_that_is_also_the_name_of_another_class_is_refused():
+    names = ["10", "2", "5"]
+    assert class_numbers(["2", "10"], names) == [1, 0]
+    assert class_numbers([0, 1], names) == [0, 1]
+    for label in (2, 10):
+        with pytest.raises(
+            ValueError, match="may be a number or the name of a class: write names, in quotes: '10', '2'"
+        ):
+            class_numbers([label], names)

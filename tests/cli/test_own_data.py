@@ -60,7 +60,10 @@ def test_the_commands_of_the_page_train_sample_and_evaluate(digits, call, tmp_pa
         done.append(program)
         if program == "train":
             assert "255 images of 3 classes: one 80, two 25, zero 150" in called.out
-            assert "30 to 36 pixels wide, 40 to 40 high; 128 L, 127 RGB; resized to 12x16 RGB" in called.out
+            assert (
+                "30 to 36 pixels wide, 40 to 40 high; 128 L, 127 RGB; resized to 16x12 (height x width) RGB"
+                in called.out
+            )
     assert done == ["train", "sample", "evaluate"]
     model = load(checkpoint)
     assert (model.shape, model.class_names) == ((3, 16, 12), ("one", "two", "zero"))

@@ -212,7 +212,7 @@ def test_what_was_found_is_printed_once(photos, capsys):
     out = capsys.readouterr().out
     for part in (
         "photos: 30 images of 3 classes: cat 16, dog 10, owl 4",
-        "20 to 35 pixels wide, 30 to 30 high; 15 RGB, 15 L; resized to 24x24 RGB",
+        "20 to 35 pixels wide, 30 to 30 high; 15 RGB, 15 L; resized to 24x24 (height x width) RGB",
         "23 for training and validation, 7 for testing",
     ):
         assert out.count(part) == 1

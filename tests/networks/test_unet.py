@@ -141,7 +141,7 @@ def test_with_patches_every_pixel_is_read_and_has_its_own_output(perturbed):
 @pytest.mark.parametrize(
     ("settings", "words"),
     [
-        ({"image_size": 7}, "images of 7x7 can't be halved.*multiple of 2"),
+        ({"image_size": 7}, r"images of 7x7 \(height x width\) can't be halved.*multiple of 2"),
         ({"image_size": 28, "multipliers": (1, 2, 2, 2)}, "images of 28x28.*4 levels need a multiple of 8"),
         (
             {"image_size": 10, "patch_size": 2},
@@ -149,9 +149,9 @@ def test_with_patches_every_pixel_is_read_and_has_its_own_output(perturbed):
         ),
         (
             {"image_size": [30, 22], "multipliers": (1, 2, 2)},
-            r"images of 30x22.*multiple of 4: take images of 32x24, or patch_size=1 and multipliers=\[1, 2\]$",
+            r"images of 30x22.*multiple of 4: take image_size=\[32,24\], or patch_size=1 multipliers=\[1,2\]$",
         ),
-        ({"image_size": [9, 13]}, r"images of 9x13.*take images of 10x14, or patch_size=1 and multipliers=\[1\]$"),
+        ({"image_size": [9, 13]}, r"images of 9x13.*take image_size=\[10,14\], or patch_size=1 multipliers=\[1\]$"),
         ({"image_size": [8, 8, 8]}, "image_size must be one number, or height and width, got"),
         ({"image_size": [8, 0]}, "image_size must be at least 1, got"),
         ({"width": 4}, "4 channels can't be divided into groups: take a multiple of 8"),

@@ -209,9 +209,9 @@ def _find_path(config: dict[str, Any], folder: Path, path: Path) -> Start:
     content = read_model_file(start.checkpoint)
     saved = content["guided_diffusion"]["config"]
     keys = differing_weight_keys(config, saved)
-    if refused_keys(config, saved):
+    if refused := refused_keys(config, saved):
         raise ValueError(
-            f"resume: {start.checkpoint} belongs to another training, which differs in {', '.join(keys)}; "
+            f"resume: {start.checkpoint} belongs to another training, which differs in {', '.join(refused)}; "
             "init_from=PATH starts a new training from its weights"
         )
     if keys:

@@ -59,8 +59,14 @@ def test_a_finished_run_is_continued_in_a_new_folder_and_a_line_says_what_is_car
     [
         ({"trainer.max_steps": 20, "seed": 3}, "differs in seed, trainer.max_steps; init_from=PATH starts"),
         ({"module.optimizer._target_": "torch.optim.SGD"}, "differs in module.optimizer._target_; init_from=PATH"),
-        ({"trainer.max_steps": 11, "module.optimizer.lr": 1.0}, "is at step 11: trainer.max_steps must be larger"),
-        ({"trainer.max_steps": -1, "trainer.max_epochs": 4}, "has trained 4 epochs: trainer.max_epochs must be larger"),
+        (
+            {"trainer.max_steps": 11, "module.optimizer.lr": 1.0},
+            "is at step 11: trainer.max_steps must be more than that",
+        ),
+        (
+            {"trainer.max_steps": -1, "trainer.max_epochs": 4},
+            "has trained 4 epochs: trainer.max_epochs must be more than that",
+        ),
     ],
 )
 def test_changes_that_need_a_new_training_and_lengths_already_reached_are_refused(changes, message, config, tmp_path):
