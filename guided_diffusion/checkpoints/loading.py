@@ -66,10 +66,13 @@ class Trained:
                 a folder of datasets, ``GUIDED_DIFFUSION_DATA`` comes first if it is set.
 
         Raises:
-            FileNotFoundError, ValueError: If the data is not there, or has other shapes or classes than the model.
+            FileNotFoundError, ValueError: If the data is not there, has other shapes or classes than the model, or is
+                made without files although there is a ``path``.
         """
         node = dict(self.config["data"])
         check_targets(node, (*self.trusted, *trusted), Path(self.spec.source))
+        if path and not {"root", "path"} & node.keys():
+            raise ValueError(f"data_path has no effect: {node['_target_'].rpartition('.')[2]} reads no files")
         holds_datasets = "root" in node and get_object(node["_target_"]).root_holds_datasets
         moved = path or (os.environ.get("GUIDED_DIFFUSION_DATA") if holds_datasets else None)
         if moved:

@@ -92,7 +92,7 @@ def check_space(plan: Plan, at_once: int = 1) -> None:
     check_cache(needed=4 * values * at_once)
 
 
-def check_labels(labels: str) -> None:
+def check_labels(labels: Any) -> None:
     """Raise ``ValueError`` if there is no way of this name to draw labels."""
     if labels not in LABELS:
         raise ValueError(f"labels must be {' or '.join(LABELS)}, got {labels}")

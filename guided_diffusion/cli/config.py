@@ -83,7 +83,7 @@ class EvaluateConfig(ProgramConfig):
     checkpoint: str | None = None
     data_path: str | None = None
     scales: list[float] | None = None
-    labels: str = MISSING
+    labels: Any = MISSING
     inception: bool | str | None = None
     num_samples: int = MISSING
     weights: str = MISSING

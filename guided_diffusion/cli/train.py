@@ -133,7 +133,7 @@ def train(config: DictConfig, search: Sequence[Path] = (), sweep: Path | None = 
             start = prepare_folder(trainer, settings, start)
             module.record |= start.note
             if _fit(trainer, module, data, start):
-                _announce(start.folder, module.kind)
+                _announce(start.folder, module.kind, _own_packages(settings))
         return start.folder
 
 
@@ -226,8 +226,9 @@ def _fit(trainer: Trainer, module: NoisyTraining, data: LabelledDataModule, star
                 trainer.fit(module, datamodule=data, ckpt_path=start.checkpoint, weights_only=True)
         except SIGTERMException:
             if trainer.is_global_zero:
+                go_on = "to go on" if not in_sweep() else "repeat the sweep with resume=auto, or go on with this job"
                 again = _command_to_resume(start.folder)
-                print(f"\nstopped by a signal after step {trainer.global_step}; to go on: {again}", file=sys.stderr)
+                print(f"\nstopped by a signal after step {trainer.global_step}; {go_on}: {again}", file=sys.stderr)
             sys.exit(TERMINATED)
     note = start.folder / STOPPED
     if trainer.is_global_zero and note.is_file():
@@ -257,13 +258,20 @@ def _check_partners(config: DictConfig, module: NoisyTraining, spec: ModelSpec) 
         check_match(spec, read_spec(config.callbacks.guide, "diffusion", config.trusted))
 
 
+def _own_packages(settings: dict[str, Any]) -> list[str]:
+    """Return the packages, other than this one, whose classes the model and its data are made of."""
+    targets = (settings[part].get("_target_", "") for part in ("network", "schedule", "data"))
+    return sorted({target.partition(".")[0] for target in targets} - {"guided_diffusion"})
+
+
 @rank_zero_only
-def _announce(output_dir: Path, kind: str) -> None:
-    """Print where the run is, and the command that samples with its model."""
+def _announce(output_dir: Path, kind: str, packages: Sequence[str]) -> None:
+    """Print where the run is, and the command that samples with its model, whose classes may be of other packages."""
     if kind == "diffusion":
         next_step = f"{shell_override('checkpoint', output_dir / LAST)} guidance.scale=3"
     else:
         guided_by = shell_override("guidance.classifier", output_dir / LAST)
         next_step = f"checkpoint=DIFFUSION guidance=classifier {guided_by} compare=true"
     print(f"\nEverything of this run is in {output_dir}")
-    print(f"Next: python -m guided_diffusion.sample {next_step}")
+    trusted = f" trusted=[{','.join(packages)}]" if packages else ""
+    print(f"Next: python -m guided_diffusion.sample {next_step}{trusted}")

@@ -120,11 +120,11 @@ class ImageFolder(OwnImages):
         """Print the number of images of each class, their sizes and modes, and the number in each split."""
         counts = self._labels.bincount(minlength=self.num_classes).tolist()
         classes = [f"{name} {count:,}" for name, count in zip(self.class_names, counts, strict=True)]
-        num_test = len(self._rows["test"])
+        num_test, (height, width) = len(self._rows["test"]), self.size
         num_training = len(self._files) - len(self._decoded.broken) - num_test
         for line in (
             f"{self.name}: {len(self._files):,} images of {self.num_classes} classes: {first_few(classes, 20)}",
-            f"  {self._decoded.describe()}; resized to {self.size[0]}x{self.size[1]} (height x width) {MODES[self.channels]}",
+            f"  {self._decoded.describe()}; resized to {height}x{width} (height x width) {MODES[self.channels]}",
             f"  {num_training:,} for training and validation, {num_test:,} for testing",
         ):
             rank_zero_print(line)

@@ -36,8 +36,9 @@ def check_sizes(
     if any(side % factor for side in sides):
         larger = ",".join(str(math.ceil(side / factor) * factor) for side in sides)
         raise ValueError(
-            f"images of {sides[0]}x{sides[1]} (height x width) can't be halved for each level: patch_size {patch_size} and multipliers "
-            f"for {levels} levels need a multiple of {factor}: take image_size=[{larger}], or {_settings_for(sides)}"
+            f"images of {sides[0]}x{sides[1]} (height x width) can't be halved for each level: patch_size {patch_size} "
+            f"and multipliers for {levels} levels need a multiple of {factor}: take image_size=[{larger}], or "
+            f"{_settings_for(sides)}"
         )
     if not set(attention_levels) <= set(range(levels)):
         raise ValueError(f"attention_levels must be among 0 to {levels - 1}, got {list(attention_levels)}")

@@ -26,6 +26,7 @@ def build(node: DictConfig | dict[str, Any], **arguments: Any) -> Any:
         source = _source(node, reason.partition(" ")[0], key)
         if source:
             raise ValueError(f"{source} {reason.partition(' ')[2]}") from error
+        key = key.rpartition("recipe.")[2]  # a recipe, also that of a callback, takes its parts from the top
         raise ValueError(f"{key}: {reason}" if key and not reason.startswith(f"{key}=") else reason) from error
     _check_partials(node, key)
     return built

@@ -51,7 +51,7 @@ def origin_of(config: dict[str, Any], checkpoint: Path, content: dict[str, Any])
                 f"resume: {checkpoint} has trained {epoch} epochs: trainer.max_epochs must be more than that"
             )
     elif trainer["max_steps"] <= step:
-        raise ValueError(f"resume: {checkpoint} is at step {step}: trainer.max_steps must be more than that")
+        raise ValueError(f"resume: {checkpoint} is at step {step}: trainer.max_steps must be higher")
     flat, old = flatten(config), flatten(saved)
     changed = {key: [old.get(key), flat.get(key)] for key in differing_weight_keys(config, saved)}
     others = [values for key, values in changed.items() if not is_below(key, [SCHEDULE])]

@@ -61,11 +61,11 @@ def test_a_finished_run_is_continued_in_a_new_folder_and_a_line_says_what_is_car
         ({"module.optimizer._target_": "torch.optim.SGD"}, "differs in module.optimizer._target_; init_from=PATH"),
         (
             {"trainer.max_steps": 11, "module.optimizer.lr": 1.0},
-            "is at step 11: trainer.max_steps must be more than that",
+            "is at step 11: trainer.max_steps must be higher",
         ),
         (
             {"trainer.max_steps": -1, "trainer.max_epochs": 4},
-            "has trained 4 epochs: trainer.max_epochs must be more than that",
+            "has trained 4 epochs: trainer.max_epochs must be higher",
         ),
     ],
 )
