@@ -47,9 +47,7 @@ def origin_of(config: dict[str, Any], checkpoint: Path, content: dict[str, Any])
     trainer = config["trainer"]
     if has_epochs(trainer.get("max_epochs")):
         if trainer["max_epochs"] <= epoch:
-            raise ValueError(
-                f"resume: {checkpoint} has trained {epoch} epochs: trainer.max_epochs must be more than that"
-            )
+            raise ValueError(f"resume: {checkpoint} has trained {epoch} epochs: trainer.max_epochs must be higher")
     elif trainer["max_steps"] <= step:
         raise ValueError(f"resume: {checkpoint} is at step {step}: trainer.max_steps must be higher")
     flat, old = flatten(config), flatten(saved)

@@ -57,7 +57,7 @@ def test_a_finished_run_is_continued_in_a_new_folder_and_a_line_says_what_is_car
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"trainer.max_steps": 20, "seed": 3}, "differs in seed, trainer.max_steps; init_from=PATH starts"),
+        ({"trainer.max_steps": 20, "seed": 3}, "differs in seed; init_from=PATH starts"),
         ({"module.optimizer._target_": "torch.optim.SGD"}, "differs in module.optimizer._target_; init_from=PATH"),
         (
             {"trainer.max_steps": 11, "module.optimizer.lr": 1.0},
