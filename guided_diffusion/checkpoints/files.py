@@ -94,7 +94,8 @@ def _path_hint(path: Path) -> str:
     for name in get_close_matches(misspelt, (entry.name for entry in folder.iterdir())):
         if (file := folder.joinpath(name, *rest)).is_file():
             return f"; did you mean {file}?"
-    newest = max(Path("outputs").rglob(str(LAST)), key=lambda file: file.stat().st_mtime, default=None)
+    found = [file for run in ("*/*", "*/sweep_*/*") for file in Path("outputs").glob(f"{run}/{LAST}") if file.is_file()]
+    newest = max(found, key=lambda file: file.stat().st_mtime, default=None)
     return f"; the newest one here is {newest}" if newest else ""
 
 

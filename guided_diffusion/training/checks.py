@@ -31,8 +31,8 @@ def check_trainer(node: dict[str, Any]) -> None:
             raise ValueError(f"trainer.{name} must be positive, got {value}")
     if not isinstance(value := node.get("val_check_interval"), int | float | None):
         raise ValueError(
-            f"trainer.val_check_interval must be a number of steps, or a share of an epoch such as 0.5, got {value}: "
-            "with a time between validations, a resumed training would validate at other steps"
+            "trainer.val_check_interval must be a number of steps, or with trainer.check_val_every_n_epoch=1 a share "
+            f"of an epoch such as 0.5, got {value}: after a time, a resumed training would validate at other steps"
         )
     if (value := node.get("gradient_clip_val")) is not None and not value > 0:
         raise ValueError(f"trainer.gradient_clip_val must be positive, or null for no clipping, got {value}")

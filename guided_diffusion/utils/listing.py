@@ -17,12 +17,15 @@ def is_visible(name: str) -> bool:
 
 
 def image_files(folder: Path) -> Iterator[Path]:
-    """Yield the visible images in a folder and in the folders below it, also in linked ones, in order."""
+    """Yield the visible images in a folder and in the folders below it, also in linked ones, in order, and once each."""
+    visited = set()
     for parent, folders, names in os.walk(folder, followlinks=True):
-        folders[:] = sorted(filter(is_visible, folders))
-        for name in sorted(names):
+        place = os.path.realpath(parent)
+        folders[:] = sorted(filter(is_visible, folders)) if place not in visited else []
+        for name in sorted(names) if place not in visited else ():
             if is_visible(name) and name.lower().endswith(IMAGE_SUFFIXES):
                 yield Path(parent) / name
+        visited.add(place)
 
 
 def data_hash(path: str | Path | None) -> str | None:

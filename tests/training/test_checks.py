@@ -36,7 +36,7 @@ class Module(NoisyTraining):
         ({"val_check_interval": -0.5}, "trainer.val_check_interval must be positive, got -0.5"),
         (
             {"val_check_interval": "00:00:01"},
-            "trainer.val_check_interval must be a number of steps, .* with a time between .*",
+            "trainer.val_check_interval must be a number of steps, .*: after a time, .*",
         ),
         ({"gradient_clip_val": 0}, "trainer.gradient_clip_val must be positive, or null for no clipping, got 0"),
     ],

@@ -24,6 +24,11 @@ def test_images_in_linked_folders_are_found(folder, tmp_path):
     assert [path.name for path in image_files(tmp_path / "links")] == ["10.jpg", "2.PNG"]
 
 
+def test_a_link_to_a_folder_above_ends(folder):
+    (folder / "a" / "up").symlink_to(folder)
+    assert len(list(image_files(folder))) == 3
+
+
 def test_the_hash_of_a_folder_depends_on_the_names_and_sizes_of_its_images_only(folder, tmp_path):
     before = data_hash(folder)
     (folder / "a" / "notes.txt").write_text("changed")
