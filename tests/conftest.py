@@ -7,6 +7,7 @@ import functools
 import logging
 import os
 import socket
+import subprocess
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -381,3 +382,19 @@ def inception_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
                 nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
         torch.save({name: tensor.half() for name, tensor in network.state_dict().items()}, path)
     return path
+
+
+@pytest.fixture
+def shell(tmp_path: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
+    """Run Python as in a shell, in a folder where nothing of the tests is imported."""
+
+    import guided_diffusion
+
+    def run(*arguments: str) -> subprocess.CompletedProcess[str]:
+        path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
+        environment = os.environ | {"PYTHONPATH": str(Path(guided_diffusion.__file__).parent.parent), "PATH": path}
+        is_for_python = str(arguments[0]).startswith("-") or str(arguments[0]).endswith(".py")
+        command = [sys.executable, *arguments] if is_for_python else arguments
+        return subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+
+    return run

@@ -17,7 +17,7 @@ def is_visible(name: str) -> bool:
 
 
 def image_files(folder: Path) -> Iterator[Path]:
-    """Yield the visible images in a folder and in the folders below it, also in linked ones, in order, and once each."""
+    """Yield the visible images in a folder and those below it, also in linked ones, in order, and once each."""
     visited = set()
     for parent, folders, names in os.walk(folder, followlinks=True):
         place = os.path.realpath(parent)

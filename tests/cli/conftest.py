@@ -1,14 +1,7 @@
 """What the tests of the command-line programs share."""
 
-import os
-import subprocess
-import sys
-from pathlib import Path
-
 import pytest
 from hydra._internal.hydra import Hydra
-
-import guided_diffusion
 
 
 @pytest.fixture
@@ -33,20 +26,6 @@ def unscaled(tiny):
 def minimal(tiny):
     """The overrides of the tiny training without the callbacks that sample."""
     return [*(override for override in tiny if not override.startswith("callbacks.")), "callbacks=minimal"]
-
-
-@pytest.fixture
-def shell(tmp_path):
-    """Run Python as in a shell, in a folder where nothing of the tests is imported."""
-
-    def run(*arguments):
-        path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
-        environment = os.environ | {"PYTHONPATH": str(Path(guided_diffusion.__file__).parent.parent), "PATH": path}
-        is_for_python = str(arguments[0]).startswith("-") or str(arguments[0]).endswith(".py")
-        command = [sys.executable, *arguments] if is_for_python else arguments
-        return subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
-
-    return run
 
 
 @pytest.fixture

@@ -243,7 +243,7 @@ def test_a_sweep_names_its_failed_job_and_gathers_the_others(call, checkpoint, t
     (sweep,) = (tmp_path / "outputs" / "evaluations").iterdir()
     assert [row["scale"] for row in table(sweep)] == ["0", "2"]
     assert "job 1: error: " in called.out
-    assert "these jobs left no results" in called.out
+    assert "these jobs failed:" in called.out
     assert (sweep / "failed.txt").read_text().startswith("1: ")
     assert "guidance.scale=nan" in (sweep / "report.html").read_text()
     assert not list(sweep.glob(".*"))

@@ -178,7 +178,9 @@ def test_the_best_checkpoint_of_accumulated_gradients_is_that_of_a_whole_step(
 
 EPOCHS = {
     "a share of an epoch": ["trainer.val_check_interval=0.5", "trainer.check_val_every_n_epoch=1"],
-    "every second epoch": ["trainer.val_check_interval=1.0", "trainer.check_val_every_n_epoch=2"],
+    "every second epoch": [
+        *("trainer.val_check_interval=1.0", "trainer.check_val_every_n_epoch=2", "trainer.max_steps=14"),
+    ],
     "fewer batches": ["+trainer.limit_train_batches=5"],
     "half of the batches": ["+trainer.limit_train_batches=0.5"],
     "loaders made anew": ["+trainer.reload_dataloaders_every_n_epochs=1"],
