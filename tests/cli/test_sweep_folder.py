@@ -35,6 +35,7 @@ def swept(call, monkeypatch, tmp_path):
     return called
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("overrides", "name"),
     [

@@ -18,6 +18,7 @@ def last(run):
     return torch.load(run / "checkpoints" / "last.ckpt", weights_only=True)
 
 
+@pytest.mark.slow
 def test_epochs_train_the_same_weights_as_that_many_steps(compose, minimal, tmp_path):
     """Two epochs of three batches each; the schedule of the learning rate spans all six steps."""
     data = ["data.num_train=110", "data.validation_size=10", "data.batch_size=32"]

@@ -48,7 +48,8 @@ def test_early_stopping_is_an_end(note):
     assert note(EarlyStopping("val/loss", stopping_threshold=1e9)) is None
 
 
-@pytest.mark.parametrize("step", [pytest.param(0, marks=pytest.mark.slow), 5, pytest.param(6, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("step", [0, 5, 6])
 def test_a_training_stopped_by_max_time_is_not_finished_and_goes_on_exactly(
     step, server, short, uninterrupted, only_run, saved_step, assert_same, tmp_path
 ):

@@ -165,7 +165,8 @@ def test_a_training_that_accumulates_gradients_ends_the_same(
     assert_same(only_run(tmp_path, f"steps_of_{k}"), accumulated(k))
 
 
-@pytest.mark.parametrize("k", [2, pytest.param(3, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("k", [2, 3])
 def test_the_best_checkpoint_of_accumulated_gradients_is_that_of_a_whole_step(
     k, server, accumulating, accumulated, only_run, assert_same, tmp_path
 ):
