@@ -266,6 +266,7 @@ def test_a_sweep_of_trainings_is_gathered_too(call, tiny, tmp_path):
 # Points
 
 
+@pytest.mark.slow
 def test_points_are_measured_without_a_judge(call, points_run, tmp_path):
     checkpoint = points_run / "checkpoints" / "last.ckpt"
     called = call(

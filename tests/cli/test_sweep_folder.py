@@ -54,6 +54,7 @@ def test_a_sweep_over_names_has_one_folder_with_its_failed_jobs(overrides, name,
     assert not (sweep / ".jobs").exists()
 
 
+@pytest.mark.slow
 def test_a_config_may_say_what_is_swept(swept, tmp_path):
     (tmp_path / "experiment").mkdir()
     text = "# @package _global_\nhydra:\n  sweeper:\n    params:\n      name: one,two\n"
@@ -62,6 +63,7 @@ def test_a_config_may_say_what_is_swept(swept, tmp_path):
     assert (called.status, done) == (0, ["one+two/0", "one+two/1"])
 
 
+@pytest.mark.slow
 def test_output_dir_is_the_folder_of_the_sweep(swept):
     called, done = swept('output_dir="lr=0.1, a"', "seed=0,1")
     assert (called.status, done) == (0, ["lr=0.1, a/0", "lr=0.1, a/1"])

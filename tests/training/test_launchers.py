@@ -43,6 +43,7 @@ def job(call, monkeypatch):
 @pytest.mark.parametrize(
     "more", [[], ["-m", "hydra.sweep.dir='swept, $x'", "hydra.verbose=false"]], ids=["run", "sweep"]
 )
+@pytest.mark.slow
 def test_the_command_of_a_job_starts_that_job_alone_in_its_own_folder(more, job, tmp_path):
     """Also with a config folder of one's own, and values with quotes."""
     (tmp_path / "own" / "experiment").mkdir(parents=True)

@@ -45,9 +45,9 @@ def centres(path, rows, columns):
     [
         {"scales": [1.0]},
         {"scales": [1.0], "nan": True},
-        {"scales": EIGHTEEN, "channels": 3, "nan": True},
-        {"classes": 100, "scales": [0.0, 2.0]},
-        {"scales": [0.0, 2.0], "jobs": [{"p": "0.1"}, {"p": "0.2"}]},
+        pytest.param({"scales": EIGHTEEN, "channels": 3, "nan": True}, marks=pytest.mark.slow),
+        pytest.param({"classes": 100, "scales": [0.0, 2.0]}, marks=pytest.mark.slow),
+        pytest.param({"scales": [0.0, 2.0], "jobs": [{"p": "0.1"}, {"p": "0.2"}]}, marks=pytest.mark.slow),
         {"scales": [0.0, 2.0], "channels": 5, "size": (12, 20), "classes": 1},
     ],
     ids=["one scale", "all nan", "eighteen scales", "hundred classes", "two curves", "oblong, five channels"],

@@ -102,6 +102,7 @@ def exit_codes(monkeypatch):
     return codes
 
 
+@pytest.mark.slow
 def test_wandb_tensorboard_and_the_table_follow_a_training_together(compose, tiny, exit_codes, tmp_path):
     train(compose(*tiny, "logger=[wandb,tensorboard]", output_dir=tmp_path))
     assert exit_codes == [0]

@@ -108,6 +108,7 @@ def test_the_same_training_is_equal_in_everything_but_its_folder(override, same,
     assert same_training(config(), config(override)) is same
 
 
+@pytest.mark.slow
 def test_the_content_of_a_folder_or_file_of_images_decides_the_weights_and_not_its_place(config, tmp_path):
     def trained_on(folder, name, content):
         (tmp_path / folder / "cat").mkdir(parents=True)
