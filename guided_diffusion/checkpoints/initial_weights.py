@@ -47,6 +47,8 @@ class InitialWeights:
         """
         file = (path / LAST if path.is_dir() else path).absolute()
         saved = SavedModel(file, read_model_file(file))
+        if "network" not in saved.config or "class_names" not in saved.record["data"]:
+            raise ValueError(f"{file} does not say of which network and classes its weights are: choose another one")
         weights: Weights = "ema" if "ema" in available_weights(saved.content) else "raw"
         prefix = PREFIXES.get(saved.record["kind"], "")
         state = weights_of(weights, saved.content, file)

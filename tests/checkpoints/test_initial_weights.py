@@ -122,6 +122,13 @@ def test_another_kind_of_model_is_refused(classifier_checkpoint, new):
         InitialWeights.read(classifier_checkpoint).load_into(*new())
 
 
+@pytest.mark.parametrize(("part", "key"), [("config", "network"), ("data", "class_names")])
+def test_a_record_without_network_or_classes_is_refused(part, key, with_record):
+    path = with_record(lambda record: record[part].pop(key))
+    with pytest.raises(ValueError, match="does not say of which network and classes its weights are"):
+        InitialWeights.read(path)
+
+
 def test_nothing_that_the_file_names_is_run(with_record, trap, new):
     path = with_record(lambda record: record["config"].update(network=trap.node, schedule=trap.node))
     with pytest.raises(ValueError, match=r"make equal: network\._target_"):
