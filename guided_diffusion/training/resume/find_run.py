@@ -175,8 +175,8 @@ def _own_start(config: dict[str, Any], run: Path) -> tuple[Start | None, bool]:
     The config in the checkpoint decides, because a new training in the same folder replaces ``config.yaml``.
     """
     has_others = False
-    for start, record in _starts(run):
-        if is_of_training(record, config):
+    for start, content in _starts(run):
+        if is_of_training(content["guided_diffusion"], config):
             return start, has_others
         has_others = True
     return None, has_others
@@ -199,14 +199,14 @@ def _find_path(config: dict[str, Any], folder: Path, path: Path) -> Start:
     if not path.exists():
         raise FileNotFoundError(f"resume: there is no run or checkpoint at {path.absolute()}")
     if path.is_dir():
-        start = next((start for start, _ in _starts(path.absolute())), None)
-        if start is None:
+        found = next(_starts(path.absolute()), None)
+        if found is None:
             raise ValueError(f"resume: no checkpoint can be read in {path / 'checkpoints'}")
+        start, content = found
     else:
         run = path.absolute().parent.parent
-        start, _ = _start_from_checkpoint(path.absolute(), run if (run / "config.yaml").is_file() else folder)
+        start, content = _start_from_checkpoint(path.absolute(), run if (run / "config.yaml").is_file() else folder)
     assert start.checkpoint
-    content = read_model_file(start.checkpoint)
     saved = content["guided_diffusion"]["config"]
     keys = differing_weight_keys(config, saved)
     if refused := refused_keys(config, saved):
@@ -227,7 +227,8 @@ def _find_path(config: dict[str, Any], folder: Path, path: Path) -> Start:
 def _find_longer(config: dict[str, Any], longer: Start, content: dict[str, Any]) -> Start:
     """Return the start from a run that has begun like this one in the same folder, or else the given start."""
     assert longer.origin
-    for start, record in _starts(longer.folder):
+    for start, saved in _starts(longer.folder):
+        record = saved["guided_diffusion"]
         origin = record.get("continued_from", {})
         if origin == longer.origin and not differing_weight_keys(config, record["config"]):
             finished = (longer.folder / FINISHED).is_file()
@@ -239,7 +240,7 @@ def _find_longer(config: dict[str, Any], longer: Start, content: dict[str, Any])
 
 
 def _starts(run: Path) -> Iterator[tuple[Start, dict[str, Any]]]:
-    """Yield the start from each readable checkpoint of a run, newest first, with the checkpoint's record."""
+    """Yield the start from each readable checkpoint of a run, newest first, with the checkpoint's content."""
     for path in sorted((run / "checkpoints").glob("*.ckpt"), key=_last_modified, reverse=True):
         try:
             yield _start_from_checkpoint(path, run)
@@ -251,9 +252,8 @@ def _start_from_checkpoint(path: Path, folder: Path) -> tuple[Start, dict[str, A
     saved = read_model_file(path)
     if "loops" not in saved or "optimizer_states" not in saved:
         raise ValueError(f"{path} holds only weights: training can't continue from it")
-    record = saved["guided_diffusion"]
-    origin = record.get("continued_from")
-    return Start(folder, path, saved["global_step"], saved.get("metrics_rows", 0), origin=origin), record
+    origin = saved["guided_diffusion"].get("continued_from")
+    return Start(folder, path, saved["global_step"], saved.get("metrics_rows", 0), origin=origin), saved
 
 
 def _last_saved(run: Path) -> float:
