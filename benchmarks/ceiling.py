@@ -5,14 +5,14 @@ In one process, in rounds, so that other programs and a changing clock meet all 
 - the products of two square matrices, in float32 and in bfloat16: what the machine can do;
 - the convolutions of the network one by one, at the sizes that they have in it, forward and with their backward, with
   the channels first and last: what its layers could do;
-- a training step (loss, backward and a fused AdamW) and a sampling step (one evaluation of the conditional model, and
+- a training step (loss, backward and the optimizer) and a sampling step (one evaluation of the conditional model, and
   DDIM's update): what the network does.
 
 FLOPs are those of matrix products and convolutions alone, as ``torch.utils.flop_counter`` counts them; two for a
 multiplication and an addition. A share is the rate over that of the matrix products in ``--precision`` in the same
 round; the table has the best rate, the median rate, and the median share with its range.
 
-    python benchmarks/ceiling.py --network unet_28_small --batch-size 64 --precision bf16 --json ceiling.json
+    python benchmarks/ceiling.py --network unet_28_fast --batch-size 64 --precision bf16 --json ceiling.json
 """
 
 from __future__ import annotations
@@ -40,6 +40,7 @@ from guided_diffusion.losses import Uniform, denoising_loss, stratified_times
 from guided_diffusion.recipe import Recipe
 from guided_diffusion.samplers import Sampler, ddim
 from guided_diffusion.schedules import Cosine
+from guided_diffusion.training.optimizers import MuonWithAdamW, hidden_and_other
 from guided_diffusion.utils.files import atomic_write
 from guided_diffusion.utils.memory import keep_freed_memory
 
@@ -47,6 +48,10 @@ DTYPES = {"32": torch.float32, "bf16": torch.bfloat16}
 PRODUCT = {"cpu": 2048, "cuda": 8192}
 """The side of the matrices on each kind of device."""
 SAMPLING_STEPS = 2
+OPTIMIZERS: dict[str, Callable[[nn.Module], torch.optim.Optimizer]] = {
+    "adamw": lambda module: torch.optim.AdamW(module.parameters(), lr=1e-4, foreach=True),
+    "muon": lambda module: MuonWithAdamW(hidden_and_other(module), lr=1e-4, adamw_lr=1e-4),
+}
 
 
 class Work(NamedTuple):
@@ -97,7 +102,7 @@ class Model:
         self.device, self.autocast = device, args.precision == "bf16"
         self.shape = shape_of(args.network)
         self.denoiser = Denoiser(load(args.network).to(device), Cosine())
-        self.optimizer = torch.optim.AdamW(self.denoiser.parameters(), lr=1e-4, fused=True)
+        self.optimizer = OPTIMIZERS[args.optimizer](self.denoiser)
         self.recipe = Recipe(ClassifierFree(1.0), sampler=Sampler(ddim, SAMPLING_STEPS), batch_size=args.batch_size)
         self.images = torch.randn(args.batch_size, *self.shape, device=device)
         self.labels = torch.randint(NUM_CLASSES, (args.batch_size,), device=device)
@@ -217,6 +222,7 @@ def about(args: argparse.Namespace) -> dict[str, Any]:
         "network": args.network,
         "batch_size": args.batch_size,
         "precision": args.precision,
+        "optimizer": args.optimizer,
         "device": torch.cuda.get_device_name(args.device) if args.device.startswith("cuda") else args.device,
         "threads": torch.get_num_threads(),
         "torch": torch.__version__,
@@ -226,9 +232,10 @@ def about(args: argparse.Namespace) -> dict[str, Any]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--network", choices=NETWORKS, default="unet_28_small")
+    parser.add_argument("--network", choices=NETWORKS, default="unet_28_fast")
     parser.add_argument("--batch-size", type=int, default=64)
     parser.add_argument("--precision", choices=DTYPES, default="bf16")
+    parser.add_argument("--optimizer", choices=OPTIMIZERS, default="adamw")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--rounds", type=int, default=15)
     parser.add_argument("--size", type=int, help=f"the side of the matrices, by default {PRODUCT}")

@@ -33,8 +33,10 @@ from functools import partial
 from pathlib import Path
 
 import torch
-from contestants import CONTESTANTS
-from contestants.base import Calibration, Settings, Trained
+from contestants.base import Calibration, Contestant, Settings, Trained
+from contestants.diffusers_example import diffusers_example
+from contestants.ours import Ours
+from contestants.teapearce import teapearce
 from quality_results import Measured, Results, Run, plot, read, start, table, verdicts
 
 from guided_diffusion.cli.config import compose
@@ -47,6 +49,13 @@ from guided_diffusion.samplers import Sampler, ddim, ddpm, dpmpp_2m
 from guided_diffusion.utils.instantiate import build
 from guided_diffusion.utils.memory import keep_freed_memory
 
+CONTESTANTS: dict[str, Contestant] = {
+    "ours": Ours("guided_mnist"),
+    "ours_cfg": Ours("cfg_mnist"),
+    "diffusers": diffusers_example(),
+    "teapearce": teapearce(),
+    "teapearce_64": teapearce(batch_size=64),
+}
 SAMPLERS = {"dpmpp_2m": dpmpp_2m, "ddim": ddim, "ddpm": partial(ddpm, variance=1.0)}
 
 

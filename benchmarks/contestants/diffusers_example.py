@@ -50,7 +50,7 @@ class ExampleUNet(nn.Module):
 
 def optimization(parameters: list[nn.Parameter], steps: int) -> tuple[torch.optim.Optimizer, object]:
     """Return AdamW and its learning rates: a warm-up and then a cosine to 0 over all steps."""
-    optimizer = torch.optim.AdamW(parameters, lr=1e-4, betas=(0.95, 0.999), weight_decay=1e-6, fused=True)
+    optimizer = torch.optim.AdamW(parameters, lr=1e-4, betas=(0.95, 0.999), weight_decay=1e-6, foreach=True)
     return optimizer, get_cosine_schedule_with_warmup(optimizer, min(WARMUP_STEPS, steps // 10), steps)
 
 

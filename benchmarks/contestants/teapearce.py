@@ -84,7 +84,7 @@ class ContextUNet(nn.Module):
 
 def optimization(parameters: list[nn.Parameter], steps: int) -> tuple[torch.optim.Optimizer, LambdaLR]:
     """Return Adam and its learning rates, which fall linearly in stages."""
-    optimizer = torch.optim.Adam(parameters, lr=1e-4, fused=True)
+    optimizer = torch.optim.Adam(parameters, lr=1e-4, foreach=True)
     return optimizer, LambdaLR(optimizer, lambda step: max(0.0, 1 - step * STAGES // steps / STAGES))
 
 
