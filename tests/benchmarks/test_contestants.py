@@ -31,7 +31,7 @@ def lesson():
 
 @pytest.fixture
 def data():
-    return Fake(1, 28, 10, num_train=40, num_test=20, batch_size=4, validation_size=8)
+    return Fake(channels=1, image_size=28, num_classes=10, num_train=40, num_test=20, batch_size=4, validation_size=8)
 
 
 @pytest.fixture

@@ -43,7 +43,7 @@ def test_time_to_quality_goes_on_where_it_stopped(benchmark_program, tmp_path):
     pytest.importorskip("diffusers")
     path, figure = tmp_path / "results.json", tmp_path / "figure.png"
     arguments = "--minutes", "0.005", "--samples", "30", "--peer-steps", "2", "--results", str(path)
-    tiny = "data=fake", "data.image_size=28", "judge.steps=2", "judge.width=8"
+    tiny = "data=fake", "data.image_size=28", "judge.steps=2", "judge.width=8", "network.width=8"
     first = benchmark_program("time_to_quality", "--contestants", "ours_cfg", *arguments, "--overrides", *tiny)
     assert "ours, cfg_mnist" in first
     before = json.loads(path.read_text())
