@@ -1,5 +1,6 @@
 """The optimizer Muon for hidden weights, with AdamW for all others, and the split of a network's parameters."""
 
+import math
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -37,6 +38,9 @@ class MuonWithAdamW(Optimizer):
         weight_decay: The decay of all weights, decoupled.
         adamw_lr: The learning rate of AdamW.
         adamw_betas: The decays of AdamW's two averages.
+
+    Raises:
+        ValueError: If a learning rate, the momentum or the weight decay is negative, or ``adamw_lr`` is 0.
     """
 
     def __init__(
@@ -48,16 +52,20 @@ class MuonWithAdamW(Optimizer):
         adamw_lr: float = 5e-3,
         adamw_betas: tuple[float, float] = (0.9, 0.99),
     ) -> None:
+        if not 0 < adamw_lr < math.inf:
+            raise ValueError(f"adamw_lr must be positive and finite, got {adamw_lr}")
         groups = [group | {"lr": lr if group["muon"] else adamw_lr} for group in groups]
         super().__init__(groups, {"lr": lr, "weight_decay": weight_decay})
         self._parts: list[tuple[Optimizer, list[nn.Parameter]]] = []
         for group in self.param_groups:
             if group["muon"]:
                 own = [nn.Parameter(parameter.detach().flatten(1)) for parameter in group["params"]]
-                part: Optimizer = Muon(own, momentum=momentum, adjust_lr_fn="match_rms_adamw")
+                part: Optimizer = Muon(own, lr, weight_decay, momentum, adjust_lr_fn="match_rms_adamw")
             else:
                 own = group["params"]
-                part = AdamW(own, betas=tuple(adamw_betas), foreach=True)  # fused on a CPU is wrong if layouts differ
+                part = AdamW(
+                    own, adamw_lr, tuple(adamw_betas), weight_decay=weight_decay, foreach=True
+                )  # fused on a CPU is wrong if layouts differ
             self._parts.append((part, own))
 
     @torch.no_grad()
@@ -78,4 +86,3 @@ class MuonWithAdamW(Optimizer):
                 for parameter, alias in zip(group["params"], own, strict=True):
                     parameter.copy_(alias.view_as(parameter))
         return loss
-
