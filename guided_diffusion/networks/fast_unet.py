@@ -20,10 +20,10 @@ Modulations = Iterator[Float[Tensor, "b c"]]
 class FastUNet(nn.Module):
     """A U-Net ``unet(x_t, log_snr, y) -> F`` of few, large operations, whose images have their channels last.
 
-    It differs from ``UNet`` where that saves time. A residual block has one normalisation, over all values of an image;
-    one linear layer gives the scales and shifts of all blocks; the resolution is halved by a 2x2 convolution and doubled
-    by a 1x1 convolution and a reordering; and attention, with a learned bias for each relative place, is at the lowest
-    resolution only. Convolutions are faster with the channels last, and these operations don't lose that again.
+    It differs from ``UNet`` where that saves time. A residual block has one normalisation, over all values of its
+    input; one linear layer gives the scales and shifts of all blocks; the resolution is halved by a 2x2 convolution and
+    doubled by a 1x1 convolution and a reordering; and attention, with a learned bias for each relative place, is at the
+    lowest resolution only. Convolutions are faster with the channels last, and these operations don't lose that again.
 
     Args:
         channels, image_size, num_classes, width, multipliers: As for ``UNet``.
@@ -147,7 +147,7 @@ class Halving(nn.Module):
 
 
 class Joining(nn.Module):
-    """A block on the way up: it takes the last skip connection beside its input, and may double the resolution after it.
+    """A block on the way up: it takes the last skip connection beside its input, and may double the resolution.
 
     The resolution is doubled by a 1x1 convolution to four times the channels, which become 2x2 pixels.
     """

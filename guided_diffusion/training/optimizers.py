@@ -1,7 +1,7 @@
 """The optimizer Muon for hidden weights, with AdamW for all others, and the split of a network's parameters."""
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import torch
@@ -13,8 +13,8 @@ def hidden_and_other(module: nn.Module) -> list[dict[str, Any]]:
     """Return the parameters of a module in two groups, ``muon`` true and false, for ``MuonWithAdamW``.
 
     The first group holds the hidden weights: those of convolutions and linear layers, except for the first and the last
-    convolution (of a network without convolutions: linear layer), which read the sample and write the output. These two,
-    embeddings, biases, norms and tables are in the second group, as Jordan et al. 2024 advise
+    convolution (without convolutions: linear layer), which read the sample and write the output. The second group holds
+    these two, embeddings, biases, norms and tables, as Jordan et al. 2024 advise
     ("Muon: An optimizer for hidden layers in neural networks").
     """
     layers = [layer for layer in module.modules() if isinstance(layer, nn.Linear | nn.Conv2d)]
@@ -50,10 +50,11 @@ class MuonWithAdamW(Optimizer):
         momentum: float = 0.9,
         weight_decay: float = 0.01,
         adamw_lr: float = 5e-3,
-        adamw_betas: tuple[float, float] = (0.9, 0.99),
+        adamw_betas: Sequence[float] = (0.9, 0.99),
     ) -> None:
         if not 0 < adamw_lr < math.inf:
             raise ValueError(f"adamw_lr must be positive and finite, got {adamw_lr}")
+        first, second = adamw_betas
         groups = [group | {"lr": lr if group["muon"] else adamw_lr} for group in groups]
         super().__init__(groups, {"lr": lr, "weight_decay": weight_decay})
         self._parts: list[tuple[Optimizer, list[nn.Parameter]]] = []
@@ -64,7 +65,7 @@ class MuonWithAdamW(Optimizer):
             else:
                 own = group["params"]
                 part = AdamW(
-                    own, adamw_lr, tuple(adamw_betas), weight_decay=weight_decay, foreach=True
+                    own, adamw_lr, (first, second), weight_decay=weight_decay, foreach=True
                 )  # fused on a CPU is wrong if layouts differ
             self._parts.append((part, own))
 
