@@ -135,7 +135,8 @@ def test_a_draw_at_the_end_of_the_density_is_pure_noise(monkeypatch, schedule, g
 
 
 @pytest.mark.parametrize(
-    ("settings", "message"), [({"std": 0.0}, "std"), ({"std": math.inf}, "std"), ({"mean": math.nan}, "mean must be finite")]
+    ("settings", "message"),
+    [({"std": 0.0}, "std"), ({"std": math.inf}, "std"), ({"mean": math.nan}, "mean must be finite")],
 )
 def test_settings_of_log_normal_times_are_checked(settings, message):
     with pytest.raises(ValueError, match=message):

@@ -1,6 +1,7 @@
 """The optimizer Muon for hidden weights, with AdamW for all others, and the split of a network's parameters."""
 
-from collections.abc import Callable, Iterable
+import math
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import torch
@@ -12,8 +13,8 @@ def hidden_and_other(module: nn.Module) -> list[dict[str, Any]]:
     """Return the parameters of a module in two groups, ``muon`` true and false, for ``MuonWithAdamW``.
 
     The first group holds the hidden weights: those of convolutions and linear layers, except for the first and the last
-    convolution (of a network without convolutions: linear layer), which read the sample and write the output. These two,
-    embeddings, biases, norms and tables are in the second group, as Jordan et al. 2024 advise
+    convolution (without convolutions: linear layer), which read the sample and write the output. The second group holds
+    these two, embeddings, biases, norms and tables, as Jordan et al. 2024 advise
     ("Muon: An optimizer for hidden layers in neural networks").
     """
     layers = [layer for layer in module.modules() if isinstance(layer, nn.Linear | nn.Conv2d)]
@@ -37,6 +38,9 @@ class MuonWithAdamW(Optimizer):
         weight_decay: The decay of all weights, decoupled.
         adamw_lr: The learning rate of AdamW.
         adamw_betas: The decays of AdamW's two averages.
+
+    Raises:
+        ValueError: If a learning rate, the momentum or the weight decay is negative, or ``adamw_lr`` is 0.
     """
 
     def __init__(
@@ -46,18 +50,23 @@ class MuonWithAdamW(Optimizer):
         momentum: float = 0.9,
         weight_decay: float = 0.01,
         adamw_lr: float = 5e-3,
-        adamw_betas: tuple[float, float] = (0.9, 0.99),
+        adamw_betas: Sequence[float] = (0.9, 0.99),
     ) -> None:
+        if not 0 < adamw_lr < math.inf:
+            raise ValueError(f"adamw_lr must be positive and finite, got {adamw_lr}")
+        first, second = adamw_betas
         groups = [group | {"lr": lr if group["muon"] else adamw_lr} for group in groups]
         super().__init__(groups, {"lr": lr, "weight_decay": weight_decay})
         self._parts: list[tuple[Optimizer, list[nn.Parameter]]] = []
         for group in self.param_groups:
             if group["muon"]:
                 own = [nn.Parameter(parameter.detach().flatten(1)) for parameter in group["params"]]
-                part: Optimizer = Muon(own, momentum=momentum, adjust_lr_fn="match_rms_adamw")
+                part: Optimizer = Muon(own, lr, weight_decay, momentum, adjust_lr_fn="match_rms_adamw")
             else:
                 own = group["params"]
-                part = AdamW(own, betas=tuple(adamw_betas), foreach=True)  # fused on a CPU is wrong if layouts differ
+                part = AdamW(
+                    own, adamw_lr, (first, second), weight_decay=weight_decay, foreach=True
+                )  # fused on a CPU is wrong if layouts differ
             self._parts.append((part, own))
 
     @torch.no_grad()
@@ -78,4 +87,3 @@ class MuonWithAdamW(Optimizer):
                 for parameter, alias in zip(group["params"], own, strict=True):
                     parameter.copy_(alias.view_as(parameter))
         return loss
-

@@ -27,7 +27,8 @@ class DiffusionModule(NoisyTraining):
         network: The backbone, ``network(x_t, log_snr, y)``.
         parameterization: The output of the network: ``eps``, ``x0`` or ``v``.
         label_dropout: The probability with which a training sample loses its label.
-        optimizer, lr_scheduler, seed, channels_last, compile, time_sampling, parameter_groups: As for ``NoisyTraining``.
+        optimizer, lr_scheduler, seed, channels_last, compile: As for ``NoisyTraining``.
+        time_sampling, parameter_groups: As for ``NoisyTraining``.
 
     Raises:
         ValueError: If ``label_dropout`` is not in [0, 1], or the network takes no label.
@@ -80,9 +81,7 @@ class DiffusionModule(NoisyTraining):
             self.log(f"val/loss_{band_name(band, NUM_BANDS)}", metric.compute(), sync_dist=True)
             metric.reset()
 
-    def _losses(
-        self, batch: Batch, generator: torch.Generator, time_sampling: TimeSampling
-    ) -> tuple[Tensor, Tensor]:
+    def _losses(self, batch: Batch, generator: torch.Generator, time_sampling: TimeSampling) -> tuple[Tensor, Tensor]:
         x0, eps, t = self.draw_noise(batch.samples, generator, time_sampling)
         return denoising_loss(self.denoiser, x0, batch.labels, t, eps, self.weighting), t
 
