@@ -354,7 +354,7 @@ def test_the_program_starts_from_the_images_of_a_folder_and_says_what_it_does(sh
 
 @pytest.mark.slow
 @pytest.mark.parametrize("base", ["unconditional", "conditional"])
-@pytest.mark.parametrize("sampler", ["ddim", "ddpm", "heun", "dpmpp_2m"])
+@pytest.mark.parametrize("sampler", ["ddim", "ddpm", "heun", "dpmpp_2m", "sde_dpmpp_2m"])
 def test_a_classifier_guides(base, sampler, sampled, classifier):
     common = ["guidance=classifier", f"guidance.classifier={classifier}", f"guidance.base={base}", "num_samples=1"]
     plain, one, far = (
