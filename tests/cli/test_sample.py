@@ -8,7 +8,7 @@ from omegaconf import OmegaConf
 from PIL import Image
 
 from guided_diffusion.checkpoints.loading import load
-from guided_diffusion.cli.config import SampleConfig
+from guided_diffusion.cli.config import SampleConfig, use_recipe_of_training
 from guided_diffusion.cli.restore import prepare
 from guided_diffusion.cli.sample import sample
 from guided_diffusion.cli.source import read_source
@@ -148,6 +148,22 @@ def test_an_option_and_a_key_in_it_can_be_overridden_together(used):
     recipe = used("sampler=heun", "sampler.steps=3").recipe
     assert recipe.sampler.method._target_ == "guided_diffusion.samplers.heun"
     assert recipe.sampler.steps == 3
+
+
+def test_a_grid_of_times_replaces_that_of_the_training_and_keeps_its_sampler(used):
+    sampler, trained = used("sampler.times.shift=2", "sampler/times=shifted").recipe.sampler, used().sampler
+    assert sampler.times == {"_target_": "guided_diffusion.samplers.shifted_times", "_partial_": True, "shift": 2}
+    assert (sampler.method, sampler.steps) == (trained.method, trained.steps)
+    assert used("sampler=heun", "sampler/times=karras").sampler.times.rho == 7
+
+
+def test_nothing_of_the_trained_grid_of_times_remains_in_another(compose):
+    config, own = compose("sampler/times=karras", program="sample"), ["sampler/times=karras"]
+    trained = OmegaConf.to_container(compose("sampler/times=shifted"))
+    use_recipe_of_training(config, trained, own)
+    assert config.sampler.times == compose("sampler/times=karras").sampler.times
+    use_recipe_of_training(config, trained, [])
+    assert config.sampler.times.shift == 3
 
 
 @pytest.mark.slow
