@@ -76,7 +76,7 @@ def test_other_weights_or_another_seed_or_scale_give_other_samples(sampled):
         assert not same(first, sampled("num_samples=1", override))
 
 
-@pytest.mark.parametrize("sampler", ["ddim", "ddpm"])
+@pytest.mark.parametrize("sampler", ["ddim", "ddpm", "sde_dpmpp_2m"])
 def test_a_sample_depends_on_its_index_and_not_on_the_batch_size(sampler, sampled):
     """Sample i has the noise of (seed, i), however many are drawn together."""
     common = ["labels=[3,7]", f"sampler={sampler}", "sampler.steps=3"]
