@@ -155,14 +155,16 @@ def is_overridden(overrides: Sequence[str], key: str) -> bool:
 def use_recipe_of_training(config: DictConfig, trained: dict[str, Any], overrides: Sequence[str]) -> None:
     """Replace the recipe in ``config`` by the training's, changed by what the command line sets.
 
-    A group whose option the command line chooses (``sampler=heun``) stays as it is in ``config``.
+    A group whose option the command line chooses (``sampler=heun``) stays as it is in ``config``; of an option that it
+    chooses inside a group (``sampler/times=karras``) nothing of the training's remains.
     """
     overridden = _keys_and_groups(overrides)
     for group in {"guidance", "threshold", "sampler"}.difference(overridden):
         node = OmegaConf.create(trained[group])
         for key in overridden:
-            if key.startswith(f"{group}."):
-                OmegaConf.update(node, key.removeprefix(f"{group}."), OmegaConf.select(config, key))
+            if key.startswith((f"{group}.", f"{group}/")):
+                path, merge = key.replace("/", "."), "/" not in key
+                OmegaConf.update(node, path.removeprefix(f"{group}."), OmegaConf.select(config, path), merge=merge)
         config[group] = node
 
 
