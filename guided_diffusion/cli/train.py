@@ -51,7 +51,7 @@ from guided_diffusion.training.resume.loop_state import ResumableFitLoop, check_
 from guided_diffusion.training.resume.preemption import preemptible
 from guided_diffusion.training.resume.sweep_reuse import reuse_training
 from guided_diffusion.training.resume.train_longer import NewSettings
-from guided_diffusion.training.trainer import build_trainer
+from guided_diffusion.training.trainer import build_trainer, check_optimizer
 from guided_diffusion.utils.distributed import rank_zero_print
 from guided_diffusion.utils.instantiate import build
 from guided_diffusion.utils.memory import explain_out_of_memory
@@ -125,7 +125,7 @@ def train(config: DictConfig, search: Sequence[Path] = (), sweep: Path | None = 
         _make_resumable(trainer, data)
         _set_length(config, trainer, module, data, start)
         trainer.precision_plugin.convert_module(module)  # before the average copies it, and a checkpoint is loaded
-        check_optimization(module, trainer.max_steps)
+        check_optimizer(trainer.strategy, check_optimization(module, trainer.max_steps))
         _check_samples(settings, build(config.recipe), module)
         _check_last_stage(start.folder, trainer, data)
 

@@ -3,6 +3,8 @@
 import math
 from typing import Any
 
+from torch.optim import Optimizer
+
 from guided_diffusion.training.length import has_epochs
 from guided_diffusion.training.modules import NoisyTraining
 from guided_diffusion.training.resume.early_end import seconds_of
@@ -38,8 +40,8 @@ def check_trainer(node: dict[str, Any]) -> None:
         raise ValueError(f"trainer.gradient_clip_val must be positive, or null for no clipping, got {value}")
 
 
-def check_optimization(module: NoisyTraining, max_steps: int) -> None:
-    """Raise ``ValueError`` if the optimizer or its schedule can't be built, or the learning rate is unusable."""
+def check_optimization(module: NoisyTraining, max_steps: int) -> Optimizer:
+    """Return the optimizer, or raise ``ValueError`` if it or its schedule can't be built, or its learning rate used."""
     try:
         optimizer, _ = module.build_optimization(max_steps, max(max_steps, 1))
     except (ValueError, TypeError, ArithmeticError) as error:
@@ -47,3 +49,4 @@ def check_optimization(module: NoisyTraining, max_steps: int) -> None:
     lr = optimizer.defaults["lr"]
     if not 0 < lr < math.inf:
         raise ValueError(f"module.optimizer.lr must be positive and finite, got {lr}")
+    return optimizer

@@ -10,10 +10,13 @@ from omegaconf import DictConfig
 from pytorch_lightning import Callback, Trainer
 from pytorch_lightning.callbacks import GradientAccumulationScheduler, WeightAveraging
 from pytorch_lightning.strategies import DeepSpeedStrategy, FSDPStrategy, Strategy
+from torch.optim import Optimizer
 
+from guided_diffusion.networks.fast_unet import FastBlock
 from guided_diffusion.networks.layers import ResidualBlock
 from guided_diffusion.training.callbacks import LastCheckpoint
 from guided_diffusion.training.callbacks.base import SamplingCallback
+from guided_diffusion.training.optimizers import MuonWithAdamW
 from guided_diffusion.utils.instantiate import build
 from guided_diffusion.utils.precision import check_precision
 
@@ -29,7 +32,7 @@ ALLOWED_PROCESSES = 4
 
 def fsdp() -> FSDPStrategy:
     """Return a fully sharded strategy (FSDP) that gathers one residual block at a time and saves whole checkpoints."""
-    return FSDPStrategy(auto_wrap_policy={ResidualBlock}, state_dict_type="full")
+    return FSDPStrategy(auto_wrap_policy={ResidualBlock, FastBlock}, state_dict_type="full")
 
 
 def deepspeed(stage: int = 2) -> DeepSpeedStrategy:
@@ -72,6 +75,13 @@ def check_strategy(strategy: Strategy, callbacks: Sequence[Callback], gradient_c
         raise ValueError(f"{name} shards the weights, and {refused} need them whole: add callbacks=sharded")
     if type(strategy) is FSDPStrategy and gradient_clip_val:
         raise ValueError(f"{name} can't clip gradients by norm: add trainer.gradient_clip_val=null")
+
+
+def check_optimizer(strategy: Strategy, optimizer: Optimizer) -> None:
+    """Raise ``ValueError`` for an optimizer of whole matrices with a strategy that shards the weights."""
+    if type(strategy) in NEED_WHOLE_WEIGHTS and isinstance(optimizer, MuonWithAdamW):
+        name = type(strategy).__name__
+        raise ValueError(f"{name} shards the weights, and Muon needs whole matrices: add module/optimizer=adamw")
 
 
 def check_not_sharded(strategy: Strategy) -> None:

@@ -1,12 +1,15 @@
 """Strategies for several processes, and the checks before they start."""
 
 import pytest
+import torch
 from pytorch_lightning.strategies import DDPStrategy, DeepSpeedStrategy, FSDPStrategy
 from torch.distributed.fsdp.wrap import ModuleWrapPolicy
 
 import guided_diffusion
+from guided_diffusion.networks.fast_unet import FastBlock
 from guided_diffusion.networks.layers import ResidualBlock
-from guided_diffusion.training.trainer import build_trainer, check_not_sharded, check_strategy
+from guided_diffusion.training.optimizers import MuonWithAdamW
+from guided_diffusion.training.trainer import build_trainer, check_not_sharded, check_optimizer, check_strategy
 from guided_diffusion.utils.instantiate import build
 
 
@@ -31,7 +34,7 @@ def test_fsdp_gathers_one_residual_block_at_a_time(compose):
     config = compose("strategy=fsdp", "callbacks=sharded")
     policy = build(config.trainer.strategy).kwargs["auto_wrap_policy"]
     assert isinstance(policy, ModuleWrapPolicy)
-    assert policy._module_classes == {ResidualBlock}
+    assert policy._module_classes == {ResidualBlock, FastBlock}
     assert config.trainer.gradient_clip_val is None
 
 
@@ -56,6 +59,15 @@ def test_ddp_accepts_every_callback_and_clipping(callbacks):
 def test_fsdp_refuses_clipping():
     with pytest.raises(ValueError, match=r"can't clip gradients by norm: add trainer\.gradient_clip_val=null"):
         check_strategy(without_init(FSDPStrategy), [], 1.0)
+
+
+@pytest.mark.parametrize("kind", [FSDPStrategy, DeepSpeedStrategy])
+def test_muon_needs_whole_matrices(kind):
+    muon = MuonWithAdamW([{"params": [torch.nn.Parameter(torch.zeros(2, 3))], "muon": True}])
+    with pytest.raises(ValueError, match="Muon needs whole matrices: add module/optimizer=adamw"):
+        check_optimizer(without_init(kind), muon)
+    check_optimizer(without_init(DDPStrategy), muon)
+    check_optimizer(without_init(kind), torch.optim.AdamW(muon.param_groups[0]["params"]))
 
 
 @pytest.mark.parametrize("kind", [FSDPStrategy, DeepSpeedStrategy])

@@ -32,6 +32,7 @@ LATER_KEYS = MappingProxyType(
     {
         "init_from": None,
         "trainer.accumulate_grad_batches": 1,
+        "callbacks.ema.warm_up": 10,
         "time_sampling._target_": "guided_diffusion.losses.UniformTimes",
         "module.time_sampling._target_": "guided_diffusion.losses.UniformTimes",
     }

@@ -56,6 +56,24 @@ def test_the_decay_warms_up(n, rate):
     torch.testing.assert_close(average, torch.full((3,), rate))
 
 
+@pytest.mark.parametrize(("n", "rate"), [(0, 1 / 21), (10, 11 / 31), (10**6, 0.999)])
+def test_a_longer_warm_up_forgets_faster(n, rate):
+    average = torch.ones(3)
+    WarmedUpDecay(0.999, 21)([average], [torch.zeros(3)], n)
+    torch.testing.assert_close(average, torch.full((3,), rate))
+
+
+def test_a_warm_up_below_one_step_is_refused():
+    with pytest.raises(ValueError, match=r"warm_up must be at least 1, got 0\.5"):
+        EMA(warm_up=0.5)
+
+
+def test_buffers_of_integers_are_copied():
+    average = torch.tensor([1, 2])
+    WarmedUpDecay(0.999)([average], [torch.tensor([7, 8])], 5)
+    assert average.tolist() == [7, 8]
+
+
 @pytest.mark.parametrize("decay", [0.25, 0.999])
 def test_the_average_follows_the_formula(decay, fit):
     weights = Weights()
