@@ -37,6 +37,7 @@ from contestants.base import Calibration, Contestant, Settings, Trained
 from contestants.diffusers_example import diffusers_example
 from contestants.ours import Ours
 from contestants.teapearce import teapearce
+from hydra.errors import HydraException
 from quality_results import Measured, Results, Run, plot, read, start, table, verdicts
 
 from guided_diffusion.cli.config import compose
@@ -157,8 +158,8 @@ def main() -> None:
     keep_freed_memory()
     try:
         results = read(args.results) if args.plot else contest(args)
-    except (ValueError, FileNotFoundError) as error:
-        sys.exit(f"error: {error}")
+    except (ValueError, FileNotFoundError, HydraException) as error:
+        sys.exit(f"error: {str(error).splitlines()[0]}")
     if args.plot:
         plot(results, args.plot)
     print("\n" + table(results))
