@@ -23,7 +23,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from guided_diffusion.denoisers import Denoise, Labels, Prediction
-from guided_diffusion.schedules import Samples, Schedule
+from guided_diffusion.schedules import Samples, Schedule, to_device
 from guided_diffusion.utils.validation import check_positive
 
 Draw = Callable[[torch.Size], Tensor]
@@ -221,8 +221,12 @@ def _check_falling(name: str, times: Grid) -> None:
 def _predict(denoise: Denoise, x: Samples, t: Float[Tensor, ""], neighbour: Float[Tensor, ""], y: Labels) -> Prediction:
     """Return the prediction at time t. At t = 0 a sample is its own x0, and eps is that of the neighbouring time."""
     if t > 0:
-        return denoise(x, t.to(x).expand(len(x)), y)
-    return Prediction(x, denoise(x, neighbour.to(x).expand(len(x)), y).eps)
+        return denoise(x, _one_per_sample(t, x), y)
+    return Prediction(x, denoise(x, _one_per_sample(neighbour, x), y).eps)
+
+
+def _one_per_sample(t: Float[Tensor, ""], x: Samples) -> Float[Tensor, " b"]:
+    return to_device(t.to(x.dtype), x).expand(len(x))
 
 
 @dataclass(frozen=True)
