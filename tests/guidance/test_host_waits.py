@@ -192,7 +192,11 @@ def test_the_pretended_gpu_finds_what_waits():
         with PretendGPU() as gpu:
             wait()
         assert len(gpu.waits) == 1
-    for free in (lambda: there * 2, lambda: values.to(there.device, non_blocking=True), lambda: there[torch.tensor([0])]):
+    for free in (
+        lambda: there * 2,
+        lambda: values.to(there.device, non_blocking=True),
+        lambda: there[torch.tensor([0])],
+    ):
         with PretendGPU() as gpu:
             free()
         assert gpu.waits == []
