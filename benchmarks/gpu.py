@@ -43,15 +43,17 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from datetime import datetime
 from functools import partial
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import torch
-from throughput import NUM_CLASSES, SHAPES, load
+from omegaconf import OmegaConf
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 import guided_diffusion
+from guided_diffusion.checkpoints.record import build_network
 from guided_diffusion.classifiers import Classifier
 from guided_diffusion.denoisers import Denoiser, Labels, Prediction
 from guided_diffusion.guidance import ClassifierFree, ClassifierGuidance, Combined, Guidance, LimitedInterval
@@ -65,6 +67,9 @@ ROOT = Path(__file__).parents[1]
 PACKAGE = Path(guided_diffusion.__file__).parent
 PEAKS = {"H100 PCIe": 756e12, "H100 NVL": 835e12, "H100": 989e12, "H200": 989e12, "A100": 312e12}
 """The dense bfloat16 FLOP/s of the data sheets, by a part of the device's name; the first that occurs counts."""
+NUM_CLASSES = 10
+SHAPES = {"unet_8": (1, 8, 8), "unet_28_small": (1, 28, 28), "unet_cifar10": (3, 32, 32)}
+"""The shapes of the images of the networks that the parts use."""
 GOAL = 0.995
 """The judge's accuracy that the part ``mnist`` looks for."""
 CIFAR10_FILES = ("batches-py", "python.tar.gz")
@@ -202,13 +207,13 @@ def cifar10(args: argparse.Namespace) -> Found:
     command = program("train", folder, args, "+experiment=cfg_cifar10", *data, *settings)
     yield {"data": "CIFAR-10" if there and not args.small else "random images", "command": " ".join(command)}
     wall, progress = watch(command, folder, args)
-    (begin, first), (end, last) = progress[0], progress[-1]
-    rate = batch_size * (last - first) / (end - begin) if last > first else None
+    rates = [batch_size * (b - a) / (end - begin) for (begin, a), (end, b) in pairwise(progress)]
+    rate = statistics.median(rates) if rates else None
     yield {
         "training": {
             "wall_seconds": wall,
             "batch_size": batch_size,
-            "images_per_second": rate,
+            "median_images_per_second": rate,
             "share_of_peak": share(rate, training_flops(args), peak(args)),
             "progress": progress,
             "losses": losses(folder),
@@ -290,7 +295,8 @@ def share(rate: float | None, flops: float, full: float | None) -> float | None:
 def random_denoiser(name: str, args: argparse.Namespace) -> Denoiser:
     """Return a denoiser with the network of ``conf/network/<name>.yaml`` whose output is not zero."""
     torch.manual_seed(0)
-    network = load(name)
+    node = OmegaConf.load(ROOT / "conf" / "network" / f"{name}.yaml")
+    network = build_network(node, SHAPES[name], NUM_CLASSES)
     for parameter in network.parameters():
         if not parameter.any():
             nn.init.normal_(parameter, std=0.02)
@@ -327,10 +333,11 @@ class Graphed(nn.Module):
     ) -> None:
         super().__init__()
         self.denoiser, self.schedule, self.autocast = denoiser, denoiser.schedule, autocast
+        device = next(denoiser.parameters()).device
         self.inputs = (
-            torch.randn(batch_size, *shape, device="cuda"),
-            torch.full((batch_size,), 0.5, device="cuda"),
-            torch.zeros(batch_size, dtype=torch.long, device="cuda"),
+            torch.randn(batch_size, *shape, device=device),
+            torch.full((batch_size,), 0.5, device=device),
+            torch.zeros(batch_size, dtype=torch.long, device=device),
         )
         stream = torch.cuda.Stream()
         stream.wait_stream(torch.cuda.current_stream())
@@ -364,8 +371,7 @@ def training_steps(args: argparse.Namespace) -> Found:
     for batch_size, compiled in cases:
         if compiled:
             denoiser.backbone.compile()
-        channels, size = SHAPES[name]
-        images = torch.randn(batch_size, channels, size, size, device=args.device)
+        images = torch.randn(batch_size, *SHAPES[name], device=args.device)
         images = images.to(memory_format=torch.channels_last)
         labels = torch.randint(NUM_CLASSES, (batch_size,), device=args.device)
         times = stratified_times(batch_size, torch.Generator(args.device).manual_seed(0))
@@ -390,8 +396,7 @@ def training_steps(args: argparse.Namespace) -> Found:
 def training_flops(args: argparse.Namespace) -> float:
     """Return the FLOPs of a training step for one image: the network forward and backward."""
     name = "unet_8" if args.small else "unet_cifar10"
-    denoiser, (channels, size) = random_denoiser(name, args).train(), SHAPES[name]
-    images = torch.randn(2, channels, size, size, device=args.device)
+    denoiser, images = random_denoiser(name, args).train(), torch.randn(2, *SHAPES[name], device=args.device)
     labels, times = torch.zeros(2, dtype=torch.long, device=args.device), torch.full((2,), 0.5, device=args.device)
     with FlopCounterMode(display=False) as counter:
         denoising_loss(denoiser, images, labels, times, torch.randn_like(images), Uniform()).mean().backward()
