@@ -16,10 +16,11 @@ alone, and the file is written again after each:
   ``cfg_cifar10`` in bfloat16, compiled, channels last: images per second and losses. Random images take the place of
   CIFAR-10 if it is not at hand.
 
-Nothing is downloaded. At hand must be the package's dependencies (``pip wheel . -w wheels`` collects them for a machine
-without a network) and, in ``--data`` or ``GUIDED_DIFFUSION_DATA``, the folders ``MNIST`` and ``cifar-10-batches-py`` in
-torchvision's layout.
+Nothing is downloaded. At hand must be a checkout with the package installed, or with its folder in ``PYTHONPATH``, and
+in ``--data`` or ``GUIDED_DIFFUSION_DATA`` the folders ``MNIST`` and ``cifar-10-batches-py`` in torchvision's layout. For
+a machine with PyTorch and Lightning but without a network, these make wheels of the dependencies that it may lack:
 
+    pip wheel --no-deps -w wheels hydra-core omegaconf "antlr4-python3-runtime==4.9.*" beartype platformdirs imageio-ffmpeg
     python benchmarks/gpu.py --out gpu.json --minutes 8
 """
 
