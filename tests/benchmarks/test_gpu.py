@@ -12,7 +12,7 @@ SMALL = ("--small", "--device", "cpu")
 
 def test_every_part_leaves_its_result(shell, tmp_path):
     path = tmp_path / "gpu.json"
-    run = shell(SCRIPT, "--out", str(path), "--minutes", "8", *SMALL)
+    run = shell(SCRIPT, "--out", str(path), "--minutes", "9", *SMALL)
     assert run.returncode == 0, run.stderr
     found = json.loads(path.read_text())["parts"]
     status = {name: part["status"] for name, part in found.items()}
