@@ -1,4 +1,4 @@
-"""Measure trainings, sampling and strategies on one GPU, in at most 8 minutes, into one JSON file.
+r"""Measure trainings, sampling and strategies on one GPU, in at most 8 minutes, into one JSON file.
 
 The parts, in this order; each runs in a process of its own with a time limit, so that a crash or a hang ends that part
 alone, and the file is written again after each:
@@ -20,7 +20,7 @@ Nothing is downloaded. At hand must be a checkout with the package installed, or
 in ``--data`` or ``GUIDED_DIFFUSION_DATA`` the folders ``MNIST`` and ``cifar-10-batches-py`` in torchvision's layout.
 The first command below makes wheels of what a machine with PyTorch and Lightning but without a network may lack:
 
-    pip wheel --no-deps -w wheels hydra-core omegaconf "antlr4-python3-runtime==4.9.*" beartype platformdirs \\
+    pip wheel --no-deps -w wheels hydra-core omegaconf "antlr4-python3-runtime==4.9.*" beartype platformdirs \
         imageio-ffmpeg
     python benchmarks/gpu.py --out gpu.json --minutes 8
 """
