@@ -87,7 +87,7 @@ class LinearBeta(Schedule):
             raise ValueError(f"need 0 < beta_start <= beta_end < 1, got {self.beta_start} and {self.beta_end}")
 
     def _table(self, like: Tensor) -> Float[Tensor, "{self.num_timesteps}+1"]:
-        return _log_alpha_squared(self.num_timesteps, self.beta_start, self.beta_end).to(like)
+        return to_device(_log_alpha_squared(self.num_timesteps, self.beta_start, self.beta_end).to(like.dtype), like)
 
     def log_snr(self, t: Float[Tensor, "*times"]) -> Float[Tensor, "*times"]:
         table = self._table(t)
@@ -112,6 +112,11 @@ def _log_alpha_squared(num_timesteps: int, beta_start: float, beta_end: float) -
 def expand_as(values: Float[Tensor, "*batch"], x: Float[Tensor, "*batch_and_shape"]) -> Float[Tensor, "..."]:
     """Return ``values`` with trailing axes of size one, so that one number per sample multiplies ``x``."""
     return values.reshape(values.shape + (1,) * (x.ndim - values.ndim))
+
+
+def to_device(values: Tensor, like: Tensor) -> Tensor:
+    """Return ``values`` on the device of ``like``; if that is a CUDA device, the host does not wait for the copy."""
+    return values.to(like.device, non_blocking=like.device.type == "cuda")
 
 
 def perturb(x0: Samples, eps: Samples, t: Times, schedule: Schedule) -> Samples:

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from guided_diffusion.classifiers import Classify
 from guided_diffusion.denoisers import UNLABELLED, Denoise, Labels, Prediction
-from guided_diffusion.schedules import Samples, Schedule, Times, expand_as
+from guided_diffusion.schedules import Samples, Schedule, Times, expand_as, to_device
 
 Scale = float | Tensor
 """``w``, the exponent of p(y|x) in the target p(x) p(y|x)^w: a number, or a tensor of shape (b,).
@@ -81,7 +81,7 @@ def as_scale(scale: Scale) -> Float[Tensor, "*b"]:
 def broadcast(scale: Float[Tensor, "*b"], x: Samples) -> Float[Tensor, "b ..."]:
     """Return ``scale`` in the precision and on the device of ``x``, shaped to multiply it sample by sample."""
     check_length(scale, x)
-    return expand_as(scale.to(x).expand(len(x)), x)
+    return expand_as(to_device(scale.to(x.dtype), x).expand(len(x)), x)
 
 
 def combine(rule: Callable[..., Tensor], *predictions: Prediction) -> Prediction:
@@ -109,13 +109,13 @@ def conditional_and_unconditional(
         c = denoise(x_t, t, y)
         return c, c
     c_rows, u_rows = needs_c.nonzero()[:, 0], needs_u.nonzero()[:, 0]
-    rows = torch.cat([c_rows, u_rows]).to(x_t.device)
+    rows = to_device(torch.cat([c_rows, u_rows]), x_t)
     labels = torch.cat([y[rows[: len(c_rows)]], y.new_full((len(u_rows),), UNLABELLED)])
     both = denoise(x_t[rows], t[rows], labels)
     if len(rows) == 2 * len(x_t):
         x0, eps = (values.chunk(2) for values in both)
         return Prediction(x0[0], eps[0]), Prediction(x0[1], eps[1])
     c_place, u_place = needs_c.cumsum(0) - 1, needs_u.cumsum(0) - 1 + len(c_rows)
-    places = torch.stack([c_place.where(needs_c, u_place), u_place.where(needs_u, c_place)]).to(x_t.device)
-    c, u = (Prediction(both.x0[place], both.eps[place]) for place in places)
+    places = torch.stack([c_place.where(needs_c, u_place), u_place.where(needs_u, c_place)])
+    c, u = (Prediction(both.x0[place], both.eps[place]) for place in to_device(places, x_t))
     return c, u

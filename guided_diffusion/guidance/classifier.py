@@ -6,13 +6,13 @@ from dataclasses import dataclass, replace
 from typing import ClassVar
 
 import torch
-from jaxtyping import Int
+from jaxtyping import Bool, Int
 from torch import Tensor
 
 from guided_diffusion.classifiers import Classify, gradient
 from guided_diffusion.denoisers import Denoise, Labels, Prediction
 from guided_diffusion.guidance.base import Guidance, Scale, as_scale, broadcast, check_length
-from guided_diffusion.schedules import Samples, Schedule, Times, expand_as
+from guided_diffusion.schedules import Samples, Schedule, Times, expand_as, to_device
 
 BASES = {"unconditional": 0.0, "conditional": 1.0}
 """The exponent of p(y|x) that the denoiser has without a classifier."""
@@ -23,8 +23,9 @@ class ClassifierGuidance(Guidance):
     r"""``eps - k sigma grad log p(y | x_t)`` and ``x0 + k sigma^2 / alpha grad log p(y | x_t)``.
 
     ``eps`` and ``x0`` are the base's, and ``k`` is the part of the exponent w that it lacks: ``k = w`` on an
-    unconditional base and ``k = w - 1`` on a conditional one. For samples with k = 0 or without a label the classifier
-    is not evaluated and the prediction is exactly the base's.
+    unconditional base and ``k = w - 1`` on a conditional one. For samples with k = 0 or without a label the
+    prediction is exactly the base's, and the classifier is not evaluated (on a GPU it is for those without a label,
+    because the host would have to wait for the labels).
 
     An ancestral step with it moves the mean by ``k Sigma grad``, to first order in the step. The gradient is taken at
     x_t, as in the code of Dhariwal & Nichol 2021 (arXiv 2105.05233); their eq. 10 has it at the mean. See their eq. 14
@@ -72,7 +73,7 @@ class ClassifierGuidance(Guidance):
             base = denoise(x_t, t, y if self.base == "conditional" else None)
             if y is None or not lacking.any():
                 return base
-            rows = (lacking.to(y.device) & (y >= 0)).nonzero()[:, 0]
+            rows = rows_to_guide(lacking.expand(len(y)), y)
             if not len(rows):
                 return base
             grad = gradient_of_rows(rows, classify, x_t, t, y, self.temperature)
@@ -86,9 +87,21 @@ class ClassifierGuidance(Guidance):
         return guided
 
 
+def rows_to_guide(lacking: Bool[Tensor, " b"], y: Int[Tensor, " b"]) -> Int[Tensor, " r"]:
+    """Return the indices of the samples that lack guidance, of which those without a label are left out on the CPU.
+
+    ``lacking`` is on the CPU. For labels on a GPU the host would have to wait.
+    """
+    if y.device.type == "cpu":
+        lacking = lacking & (y >= 0)
+    return to_device(lacking.nonzero()[:, 0], y)
+
+
 def gradient_of_rows(
     rows: Int[Tensor, " r"], classify: Classify, x_t: Samples, t: Times, y: Int[Tensor, " b"], temperature: float
 ) -> Samples:
-    """Return ``grad log p(y | x_t)`` of the samples ``rows``, and 0 for the others."""
-    grad = gradient(classify, x_t[rows], t[rows], y[rows], temperature)
+    """Return ``grad log p(y | x_t)`` of the samples ``rows``, and 0 for the others and those without a label."""
+    labels = y[rows]
+    grad = gradient(classify, x_t[rows], t[rows], labels.clamp(min=0), temperature)
+    grad = grad.flatten(1).masked_fill((labels < 0)[:, None], 0).view_as(grad)
     return grad.new_zeros(x_t.shape).index_copy(0, rows, grad)

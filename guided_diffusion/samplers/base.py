@@ -9,7 +9,7 @@ from torch import Tensor
 
 from guided_diffusion.denoisers import Denoise, Labels, Prediction
 from guided_diffusion.samplers.grids import Grid
-from guided_diffusion.schedules import Samples
+from guided_diffusion.schedules import Samples, to_device
 
 Draw = Callable[[torch.Size], Tensor]
 """``draw(shape)`` returns new standard normal noise, for samplers that add noise in a step."""
@@ -29,8 +29,8 @@ class Step(NamedTuple):
 def predict(denoise: Denoise, x: Samples, t: Float[Tensor, ""], neighbour: Float[Tensor, ""], y: Labels) -> Prediction:
     """Return the prediction at time t. At t = 0 a sample is its own x0, and eps is that of the neighbouring time."""
     if t > 0:
-        return denoise(x, t.to(x).expand(len(x)), y)
-    return Prediction(x, denoise(x, neighbour.to(x).expand(len(x)), y).eps)
+        return denoise(x, _one_per_sample(t, x), y)
+    return Prediction(x, denoise(x, _one_per_sample(neighbour, x), y).eps)
 
 
 def check_fraction(name: str, value: float) -> None:
@@ -46,3 +46,7 @@ def check_falling(name: str, times: Grid) -> None:
             f"{name} adds noise in each step, so it can't go along rising times, from samples to noise: "
             "use ddim with eta=0, heun or dpmpp_2m"
         )
+
+
+def _one_per_sample(t: Float[Tensor, ""], x: Samples) -> Float[Tensor, " b"]:
+    return to_device(t.to(x.dtype), x).expand(len(x))
