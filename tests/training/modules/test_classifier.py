@@ -9,6 +9,7 @@ from torchmetrics.functional.classification import multiclass_calibration_error
 
 from guided_diffusion.checkpoints.record import build_network
 from guided_diffusion.data import Batch
+from guided_diffusion.losses import UniformTimes
 from guided_diffusion.schedules import Cosine, LinearBeta, perturb
 from guided_diffusion.training.modules import ClassifierModule
 from guided_diffusion.utils.instantiate import build
@@ -49,7 +50,7 @@ def batch(size=8):
 def test_the_loss_is_the_cross_entropy_on_noisy_images():
     model, network = module()
     loss = model.training_step(batch(), 0)
-    x0, eps, t = model.draw_noise(batch().samples, model.training_generator(0))
+    x0, eps, t = model.draw_noise(batch().samples, model.training_generator(0), UniformTimes())
     ((x_t, log_snr),) = network.seen
     torch.testing.assert_close(x_t, perturb(x0, eps, t, SCHEDULE))
     torch.testing.assert_close(log_snr, SCHEDULE.log_snr(t))
