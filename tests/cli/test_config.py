@@ -20,7 +20,7 @@ from guided_diffusion.data import LabelledDataModule
 from guided_diffusion.evaluation.judge import JudgePair, JudgeSource
 from guided_diffusion.guidance import Guidance, Wrapper
 from guided_diffusion.losses import MinSNR
-from guided_diffusion.networks import MLP, NoisyClassifier, NoisyMLPClassifier, UNet
+from guided_diffusion.networks import MLP, FastUNet, NoisyClassifier, NoisyMLPClassifier, UNet
 from guided_diffusion.recipe import Recipe
 from guided_diffusion.samplers import Sampler
 from guided_diffusion.schedules import Schedule
@@ -87,18 +87,20 @@ def test_every_network_is_built(network, compose):
         assert isinstance(build_network(node, (2,), 3), POINTS[network])
     else:
         size = int(re.search(r"\d+", network)[0].replace("10", "32"))
-        kind = NoisyClassifier if network.startswith("classifier") else UNet
+        kind = FastUNet if network.endswith("fast") else NoisyClassifier if network.startswith("classifier") else UNet
         assert isinstance(build_network(node, (1, size, size), 10), kind)
 
 
 @pytest.mark.parametrize(
     ("network", "multiple"),
     [(f"{kind}_{size}", n) for kind in ("unet", "classifier") for size, n in ((8, 2), (28, 4), ("cifar10", 8))]
-    + [("unet_28_small", 4)],
+    + [("unet_28_small", 4), ("unet_8_fast", 2), ("unet_28_fast", 4), ("unet_32_fast", 8)],
 )
 def test_every_network_takes_the_images_that_the_docs_say(network, multiple, compose):
     node = compose(f"network={network}", "network.width=8").network
-    any_size = ("network.patch_size=1", "network.multipliers=[1]", "network.attention_levels=[]")
+    any_size = ["network.patch_size=1", "network.multipliers=[1]"]
+    if not network.endswith("fast"):
+        any_size.append("network.attention_levels=[]")
     with torch.device("meta"):
         build_network(node, (2, multiple, 3 * multiple), 10)
         build_network(compose(f"network={network}", "network.width=8", *any_size).network, (2, 9, 1), 10)
