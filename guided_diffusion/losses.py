@@ -1,5 +1,6 @@
 """Training losses, their weightings, and the random times and dropped labels that they need."""
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -10,10 +11,14 @@ from torch import Tensor
 
 from guided_diffusion.classifiers import Classifier
 from guided_diffusion.denoisers import UNLABELLED, Denoiser, Labels, Parameterization
-from guided_diffusion.schedules import Samples, Times, perturb
+from guided_diffusion.schedules import Samples, Schedule, Times, perturb
 
 Weighting = Callable[[Tensor, Parameterization], Tensor]
 """The weight of each sample's squared error of the network's output: ``weighting(log_snr, parameterization)``."""
+
+
+TimeSampling = Callable[[int, Schedule, torch.Generator], Tensor]
+"""The random times of a batch, in (0, 1]: ``time_sampling(batch_size, schedule, generator)``."""
 
 
 @dataclass(frozen=True)
@@ -70,6 +75,46 @@ def stratified_times(batch_size: int, generator: torch.Generator) -> Float[Tenso
     """
     u = torch.rand(batch_size, generator=generator, device=generator.device)
     return (torch.arange(batch_size, device=generator.device) + 1 - u) / batch_size
+
+
+@dataclass(frozen=True)
+class UniformTimes:
+    """Times uniform in (0, 1], one in each of ``batch_size`` equal parts."""
+
+    def __call__(self, batch_size: int, schedule: Schedule, generator: torch.Generator) -> Float[Tensor, " b"]:
+        return stratified_times(batch_size, generator)
+
+
+@dataclass(frozen=True)
+class LogNormalTimes:
+    """Times whose noise level ``sigma / alpha`` is log-normal, one in each of ``batch_size`` parts of equal probability.
+
+    A loss averaged over them weighs every noise level by its density here (Karras et al. 2022, arXiv 2206.00364,
+    table 1, with mean -1.2 and standard deviation 1.2 for their loss).
+
+    Args:
+        mean: The mean of ``log(sigma / alpha)``.
+        std: Its standard deviation.
+
+    Raises:
+        ValueError: If the mean is not finite, or the standard deviation not positive and finite.
+    """
+
+    mean: float = 0.3
+    std: float = 1.1
+
+    def __post_init__(self) -> None:
+        if not math.isfinite(self.mean):
+            raise ValueError(f"mean must be finite, got {self.mean}")
+        if not 0 < self.std < math.inf:
+            raise ValueError(f"std must be positive and finite, got {self.std}")
+
+    def __call__(self, batch_size: int, schedule: Schedule, generator: torch.Generator) -> Float[Tensor, " b"]:
+        probability = stratified_times(batch_size, generator)
+        highest = -schedule.log_snr(torch.ones_like(probability[:1])) / 2
+        below_highest = torch.special.ndtr((highest - self.mean) / self.std)  # no noise level lies above that of t = 1
+        log_noise = self.mean + self.std * torch.special.ndtri(probability * below_highest)
+        return schedule.time(-2 * log_noise).clamp(max=1)
 
 
 def drop_labels(y: Int[Tensor, " b"], probability: float, generator: torch.Generator) -> Int[Tensor, " b"]:

@@ -52,6 +52,7 @@ class TrainConfig(ProgramConfig):
     network: dict[str, Any] = field(default_factory=dict)
     schedule: dict[str, Any] = field(default_factory=dict)
     weighting: dict[str, Any] = field(default_factory=dict)
+    time_sampling: dict[str, Any] = field(default_factory=dict)
     module: dict[str, Any] = field(default_factory=dict)
     judge: dict[str, Any] = field(default_factory=dict)
     callbacks: dict[str, Any] = field(default_factory=dict)

@@ -12,18 +12,22 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class WarmedUpDecay:
-    """The update ``average <- d average + (1 - d) weights`` with ``d = min(decay, (1 + n) / (10 + n))`` at step n.
+    """The update ``average <- d average + (1 - d) weights`` with ``d = min(decay, (1 + n) / (warm_up + n))`` at step n.
 
     With this warm-up the average is useful in short runs too; with a constant 0.999 the initial weights would
-    still dominate it.
+    still dominate it. Buffers of integers are copied.
     """
 
     decay: float
+    warm_up: float = 10
 
     @torch.no_grad()
     def __call__(self, average: Sequence[Tensor], weights: Sequence[Tensor], num_averaged: Tensor | int) -> None:
+        if not average[0].is_floating_point():  # torch calls this once for each type of tensor
+            torch._foreach_copy_(list(average), list(weights))
+            return
         n = int(num_averaged)
-        rate = 1 - min(self.decay, (1 + n) / (10 + n))
+        rate = 1 - min(self.decay, (1 + n) / (self.warm_up + n))
         torch._foreach_lerp_(list(average), list(weights), rate)
 
 
@@ -35,15 +39,18 @@ class EMA(WeightAveraging):
 
     Args:
         decay: The decay of the average; with 0 the average is the latest weights.
+        warm_up: The length of the warm-up, at least 1 step: early on the average spans about ``n / warm_up`` steps.
 
     Raises:
-        ValueError: If ``decay`` is not in [0, 1).
+        ValueError: If ``decay`` is not in [0, 1), or ``warm_up`` below 1.
     """
 
-    def __init__(self, decay: float = 0.999) -> None:
+    def __init__(self, decay: float = 0.999, warm_up: float = 10) -> None:
         if not 0 <= decay < 1:
             raise ValueError(f"decay must be in [0, 1), got {decay}")
-        super().__init__(multi_avg_fn=WarmedUpDecay(decay))
+        if not warm_up >= 1:
+            raise ValueError(f"warm_up must be at least 1, got {warm_up}")
+        super().__init__(multi_avg_fn=WarmedUpDecay(decay, warm_up))
         self._validating = False
 
     def on_validation_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:

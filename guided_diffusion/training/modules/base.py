@@ -1,6 +1,6 @@
 """The base class of the LightningModules that train on noisy samples, and the names of their noise bands."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, ClassVar, NamedTuple, cast
 
 import torch
@@ -11,10 +11,13 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
-from guided_diffusion.losses import stratified_times
+from guided_diffusion.losses import TimeSampling, UniformTimes
 from guided_diffusion.schedules import Schedule
 from guided_diffusion.training.modules.learning_rate import build_schedule
 from guided_diffusion.utils.rng import generator_for
+
+ParameterGroups = Callable[[nn.Module], Iterable[Any]]
+"""The parameters of a module as an optimizer takes them: ``parameter_groups(module)``."""
 
 DROPOUT, VALIDATION = 1, 2
 """Keys that keep the random numbers of dropout and of validation apart from those of the training noise."""
@@ -39,7 +42,12 @@ class NoisyTraining(LightningModule):
         lr_scheduler: The function that makes the schedule, ``lr_scheduler(optimizer)``; it advances every step. If its
             ``total_steps`` is the trainer's ``max_steps``, it spans the steps of the training (``build_schedule``).
         channels_last: Whether images and weights are stored with the channels last; its speed depends on the hardware.
+            A network that wants them so does it by itself.
         compile: Whether the network runs through ``torch.compile``.
+        time_sampling: The random times of training, by default uniform; those of validation are always uniform, so its
+            losses are comparable.
+        parameter_groups: The function that gives the optimizer's argument, ``parameter_groups(module)``; by default
+            all parameters in one group.
     """
 
     kind: ClassVar[str]
@@ -54,6 +62,8 @@ class NoisyTraining(LightningModule):
         seed: int,
         channels_last: bool,
         compile: bool,
+        time_sampling: TimeSampling | None,
+        parameter_groups: ParameterGroups | None,
     ) -> None:
         super().__init__()
         self.optimizer = optimizer
@@ -61,8 +71,11 @@ class NoisyTraining(LightningModule):
         self.seed = seed
         self._since_last_step: dict[str, list[Tensor]] = {}
         self.record: dict[str, Any] = {}  # goes into the checkpoint; the model is rebuilt from it
+        self.time_sampling = time_sampling or UniformTimes()
+        self.parameter_groups = parameter_groups or nn.Module.parameters
         self.memory_format = torch.channels_last if channels_last else torch.contiguous_format
-        network.to(memory_format=self.memory_format)
+        if channels_last:
+            network.to(memory_format=torch.channels_last)
         if compile:
             network.compile()
 
@@ -76,10 +89,15 @@ class NoisyTraining(LightningModule):
         """Return the generator of a validation step, the same in every validation."""
         return generator_for(self.device, self.seed, 0, batch_idx, self.global_rank, VALIDATION)
 
-    def draw_noise(self, samples: Float[Tensor, "b *shape"], generator: torch.Generator) -> NoisyBatch:
-        """Draw times, stratified over the batch, and noise for these samples."""
+    def draw_noise(
+        self,
+        samples: Float[Tensor, "b *shape"],
+        generator: torch.Generator,
+        time_sampling: TimeSampling,
+    ) -> NoisyBatch:
+        """Draw times, uniform unless a ``time_sampling`` is given, and noise for these samples."""
         x0 = samples.contiguous(memory_format=self.memory_format)
-        times = stratified_times(len(x0), generator)
+        times = time_sampling(len(x0), self.schedule, generator)
         return NoisyBatch(x0, torch.randn(x0.shape, generator=generator, device=self.device), times)
 
     def log_mean(self, name: str, value: Tensor, prog_bar: bool = False) -> None:
@@ -100,7 +118,7 @@ class NoisyTraining(LightningModule):
 
     def build_optimization(self, max_steps: int, num_steps: int) -> tuple[Optimizer, LRScheduler]:
         """Return the optimizer and its learning-rate schedule; the arguments are those of ``build_schedule``."""
-        optimizer = self.optimizer(self.parameters())
+        optimizer = self.optimizer(self.parameter_groups(self))
         return optimizer, build_schedule(self.lr_scheduler, optimizer, max_steps, num_steps)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:

@@ -12,9 +12,9 @@ from torchmetrics.classification import MulticlassAccuracy, MulticlassCalibratio
 
 from guided_diffusion.classifiers import Classifier
 from guided_diffusion.data.base import Batch
-from guided_diffusion.losses import classification_loss
+from guided_diffusion.losses import TimeSampling, UniformTimes, classification_loss
 from guided_diffusion.schedules import Schedule
-from guided_diffusion.training.modules.base import NoisyTraining, band_name
+from guided_diffusion.training.modules.base import NoisyTraining, ParameterGroups, band_name
 
 NUM_BANDS = 10
 """The number of equal parts of time in which validation measures the classifier."""
@@ -23,13 +23,13 @@ NUM_BANDS = 10
 class ClassifierModule(NoisyTraining):
     """The training of a classifier of noisy images, at every noise level of the diffusion model that it guides.
 
-    The loss is the cross-entropy over times uniform in (0, 1]. Validation logs the accuracy and the expected
+    The loss is the cross-entropy. Validation logs the accuracy and the expected
     calibration error for each tenth of time.
 
     Args:
         network: The backbone, ``network(x_t, log_snr) -> logits``, with an attribute ``num_classes``.
         schedule: The noise schedule, that of the diffusion model.
-        optimizer, lr_scheduler, seed, channels_last, compile: As for ``NoisyTraining``.
+        optimizer, lr_scheduler, seed, channels_last, compile, time_sampling, parameter_groups: As for ``NoisyTraining``.
 
     Raises:
         ValueError: If the network has no ``num_classes``, or fewer than two.
@@ -49,8 +49,12 @@ class ClassifierModule(NoisyTraining):
         seed: int = 0,
         channels_last: bool = False,
         compile: bool = False,
+        time_sampling: TimeSampling | None = None,
+        parameter_groups: ParameterGroups | None = None,
     ) -> None:
-        super().__init__(network, optimizer, lr_scheduler, seed, channels_last, compile)
+        super().__init__(
+            network, optimizer, lr_scheduler, seed, channels_last, compile, time_sampling, parameter_groups
+        )
         num_classes = getattr(network, "num_classes", None)
         if num_classes is None:
             raise ValueError(
@@ -66,7 +70,7 @@ class ClassifierModule(NoisyTraining):
         self.band_metrics = cast(Sequence[MetricCollection], nn.ModuleList(per_band))
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        x0, eps, t = self.draw_noise(batch.samples, self.training_generator(batch_idx))
+        x0, eps, t = self.draw_noise(batch.samples, self.training_generator(batch_idx), self.time_sampling)
         losses, logits = classification_loss(self.classifier, x0, batch.labels, t, eps)
         self.log_mean("train/loss", losses.mean(), prog_bar=True)
         self.log_mean("train/accuracy", (logits.argmax(1) == batch.labels).float().mean())
@@ -77,7 +81,7 @@ class ClassifierModule(NoisyTraining):
         generator = self.validation_generator(batch_idx)
         loss = torch.zeros((), device=self.device)
         for band, metrics in enumerate(self.band_metrics):
-            x0, eps, t = self.draw_noise(batch.samples, generator)
+            x0, eps, t = self.draw_noise(batch.samples, generator, UniformTimes())
             losses, logits = classification_loss(self.classifier, x0, batch.labels, (band + t) / NUM_BANDS, eps)
             loss = loss + losses.mean() / NUM_BANDS
             metrics.update(logits.softmax(1), batch.labels)  # it would take logits in [0, 1] for probabilities

@@ -12,9 +12,9 @@ from torchmetrics import MeanMetric
 
 from guided_diffusion.data.base import Batch
 from guided_diffusion.denoisers import Denoiser
-from guided_diffusion.losses import Weighting, denoising_loss, drop_labels
+from guided_diffusion.losses import TimeSampling, UniformTimes, Weighting, denoising_loss, drop_labels
 from guided_diffusion.schedules import Schedule
-from guided_diffusion.training.modules.base import NoisyTraining, band_name, band_of
+from guided_diffusion.training.modules.base import NoisyTraining, ParameterGroups, band_name, band_of
 
 NUM_BANDS = 4
 """The number of equal parts of time for which the validation loss is logged."""
@@ -27,7 +27,7 @@ class DiffusionModule(NoisyTraining):
         network: The backbone, ``network(x_t, log_snr, y)``.
         parameterization: The output of the network: ``eps``, ``x0`` or ``v``.
         label_dropout: The probability with which a training sample loses its label.
-        optimizer, lr_scheduler, seed, channels_last, compile: As for ``NoisyTraining``.
+        optimizer, lr_scheduler, seed, channels_last, compile, time_sampling, parameter_groups: As for ``NoisyTraining``.
 
     Raises:
         ValueError: If ``label_dropout`` is not in [0, 1], or the network takes no label.
@@ -47,8 +47,12 @@ class DiffusionModule(NoisyTraining):
         seed: int = 0,
         channels_last: bool = False,
         compile: bool = False,
+        time_sampling: TimeSampling | None = None,
+        parameter_groups: ParameterGroups | None = None,
     ) -> None:
-        super().__init__(network, optimizer, lr_scheduler, seed, channels_last, compile)
+        super().__init__(
+            network, optimizer, lr_scheduler, seed, channels_last, compile, time_sampling, parameter_groups
+        )
         if not 0 <= label_dropout <= 1:
             raise ValueError(f"label_dropout must be in [0, 1], got {label_dropout}")
         _check_takes_labels(network)
@@ -61,12 +65,12 @@ class DiffusionModule(NoisyTraining):
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         generator = self.training_generator(batch_idx)
         labels = drop_labels(batch.labels, self.label_dropout, generator)
-        loss = self._losses(Batch(batch.samples, labels), generator)[0].mean()
+        loss = self._losses(Batch(batch.samples, labels), generator, self.time_sampling)[0].mean()
         self.log_mean("train/loss", loss, prog_bar=True)
         return loss
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
-        losses, times = self._losses(batch, self.validation_generator(batch_idx))
+        losses, times = self._losses(batch, self.validation_generator(batch_idx), UniformTimes())
         self.log("val/loss", losses.mean(), batch_size=len(losses), sync_dist=True, prog_bar=True)
         for band, metric in enumerate(self.band_losses):
             metric.update(losses[band_of(times, NUM_BANDS) == band])
@@ -76,8 +80,10 @@ class DiffusionModule(NoisyTraining):
             self.log(f"val/loss_{band_name(band, NUM_BANDS)}", metric.compute(), sync_dist=True)
             metric.reset()
 
-    def _losses(self, batch: Batch, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-        x0, eps, t = self.draw_noise(batch.samples, generator)
+    def _losses(
+        self, batch: Batch, generator: torch.Generator, time_sampling: TimeSampling
+    ) -> tuple[Tensor, Tensor]:
+        x0, eps, t = self.draw_noise(batch.samples, generator, time_sampling)
         return denoising_loss(self.denoiser, x0, batch.labels, t, eps, self.weighting), t
 
 

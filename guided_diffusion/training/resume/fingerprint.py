@@ -7,7 +7,7 @@ from typing import Any
 from guided_diffusion.utils.files import content_hash
 
 WEIGHT_KEYS = (
-    *("seed", "label_dropout", "data", "network", "schedule", "weighting", "module", "trainer", "callbacks.ema"),
+    *("seed", "label_dropout", "data", "network", "schedule", "weighting", "time_sampling", "module", "trainer", "callbacks.ema"),
     "init_from",
 )
 """The keys of a config that decide the weights, except for those in ``VALIDATION_KEYS`` and ``NEUTRAL_KEYS``."""
@@ -28,7 +28,14 @@ NEUTRAL_KEYS = (
 )
 """The keys that leave the weights unchanged. A key in none of the lists was added by a user and may change them."""
 
-LATER_KEYS = MappingProxyType({"init_from": None, "trainer.accumulate_grad_batches": 1})
+LATER_KEYS = MappingProxyType(
+    {
+        "init_from": None,
+        "trainer.accumulate_grad_batches": 1,
+        "time_sampling._target_": "guided_diffusion.losses.UniformTimes",
+        "module.time_sampling._target_": "guided_diffusion.losses.UniformTimes",
+    }
+)
 """The keys that older configs lack, with the values that mean the same."""
 
 
