@@ -153,7 +153,9 @@ class RelativeAttention(nn.Module):
     def forward(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h w"]:
         b, c, height, width = x.shape
         tokens = x.permute(0, 2, 3, 1).reshape(b, height * width, c)
-        q, k, v = self.qkv(F.layer_norm(tokens, tokens.shape[1:])).unflatten(2, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
+        q, k, v = (
+            self.qkv(F.layer_norm(tokens, tokens.shape[1:])).unflatten(2, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
+        )
         scores = q @ k.transpose(-1, -2) / math.sqrt(c // self.heads) + self.bias[:, self.index]
         attended = (scores.softmax(-1).to(v.dtype) @ v).transpose(1, 2).reshape(tokens.shape)
         return (tokens + self.output(attended)).unflatten(1, (height, width)).permute(0, 3, 1, 2)

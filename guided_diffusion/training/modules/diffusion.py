@@ -80,9 +80,7 @@ class DiffusionModule(NoisyTraining):
             self.log(f"val/loss_{band_name(band, NUM_BANDS)}", metric.compute(), sync_dist=True)
             metric.reset()
 
-    def _losses(
-        self, batch: Batch, generator: torch.Generator, time_sampling: TimeSampling
-    ) -> tuple[Tensor, Tensor]:
+    def _losses(self, batch: Batch, generator: torch.Generator, time_sampling: TimeSampling) -> tuple[Tensor, Tensor]:
         x0, eps, t = self.draw_noise(batch.samples, generator, time_sampling)
         return denoising_loss(self.denoiser, x0, batch.labels, t, eps, self.weighting), t
 
