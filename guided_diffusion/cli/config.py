@@ -33,6 +33,7 @@ class ProgramConfig:
     untaught_scales: bool = False
     trusted: list[str] = field(default_factory=list)
     guidance: dict[str, Any] = field(default_factory=dict)
+    guide: dict[str, Any] = field(default_factory=dict)
     threshold: dict[str, Any] = field(default_factory=dict)
     sampler: dict[str, Any] = field(default_factory=dict)
     recipe: dict[str, Any] = field(default_factory=dict)
@@ -155,15 +156,19 @@ def is_overridden(overrides: Sequence[str], key: str) -> bool:
 def use_recipe_of_training(config: DictConfig, trained: dict[str, Any], overrides: Sequence[str]) -> None:
     """Replace the recipe in ``config`` by the training's, changed by what the command line sets.
 
-    A group whose option the command line chooses (``sampler=heun``) stays as it is in ``config``.
+    A group whose option the command line chooses (``sampler=heun``) stays as it is in ``config``. The settings of a
+    guide's training also belong to the recipe; older trainings have none.
     """
     overridden = _keys_and_groups(overrides)
-    for group in {"guidance", "threshold", "sampler"}.difference(overridden):
+    groups = {"guidance", "threshold", "sampler", *({"guide"} & trained.keys())}
+    for group in groups.difference(overridden):
         node = OmegaConf.create(trained[group])
         for key in overridden:
             if key.startswith(f"{group}."):
                 OmegaConf.update(node, key.removeprefix(f"{group}."), OmegaConf.select(config, key))
         config[group] = node
+    if config.guidance.get("classifier") is not None and "classifier" in overridden:
+        config.guidance.classifier = config.classifier
 
 
 def trust_packages(config: DictConfig) -> None:

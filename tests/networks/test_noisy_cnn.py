@@ -57,7 +57,9 @@ def test_a_stage_equals_its_formula_with_the_channels_first(small):
 
 
 def test_images_that_are_too_small_and_a_width_of_zero_are_refused():
-    with pytest.raises(ValueError, match="images of 7x30 are too small for 3 convolutions of stride 2: take at least 8"):
+    with pytest.raises(
+        ValueError, match="images of 7x30 are too small for 3 convolutions of stride 2: take at least 8"
+    ):
         NoisyCNNClassifier(1, [7, 30], 3)
     with pytest.raises(ValueError, match="width must be at least 1, got 0"):
         NoisyCNNClassifier(1, 8, 3, width=0)
