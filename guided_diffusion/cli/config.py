@@ -142,6 +142,12 @@ def _keys_and_groups(overrides: Sequence[str]) -> list[str]:
     return [override.key_or_group for override in OverridesParser.create().parse_overrides(list(overrides))]
 
 
+def _packages(overrides: Sequence[str]) -> list[str]:
+    """Return where the command line puts options of other groups, for instance ``guide.network``."""
+    parsed = OverridesParser.create().parse_overrides(list(overrides))
+    return [override.package for override in parsed if override.package]
+
+
 def given_keys(overrides: Sequence[str]) -> set[str]:
     """Return the keys that the command line gives a value other than null, and the groups it chooses an option of."""
     given = OverridesParser.create().parse_overrides(list(overrides))
@@ -163,6 +169,9 @@ def use_recipe_of_training(config: DictConfig, trained: dict[str, Any], override
     groups = {"guidance", "threshold", "sampler", *({"guide"} & trained.keys())}
     for group in groups.difference(overridden):
         node = OmegaConf.create(trained[group])
+        for key in _packages(overrides):
+            if key.startswith(f"{group}."):
+                OmegaConf.update(node, key.removeprefix(f"{group}."), OmegaConf.select(config, key), merge=False)
         for key in overridden:
             if key.startswith(f"{group}."):
                 OmegaConf.update(node, key.removeprefix(f"{group}."), OmegaConf.select(config, key))

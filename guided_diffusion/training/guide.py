@@ -1,6 +1,7 @@
 """The training of a small time-aware classifier, a guide, which ``classifier=auto`` starts when sampling needs one."""
 
 import copy
+import inspect
 import itertools
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -10,7 +11,7 @@ from torch import nn
 from torch.utils.data import DistributedSampler
 
 from guided_diffusion.classifiers import Classifier
-from guided_diffusion.data import LabelledDataModule, network_sizes
+from guided_diffusion.data import LabelledDataModule, kind_of, network_sizes
 from guided_diffusion.data.base import Batch
 from guided_diffusion.losses import LogNormalTimes, TimeSampling, classification_loss
 from guided_diffusion.schedules import Schedule
@@ -59,13 +60,27 @@ class GuideTraining:
         """Return the network for samples of this shape, with its initial weights.
 
         Raises:
-            ValueError: If the network is for other samples, or there are fewer than two classes.
+            ValueError: If the network is for other samples or no classifier, or there are fewer than two classes.
         """
         if num_classes < 2:
             raise ValueError(f"a classifier needs at least 2 classes, and the data have {num_classes}")
+        sizes, kind = network_sizes(shape), kind_of(shape)
+        try:
+            inspect.signature(self.network).bind_partial(**sizes)
+        except TypeError as error:
+            raise ValueError(f"guide.network is not for {kind}: add guide={kind}") from error
         with torch.random.fork_rng(devices=[]):
             torch.default_generator.manual_seed(self.seed)
-            return self.network(**network_sizes(shape), num_classes=num_classes)
+            try:
+                network = self.network(**sizes, num_classes=num_classes)
+            except ValueError as error:
+                raise ValueError(f"guide.network: {error}") from error
+        if getattr(network, "num_classes", None) is None:
+            raise ValueError(
+                f"guide.network must return num_classes logits for (x_t, log_snr), and {type(network).__name__} is no "
+                "classifier: choose another, such as network@guide.network=classifier_fast"
+            )
+        return network
 
     def __call__(
         self, data: LabelledDataModule, schedule: Schedule, device: torch.device | str = "cpu", bfloat16: bool = False
