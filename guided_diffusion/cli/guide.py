@@ -182,6 +182,12 @@ def guide_of_training(config: DictConfig, settings: dict[str, Any], kind: str, s
     return guide
 
 
+def check_guide_is_trusted(config: DictConfig) -> None:
+    """Raise ``ValueError`` if the node ``guide``, which may be a checkpoint's, names what no trusted package defines."""
+    node = OmegaConf.to_container(config.guide, resolve=True)
+    check_targets(node, (*config.trusted, *HOLDS_GUIDES), Path(config.checkpoint))
+
+
 def guide_of_model(config: DictConfig, model: TrainedDiffusion) -> Guide | None:
     """Return the guide of a trained model, or ``None`` if the guidance of ``config`` needs none.
 
@@ -191,7 +197,6 @@ def guide_of_model(config: DictConfig, model: TrainedDiffusion) -> Guide | None:
     if not wants_guide(config):
         return None
     node: Any = OmegaConf.to_container(config.guide, resolve=True)
-    check_targets(node, (*config.trusted, *HOLDS_GUIDES), Path(config.checkpoint))
     folder = Path(config.checkpoint).absolute().parent.parent
     run = folder if (folder / "config.yaml").is_file() else None
     parts = {"guide": node, "data": model.config["data"], "schedule": model.config["schedule"]}

@@ -17,7 +17,7 @@ from guided_diffusion.cli.checks import (
     check_seed,
 )
 from guided_diffusion.cli.config import plain, trust_packages, use_recipe_of_training
-from guided_diffusion.cli.guide import guide_of_model
+from guided_diffusion.cli.guide import check_guide_is_trusted, guide_of_model
 from guided_diffusion.cli.validation import check_config
 from guided_diffusion.recipe import Recipe
 from guided_diffusion.utils.instantiate import build
@@ -42,6 +42,7 @@ def prepare(config: DictConfig, overrides: Sequence[str], schema: type) -> tuple
     model = load(config.checkpoint, weights=config.weights, trusted=config.trusted)
     use_recipe_of_training(config, model.config, overrides)
     check_classifier_guides(overrides, config.guidance)
+    check_guide_is_trusted(config)
     expand_classifier(config.guidance)
     check_guide_is_used(overrides, config.guidance)
     trust_packages(config)

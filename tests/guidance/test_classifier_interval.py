@@ -60,7 +60,7 @@ def test_with_an_exact_classifier_it_is_the_limited_interval_of_classifier_free_
 
 
 def test_worked_out_by_hand():
-    """At sigma / alpha = 1 and a gradient of 3, k = w - 1 = 2: eps falls by 2 * 3 * sigma, inside the interval alone."""
+    """At sigma / alpha = 1 and a gradient of 3, k = w - 1 = 2: eps falls by 2 * 3 * sigma, only in the interval."""
     schedule, sigma = Cosine(), 0.5**0.5
     t = schedule.time(torch.tensor([0.0, -2 * math.log(2.0), 2 * math.log(2.0)], dtype=F64))  # sigma / alpha: 1, 2, 1/2
     x_t, y = torch.zeros(3, 1, dtype=F64), torch.zeros(3, dtype=torch.long)
