@@ -22,26 +22,32 @@ from pathlib import Path
 
 import torch
 from omegaconf import OmegaConf
+from torch import nn
 
+from guided_diffusion.checkpoints.record import build_network
 from guided_diffusion.denoisers import Denoiser
 from guided_diffusion.guidance import ClassifierFree
 from guided_diffusion.losses import Uniform, denoising_loss, stratified_times
-from guided_diffusion.networks import UNet
 from guided_diffusion.recipe import Recipe
 from guided_diffusion.samplers import Sampler, ddim
 from guided_diffusion.schedules import Cosine
 
-NETWORKS = Path(__file__).parents[1] / "conf" / "network"
+FOLDER = Path(__file__).parents[1] / "conf" / "network"
+NETWORKS = sorted(path.stem for path in FOLDER.glob("unet_*.yaml"))
+"""The denoisers of images in ``conf/network``."""
 NUM_CLASSES = 10
-SHAPES = {"unet_8": (1, 8), "unet_28_small": (1, 28), "unet_28": (1, 28), "unet_cifar10": (3, 32)}
-"""The channels and the size of the images that each network is made for."""
+SHAPES = {"8": (1, 8, 8), "28": (1, 28, 28), "32": (3, 32, 32), "cifar10": (3, 32, 32)}
+"""The shape of the images that a network is made for, by the second word of its name."""
 
 
-def load(name: str) -> UNet:
+def shape_of(name: str) -> tuple[int, int, int]:
+    """Return the shape of the images that a network is made for."""
+    return SHAPES[name.split("_")[1]]
+
+
+def load(name: str) -> nn.Module:
     """Return the network of ``conf/network/<name>.yaml``."""
-    settings = OmegaConf.to_container(OmegaConf.load(NETWORKS / f"{name}.yaml"))
-    channels, image_size = SHAPES[name]
-    return UNet(channels, image_size, NUM_CLASSES, **{k: v for k, v in settings.items() if not k.startswith("_")})
+    return build_network(OmegaConf.load(FOLDER / f"{name}.yaml"), shape_of(name), NUM_CLASSES)
 
 
 def seconds(run: Callable[[], object], repeats: int, device: torch.device) -> float:
@@ -60,7 +66,7 @@ def measure(name: str, args: argparse.Namespace) -> tuple[float, ...]:
     """Return the parameters in millions, then trained images, evaluations and samples per second."""
     torch.manual_seed(0)
     device = torch.device(args.device)
-    memory_format = torch.channels_last if args.channels_last else torch.contiguous_format
+    memory_format = torch.channels_last if args.channels_last else torch.preserve_format
     network = load(name).to(device, memory_format=memory_format)
     parameters = sum(parameter.numel() for parameter in network.parameters()) / 1e6
     if args.compile:
@@ -69,8 +75,7 @@ def measure(name: str, args: argparse.Namespace) -> tuple[float, ...]:
     optimizer = torch.optim.AdamW(denoiser.parameters(), lr=1e-4, fused=True)
     recipe = Recipe(ClassifierFree(2.0), sampler=Sampler(ddim, 25), batch_size=args.batch_size)
 
-    channels, size = SHAPES[name]
-    images = torch.randn(args.batch_size, channels, size, size, device=device).to(memory_format=memory_format)
+    images = torch.randn(args.batch_size, *shape_of(name), device=device).to(memory_format=memory_format)
     labels = torch.randint(NUM_CLASSES, (args.batch_size,), device=device)
     generator = torch.Generator(device).manual_seed(0)
     times = stratified_times(args.batch_size, generator)
@@ -102,7 +107,7 @@ def measure(name: str, args: argparse.Namespace) -> tuple[float, ...]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--networks", nargs="+", choices=SHAPES, default=["unet_8", "unet_28_small", "unet_cifar10"])
+    parser.add_argument("--networks", nargs="+", choices=NETWORKS, default=["unet_8", "unet_28_small", "unet_cifar10"])
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--precision", choices=["32", "bf16"], default="32")
     parser.add_argument("--batch-size", type=int, default=128)

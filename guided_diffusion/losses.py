@@ -87,7 +87,7 @@ class UniformTimes:
 
 @dataclass(frozen=True)
 class LogNormalTimes:
-    """Times whose noise level ``sigma / alpha`` is log-normal, one in each of ``batch_size`` parts of equal probability.
+    """Times whose noise level ``sigma / alpha`` is log-normal, one in each of ``batch_size`` equally likely parts.
 
     A loss averaged over them weighs every noise level by its density here (Karras et al. 2022, arXiv 2206.00364,
     table 1, with mean -1.2 and standard deviation 1.2 for their loss).

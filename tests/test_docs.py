@@ -20,7 +20,7 @@ from guided_diffusion.cli.config import (
 CONF = Path(CONFIG_PATH)
 SCHEMAS = {"train": TrainConfig, "sample": SampleConfig, "evaluate": EvaluateConfig, "export": ExportConfig}
 PAGE = Path(__file__).parents[1] / "docs" / "settings.md"
-GROUPS = sorted(folder.name for folder in CONF.iterdir() if folder.is_dir())
+GROUPS = sorted(folder.relative_to(CONF).as_posix() for folder in CONF.rglob("*") if folder.is_dir())
 
 
 def tables():

@@ -6,7 +6,16 @@ from torch import nn
 
 from guided_diffusion.classifiers import Classifier
 from guided_diffusion.denoisers import PARAMETERIZATIONS, UNLABELLED, Denoiser
-from guided_diffusion.losses import MinSNR, Uniform, classification_loss, denoising_loss, drop_labels, stratified_times
+from guided_diffusion.losses import (
+    LogNormalTimes,
+    MinSNR,
+    Uniform,
+    UniformTimes,
+    classification_loss,
+    denoising_loss,
+    drop_labels,
+    stratified_times,
+)
 from guided_diffusion.schedules import Cosine, perturb
 
 F64 = torch.float64
@@ -89,6 +98,49 @@ def test_a_draw_of_exactly_zero_is_no_clean_image_and_drops_no_label(monkeypatch
     monkeypatch.setattr(torch, "rand", lambda size, **_: torch.zeros(size))
     assert stratified_times(4, generator).tolist() == [0.25, 0.5, 0.75, 1.0]
     assert drop_labels(torch.arange(4), 0.0, generator).tolist() == [0, 1, 2, 3]
+
+
+def test_uniform_times_are_the_stratified_ones(schedule):
+    drawn = UniformTimes()(8, schedule, torch.Generator().manual_seed(1))
+    assert torch.equal(drawn, stratified_times(8, torch.Generator().manual_seed(1)))
+
+
+def test_noise_levels_of_log_normal_times_have_the_mean_and_standard_deviation_given(schedule, generator):
+    t = LogNormalTimes(mean=-0.4, std=0.9)(100_000, schedule, generator)
+    log_noise = -schedule.log_snr(t.double()) / 2
+    assert log_noise.mean() == pytest.approx(-0.4, abs=1e-3)  # stratified: far better than 1/sqrt(n)
+    assert log_noise.std() == pytest.approx(0.9, abs=2e-3)
+    quantiles = (log_noise + 0.4) / 0.9
+    assert torch.special.ndtr(quantiles).sort().values.sub(torch.linspace(0, 1, 100_000)).abs().max() < 1e-3
+
+
+def test_log_normal_times_are_one_in_each_part_of_equal_probability(schedule, generator):
+    t = LogNormalTimes()(64, schedule, generator)
+    probability = torch.special.ndtr((-schedule.log_snr(t.double()) / 2 - 0.3) / 1.1)
+    assert torch.equal((probability * 64 - 1e-4).ceil(), torch.arange(1.0, 65, dtype=F64))
+    assert (t.diff() > 0).all()
+    assert t.dtype == torch.float32
+
+
+@pytest.mark.parametrize(("mean", "std"), [(7.0, 3.0), (20.0, 0.1), (-30.0, 10.0)])
+def test_times_lie_in_the_range_of_the_schedule_whatever_the_density(mean, std, schedule, generator):
+    t = LogNormalTimes(mean, std)(1000, schedule, generator)
+    assert t.isfinite().all()
+    assert 0 <= t.min() <= t.max() <= 1
+
+
+def test_a_draw_at_the_end_of_the_density_is_pure_noise(monkeypatch, schedule, generator):
+    monkeypatch.setattr(torch, "rand", lambda size, **_: torch.zeros(size))
+    assert LogNormalTimes()(4, schedule, generator)[-1] == pytest.approx(1, abs=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [({"std": 0.0}, "std"), ({"std": math.inf}, "std"), ({"mean": math.nan}, "mean must be finite")],
+)
+def test_settings_of_log_normal_times_are_checked(settings, message):
+    with pytest.raises(ValueError, match=message):
+        LogNormalTimes(**settings)
 
 
 def test_labels_are_dropped_one_by_one_at_the_right_rate(generator):

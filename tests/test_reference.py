@@ -7,7 +7,7 @@ import torch
 from diffusers import DDIMScheduler, DDPMScheduler, DPMSolverMultistepScheduler
 
 from guided_diffusion.denoisers import Prediction
-from guided_diffusion.samplers import ddim, ddpm, dpmpp_2m, uniform_times
+from guided_diffusion.samplers import ddim, ddpm, dpmpp_2m, sde_dpmpp_2m, uniform_times
 from guided_diffusion.schedules import LinearBeta, expand_as, perturb
 
 T = 1000
@@ -36,13 +36,14 @@ def ours(method, steps):
     return [step.x for step in method(denoise, schedule, start(), uniform_times(schedule, steps), draw=normal(1))]
 
 
-def theirs(scheduler, steps, **settings):
-    """Every sample on the way of a diffusers scheduler, with its table in double precision."""
+def theirs(scheduler, steps, draw=None, **settings):
+    """Every sample on the way of a diffusers scheduler, with its table in double precision, and the noise of draw."""
     scheduler.alphas_cumprod = torch.cumprod(1 - torch.linspace(1e-4, 0.02, T, dtype=torch.float64), 0)
     scheduler.set_timesteps(steps)
     x, samples = start(), []
     for k in scheduler.timesteps:
-        x = scheduler.step(network(x, (k + 1).double().expand(len(x)) / T), k, x, **settings).prev_sample
+        noise = {"variance_noise": draw(x.shape)} if draw else {}
+        x = scheduler.step(network(x, (k + 1).double().expand(len(x)) / T), k, x, **noise, **settings).prev_sample
         samples.append(x)
     return samples
 
@@ -101,3 +102,33 @@ def test_dpm_solver_steps_equal_those_of_diffusers(steps):
         **table, algorithm_type="dpmsolver++", solver_order=2, solver_type="midpoint", final_sigmas_type="zero"
     )
     assert_same(ours(dpmpp_2m, steps), theirs(scheduler, steps), atol=1e-5)
+
+
+def stochastic():
+    return DPMSolverMultistepScheduler(
+        **table, algorithm_type="sde-dpmsolver++", solver_order=2, solver_type="midpoint", final_sigmas_type="zero"
+    )
+
+
+@pytest.mark.filterwarnings("ignore:__array__")
+@pytest.mark.parametrize("steps", [2, 10, 50, pytest.param(200, marks=pytest.mark.slow)])
+def test_stochastic_dpm_solver_steps_equal_those_of_diffusers(steps):
+    assert_same(ours(sde_dpmpp_2m, steps), theirs(stochastic(), steps, draw=normal(1)), atol=1e-5)
+
+
+@pytest.mark.filterwarnings("ignore:__array__")
+def test_stochastic_dpm_solver_updates_equal_those_of_diffusers_in_double_precision():
+    """Their ``step`` rounds samples, noise and noise levels to float32; the updates that it calls do not."""
+    steps, scheduler, draw, x = 20, stochastic(), normal(1), start()
+    scheduler.set_timesteps(steps)
+    alpha, sigma = schedule(uniform_times(schedule, steps))
+    scheduler.sigmas = sigma / alpha
+    estimates, samples = [], []
+    for scheduler._step_index, t in enumerate(uniform_times(schedule, steps)[:-1]):
+        estimates.append(denoise(x, t.expand(len(x)), None).x0)
+        if scheduler.step_index in (0, steps - 1):
+            x = scheduler.dpm_solver_first_order_update(estimates[-1], sample=x, noise=draw(x.shape))
+        else:
+            x = scheduler.multistep_dpm_solver_second_order_update(estimates, sample=x, noise=draw(x.shape))
+        samples.append(x)
+    assert_same(ours(sde_dpmpp_2m, steps), samples, atol=1e-12)

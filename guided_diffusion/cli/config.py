@@ -162,8 +162,9 @@ def is_overridden(overrides: Sequence[str], key: str) -> bool:
 def use_recipe_of_training(config: DictConfig, trained: dict[str, Any], overrides: Sequence[str]) -> None:
     """Replace the recipe in ``config`` by the training's, changed by what the command line sets.
 
-    A group whose option the command line chooses (``sampler=heun``) stays as it is in ``config``. The settings of a
-    guide's training also belong to the recipe; older trainings have none.
+    A group whose option the command line chooses (``sampler=heun``) stays as it is in ``config``; of an option that it
+    chooses inside a group (``sampler/times=karras``, ``network@guide.network=mlp``) nothing of the training's remains.
+    The settings of a guide's training also belong to the recipe; older trainings have none.
     """
     overridden = _keys_and_groups(overrides)
     groups = {"guidance", "threshold", "sampler", *({"guide"} & trained.keys())}
@@ -173,8 +174,9 @@ def use_recipe_of_training(config: DictConfig, trained: dict[str, Any], override
             if key.startswith(f"{group}."):
                 OmegaConf.update(node, key.removeprefix(f"{group}."), OmegaConf.select(config, key), merge=False)
         for key in overridden:
-            if key.startswith(f"{group}."):
-                OmegaConf.update(node, key.removeprefix(f"{group}."), OmegaConf.select(config, key))
+            if key.startswith((f"{group}.", f"{group}/")):
+                path, merge = key.replace("/", "."), "/" not in key
+                OmegaConf.update(node, path.removeprefix(f"{group}."), OmegaConf.select(config, path), merge=merge)
         config[group] = node
     if config.guidance.get("classifier") is not None and "classifier" in overridden:
         config.guidance.classifier = config.classifier

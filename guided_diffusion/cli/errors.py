@@ -77,8 +77,8 @@ def _options_with(key: str) -> str:
     group = key.partition(".")[0]
     if group in (key, "experiment", "trainer"):  # each program has its own trainer, and no other may be chosen
         return ""
-    options = sorted(path.stem for path in (Path(CONFIG_PATH) / group).glob("*.yaml"))
-    having = [f"{group}={option}" for option in options if key in _keys(f"{group}/{option}")]
+    options = sorted(path.relative_to(CONFIG_PATH) for path in (Path(CONFIG_PATH) / group).rglob("*.yaml"))
+    having = [f"{one.parent.as_posix()}={one.stem}" for one in options if key in _keys(one.with_suffix("").as_posix())]
     return f"; it goes with {' or '.join(having)}" if having else ""
 
 
@@ -107,7 +107,9 @@ def _groups(program: str) -> Iterator[str]:
     """Yield the groups from which a program takes an option."""
     for default in OmegaConf.load(Path(CONFIG_PATH) / f"{program}.yaml").defaults:
         if OmegaConf.is_dict(default):
-            yield from (str(group).removeprefix("override ") for group in default)
+            for group in (str(one).removeprefix("override ") for one in default):
+                inside = sorted(path.name for path in (Path(CONFIG_PATH) / group).glob("*/"))
+                yield from (group, *(f"{group}/{name}" for name in inside))
     if program == "train":
         yield "+experiment"
 

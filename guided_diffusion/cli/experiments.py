@@ -23,9 +23,10 @@ def drop_unused_settings(config: DictConfig, overrides: Sequence[str]) -> list[s
     for group, override in parsed.items():
         names: Any = override.value()
         chosen = [_option(group, str(name)) for name in (names if isinstance(names, list) else [names])]
-        if isinstance(config.get(group), DictConfig) and all(chosen):
+        key = group.replace("/", ".")
+        if isinstance(node := OmegaConf.select(config, key), DictConfig) and all(chosen):
             options = [_option(group, path.stem) for path in sorted((Path(CONFIG_PATH) / group).glob("*.yaml"))]
-            dropped += _drop(config[group], OmegaConf.merge(*chosen), OmegaConf.merge(*options), f"{group}.")
+            dropped += _drop(node, OmegaConf.merge(*chosen), OmegaConf.merge(*options), f"{key}.")
     return dropped
 
 
@@ -55,6 +56,8 @@ def _option(group: str, name: str) -> Any:
         return merged
     own: Any = OmegaConf.load(path)
     for default in own.pop("defaults", None) or []:
+        if OmegaConf.is_dict(default):  # an option of a group inside this one, which is chosen on its own
+            continue
         base, _, package = str(default).partition("@")
         if base != "_self_":
             node = _option(group, base)

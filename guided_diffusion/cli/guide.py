@@ -183,7 +183,7 @@ def guide_of_training(config: DictConfig, settings: dict[str, Any], kind: str, s
 
 
 def check_guide_is_trusted(config: DictConfig) -> None:
-    """Raise ``ValueError`` if the node ``guide``, which may be a checkpoint's, names what no trusted package defines."""
+    """Raise ``ValueError`` if the node ``guide``, maybe a checkpoint's, names what no trusted package defines."""
     node = OmegaConf.to_container(config.guide, resolve=True)
     check_targets(node, (*config.trusted, *HOLDS_GUIDES), Path(config.checkpoint))
 

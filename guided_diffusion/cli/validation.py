@@ -13,7 +13,7 @@ from beartype.door import is_bearable
 from beartype.roar import BeartypeException
 from hydra.utils import get_object
 
-from guided_diffusion.cli.config import key_of
+from guided_diffusion.cli.config import CONFIG_PATH, key_of
 from guided_diffusion.cli.errors import did_you_mean
 
 WORDS: dict[Any, str] = {int: "a whole number", float: "a number", bool: "true or false", str: "text", NoneType: "null"}
@@ -59,7 +59,14 @@ def _check_arguments(node: Mapping[str, Any], path: str) -> None:
         if value != value:
             raise ValueError(f"{path}.{name} must be finite, got {value}")
         if not fits(value, hints.get(name, Any)):
-            raise ValueError(f"{path}.{name} must be {describe(hints[name])}, got {value!r}")
+            wrong = f"{path}.{name} must be {describe(hints[name])}, got {value!r}"
+            raise ValueError(f"{wrong}{_as_option(f'{path}.{name}', value)}")
+
+
+def _as_option(key: str, value: Any) -> str:
+    """Return how to choose an option of this name, as the end of a message, if the key is that of a group."""
+    group = key.replace(".", "/")
+    return f"; an option is chosen with a slash: {group}={value}" if (Path(CONFIG_PATH) / group).is_dir() else ""
 
 
 def _check_not_empty(node: Mapping[str, Any], prefix: str) -> None:

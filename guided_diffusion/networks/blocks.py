@@ -19,17 +19,12 @@ def check_sizes(
     dropout: float,
     patch_size: int,
 ) -> None:
-    """Raise ``ValueError`` unless the sizes are in range, images can be halved at each level and channels grouped."""
+    """Raise ``ValueError`` unless the sizes are in range and images can be divided into patches and halved."""
     check_positive(width=width, blocks=blocks, head_channels=head_channels, patch_size=patch_size)
     if not multipliers or min(multipliers) < 1:
         raise ValueError(f"multipliers must hold numbers of at least 1, got {list(multipliers)}")
     if not 0 <= dropout < 1:
         raise ValueError(f"dropout must be in [0, 1), got {dropout}")
-    for multiplier in multipliers:
-        try:
-            group_norm(width * multiplier)
-        except ValueError as error:
-            raise ValueError(f"width {width} times one of multipliers, {multiplier}: {error}") from error
     levels = len(multipliers)
     sides = height_and_width(image_size)
     factor = patch_size * 2 ** (levels - 1)
@@ -42,6 +37,15 @@ def check_sizes(
         )
     if not set(attention_levels) <= set(range(levels)):
         raise ValueError(f"attention_levels must be among 0 to {levels - 1}, got {list(attention_levels)}")
+
+
+def check_groups(width: int, multipliers: Sequence[int]) -> None:
+    """Raise ``ValueError`` unless the channels of each level can be divided into the groups of ``group_norm``."""
+    for multiplier in multipliers:
+        try:
+            group_norm(width * multiplier)
+        except ValueError as error:
+            raise ValueError(f"width {width} times one of multipliers, {multiplier}: {error}") from error
 
 
 def _settings_for(sides: tuple[int, int]) -> str:

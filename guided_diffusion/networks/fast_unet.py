@@ -1,7 +1,7 @@
-"""The network of a denoiser that is fast on processors: a small U-Net whose images have their channels last."""
+"""The network of a denoiser that is fast on processors: a U-Net of few, large operations, with the channels last."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -13,16 +13,21 @@ from guided_diffusion.networks.blocks import check_sizes
 from guided_diffusion.networks.layers import Conditioning, attention_heads, zero_init
 from guided_diffusion.utils.validation import height_and_width
 
+Modulations = Iterator[Float[Tensor, "b c"]]
+"""The scales and shifts of the residual blocks, in the order in which they are called."""
+
 
 class FastUNet(nn.Module):
-    """A U-Net ``unet(x_t, log_snr, y) -> F`` of few, large operations on images with their channels last.
+    """A U-Net ``unet(x_t, log_snr, y) -> F`` of few, large operations, whose images have their channels last.
 
-    It differs from ``UNet`` where that saves time: a residual block has one normalisation, over all values of an image;
-    attention, with learned biases for relative places, is at the lowest resolution only; the resolution is halved by a
-    2x2 convolution and doubled by a 1x1 convolution and a reordering.
+    It differs from ``UNet`` where that saves time. A residual block has one normalisation, over all values of its
+    input; one linear layer gives the scales and shifts of all blocks; the resolution is halved by a 2x2 convolution and
+    doubled by a 1x1 convolution and a reordering; and attention, with a learned bias for each relative place, is at the
+    lowest resolution only. Convolutions are faster with the channels last, and these operations don't lose that again.
 
     Args:
-        channels, image_size, num_classes, width, multipliers, blocks: As for ``UNet``.
+        channels, image_size, num_classes, width, multipliers: As for ``UNet``.
+        blocks: The number of residual blocks per level on the way down; there is one more on the way up.
         head_channels: The number of channels of an attention head; 0 for no attention.
         dropout, patch_size, combine: As for ``UNet``.
 
@@ -44,118 +49,147 @@ class FastUNet(nn.Module):
         combine: str = "add",
     ) -> None:
         super().__init__()
-        check_sizes(image_size, width, multipliers, blocks, (), max(1, head_channels), dropout, patch_size)
+        check_sizes(image_size, width, multipliers, blocks, (), head_channels or 1, dropout, patch_size)
         widths = [width * multiplier for multiplier in multipliers]
-        features = 4 * width
-        pixel = channels * patch_size**2
+        lowest = widths[-1]
         factor = patch_size * 2 ** (len(multipliers) - 1)
-        lowest = [side // factor for side in height_and_width(image_size)]
+        sides = [side // factor for side in height_and_width(image_size)]
 
         self.patch_size = patch_size
-        self.condition = Conditioning(num_classes, features, combine)
-        self.input = nn.Conv2d(pixel, widths[0], 3, padding=1)
-        self.down, skips, current = nn.ModuleList(), [widths[0]], widths[0]
-        for level, out in enumerate(widths):
-            if level:
-                self.down.append(Halve(current, current))
-                skips.append(current)
-            for _ in range(blocks):
-                self.down.append(FastBlock(current, out, features, dropout))
-                skips.append(current := out)
-        attention = RelativeAttention(current, lowest, head_channels) if head_channels else nn.Identity()
-        self.middle = nn.ModuleList(
-            [FastBlock(current, current, features, dropout), attention, FastBlock(current, current, features, dropout)]
-        )
-        self.up = nn.ModuleList()
-        for level, out in reversed(list(enumerate(widths))):
-            for _ in range(blocks + 1):
-                self.up.append(FastBlock(current + skips.pop(), out, features, dropout))
-                current = out
-            self.up.append(Double(out, out) if level else nn.Identity())
-        self.output = zero_init(nn.Conv2d(widths[0], pixel, 3, padding=1))
+        self.condition = Conditioning(num_classes, 4 * width, combine)
+        self.input = nn.Conv2d(channels * patch_size**2, widths[0], 3, padding=1)
+        self.down, skips = contracting_half(widths, blocks, dropout)
+        self.middle = nn.ModuleList(FastBlock(lowest, lowest, dropout) for _ in range(2))
+        self.attention = RelativeAttention(lowest, sides, head_channels) if head_channels else nn.Identity()
+        self.up = expanding_half(skips, widths, blocks, dropout)
+        self.output = zero_init(nn.Conv2d(widths[0], channels * patch_size**2, 3, padding=1))
+
+        self.modulated = [2 * block.in_channels for block in self.modules() if isinstance(block, FastBlock)]
+        self.modulation = nn.Linear(4 * width, sum(self.modulated))
         self.to(memory_format=torch.channels_last)
 
     def forward(
         self, x_t: Float[Tensor, "b c h w"], log_snr: Float[Tensor, " b"], y: Labels = None
     ) -> Float[Tensor, "b c h w"]:
-        condition = self.condition(log_snr, y)
-        h = F.pixel_unshuffle(x_t, self.patch_size).contiguous(memory_format=torch.channels_last)
-        h = self.input(h)
+        modulations = iter(self.modulation(self.condition(log_snr, y)).split(self.modulated, dim=1))
+        patches = F.pixel_unshuffle(x_t, self.patch_size)
+        h = self.input(patches.contiguous(memory_format=torch.channels_last))
         skips = [h]
         for layer in self.down:
-            h = layer(h, condition)
+            h = layer(h, modulations)
             skips.append(h)
-        first, attention, last = self.middle
-        h = last(attention(first(h, condition)), condition)
+        first, last = self.middle
+        h = last(self.attention(first(h, modulations)), modulations)
         for layer in self.up:
-            if isinstance(layer, FastBlock):
-                h = layer(torch.cat([h, skips.pop()], dim=1), condition)
-            else:
-                h = layer(h)
+            h = layer(h, skips, modulations)
         return F.pixel_shuffle(self.output(F.silu(normalise(h))), self.patch_size)
 
 
+def contracting_half(widths: Sequence[int], blocks: int, dropout: float) -> tuple[nn.ModuleList, list[int]]:
+    """Return the layers on the way down, and the channels before the first and after each of them.
+
+    ``widths`` holds the channels of each level, which has ``blocks`` residual blocks.
+    """
+    layers, channels = nn.ModuleList(), [widths[0]]
+    for level, width in enumerate(widths):
+        if level > 0:
+            layers.append(Halving(channels[-1]))
+            channels.append(channels[-1])
+        for _ in range(blocks):
+            layers.append(FastBlock(channels[-1], width, dropout))
+            channels.append(width)
+    return layers, channels
+
+
+def expanding_half(skips: Sequence[int], widths: Sequence[int], blocks: int, dropout: float) -> nn.ModuleList:
+    """Return the layers on the way up, one for each skip connection; ``skips`` is what ``contracting_half`` returns."""
+    layers, skips, current = nn.ModuleList(), list(skips), skips[-1]
+    for level, width in reversed(list(enumerate(widths))):
+        for remaining in reversed(range(blocks + 1)):
+            doubled = level > 0 and remaining == 0
+            layers.append(Joining(FastBlock(current + skips.pop(), width, dropout), doubled))
+            current = width
+    return layers
+
+
 def normalise(x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h w"]:
-    """Subtract the mean of each image's values and divide by their standard deviation, in memory order."""
-    last = x.permute(0, 2, 3, 1)
-    return F.layer_norm(last, last.shape[1:]).permute(0, 3, 1, 2)
+    """Return each image less the mean of all its values and divided by their standard deviation."""
+    in_memory_order = x.permute(0, 2, 3, 1)
+    return F.layer_norm(in_memory_order, in_memory_order.shape[1:]).permute(0, 3, 1, 2)
 
 
 class FastBlock(nn.Module):
-    def __init__(self, in_channels: int, out_channels: int, condition_channels: int, dropout: float) -> None:
+    """Normalisation, the condition as scale and shift, SiLU and convolution twice; added to the input."""
+
+    def __init__(self, in_channels: int, out_channels: int, dropout: float) -> None:
         super().__init__()
-        self.scale_shift = nn.Linear(condition_channels, 2 * in_channels)
+        self.in_channels, self.out_channels = in_channels, out_channels
         self.conv_1 = nn.Conv2d(in_channels, out_channels, 3, padding=1)
         self.dropout = nn.Dropout(dropout)
         self.conv_2 = zero_init(nn.Conv2d(out_channels, out_channels, 3, padding=1))
         self.skip = nn.Conv2d(in_channels, out_channels, 1) if in_channels != out_channels else nn.Identity()
 
-    def forward(self, x: Float[Tensor, "b i h w"], condition: Float[Tensor, "b c"]) -> Float[Tensor, "b o h w"]:
-        scale, shift = self.scale_shift(condition)[..., None, None].chunk(2, dim=1)
-        h = torch.addcmul(shift, normalise(x), 1 + scale)
-        h = self.conv_1(F.silu(h))
+    def forward(self, x: Float[Tensor, "b i h w"], modulations: Modulations) -> Float[Tensor, "b o h w"]:
+        scale, shift = next(modulations)[..., None, None].chunk(2, dim=1)
+        h = self.conv_1(F.silu(torch.addcmul(shift, normalise(x), 1 + scale)))
         return self.skip(x) + self.conv_2(self.dropout(F.silu(h)))
 
 
-class Halve(nn.Module):
-    def __init__(self, in_channels: int, out_channels: int) -> None:
-        super().__init__()
-        self.conv = nn.Conv2d(in_channels, out_channels, 2, stride=2)
+class Halving(nn.Module):
+    """A 2x2 convolution with stride 2, which halves the resolution."""
 
-    def forward(self, x: Tensor, condition: Tensor) -> Tensor:
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(channels, channels, 2, stride=2)
+
+    def forward(self, x: Tensor, modulations: Modulations) -> Tensor:
         return self.conv(x)
 
 
-class Double(nn.Module):
-    def __init__(self, in_channels: int, out_channels: int) -> None:
-        super().__init__()
-        self.conv = nn.Conv2d(in_channels, 4 * out_channels, 1)
+class Joining(nn.Module):
+    """A block on the way up: it takes the last skip connection beside its input, and may double the resolution.
 
-    def forward(self, x: Tensor) -> Tensor:
-        b, _, h, w = x.shape
-        pixels = self.conv(x).permute(0, 2, 3, 1).reshape(b, h, w, 2, 2, -1)
-        return pixels.transpose(2, 3).reshape(b, 2 * h, 2 * w, -1).permute(0, 3, 1, 2)
+    The resolution is doubled by a 1x1 convolution to four times the channels, which become 2x2 pixels.
+    """
+
+    def __init__(self, block: FastBlock, doubled: bool) -> None:
+        super().__init__()
+        self.block = block
+        self.doubling = nn.Conv2d(block.out_channels, 4 * block.out_channels, 1) if doubled else None
+
+    def forward(self, x: Tensor, skips: list[Tensor], modulations: Modulations) -> Tensor:
+        h = self.block(torch.cat([x, skips.pop()], dim=1), modulations)
+        if self.doubling is None:
+            return h
+        pixels = self.doubling(h).permute(0, 2, 3, 1).unflatten(-1, (2, 2, -1))
+        return pixels.transpose(2, 3).flatten(1, 2).flatten(2, 3).permute(0, 3, 1, 2)
 
 
 class RelativeAttention(nn.Module):
-    def __init__(self, channels: int, sizes: Sequence[int], head_channels: int) -> None:
+    """Self-attention over the pixels with a learned bias for each relative place and head, added to the input.
+
+    It is written as matrix products, which are faster than ``scaled_dot_product_attention`` for few pixels. The bias is
+    that of Liu et al. 2021 (arXiv 2103.14030, eq. 4).
+    """
+
+    places: Tensor
+
+    def __init__(self, channels: int, sides: Sequence[int], head_channels: int) -> None:
         super().__init__()
         self.heads = attention_heads(channels, head_channels)
-        height, width = sizes
         self.qkv = nn.Linear(channels, 3 * channels)
         self.output = zero_init(nn.Linear(channels, channels))
+        height, width = sides
         self.bias = nn.Parameter(torch.zeros(self.heads, (2 * height - 1) * (2 * width - 1)))
-        y, x = torch.meshgrid(torch.arange(height), torch.arange(width), indexing="ij")
-        y, x = y.flatten(), x.flatten()
-        index = (y[:, None] - y + height - 1) * (2 * width - 1) + x[:, None] - x + width - 1
-        self.register_buffer("index", index, persistent=False)
+        row, column = torch.arange(height).repeat_interleave(width), torch.arange(width).repeat(height)
+        below, right = row[:, None] - row + height - 1, column[:, None] - column + width - 1
+        self.register_buffer("places", below * (2 * width - 1) + right, persistent=False)
 
     def forward(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h w"]:
-        b, c, height, width = x.shape
-        tokens = x.permute(0, 2, 3, 1).reshape(b, height * width, c)
-        q, k, v = (
-            self.qkv(F.layer_norm(tokens, tokens.shape[1:])).unflatten(2, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
-        )
-        scores = q @ k.transpose(-1, -2) / math.sqrt(c // self.heads) + self.bias[:, self.index]
-        attended = (scores.softmax(-1).to(v.dtype) @ v).transpose(1, 2).reshape(tokens.shape)
-        return (tokens + self.output(attended)).unflatten(1, (height, width)).permute(0, 3, 1, 2)
+        pixels = x.permute(0, 2, 3, 1)
+        tokens = pixels.flatten(1, 2)
+        normalised = F.layer_norm(tokens, tokens.shape[1:])
+        query, key, value = self.qkv(normalised).unflatten(2, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
+        scores = query @ key.transpose(-1, -2) / math.sqrt(query.shape[-1]) + self.bias[:, self.places]
+        attended = (scores.softmax(-1).to(value.dtype) @ value).transpose(1, 2).flatten(2)
+        return (tokens + self.output(attended)).view(pixels.shape).permute(0, 3, 1, 2)

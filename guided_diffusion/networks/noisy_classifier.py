@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from guided_diffusion.networks.blocks import Block, check_sizes, contracting_half
+from guided_diffusion.networks.blocks import Block, check_groups, check_sizes, contracting_half
 from guided_diffusion.networks.layers import AttentionPooling, group_norm, noise_embedding
 from guided_diffusion.utils.validation import height_and_width
 
@@ -37,6 +37,7 @@ class NoisyClassifier(nn.Module):
     ) -> None:
         super().__init__()
         check_sizes(image_size, width, multipliers, blocks, attention_levels, head_channels, dropout, patch_size)
+        check_groups(width, multipliers)
         widths = [width * multiplier for multiplier in multipliers]
         features = 4 * width
         block = partial(Block, condition_channels=features, head_channels=head_channels, dropout=dropout)

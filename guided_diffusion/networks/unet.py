@@ -9,7 +9,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from guided_diffusion.denoisers import Labels
-from guided_diffusion.networks.blocks import Block, check_sizes, contracting_half
+from guided_diffusion.networks.blocks import Block, check_groups, check_sizes, contracting_half
 from guided_diffusion.networks.layers import Conditioning, group_norm, zero_init
 
 
@@ -55,6 +55,7 @@ class UNet(nn.Module):
     ) -> None:
         super().__init__()
         check_sizes(image_size, width, multipliers, blocks, attention_levels, head_channels, dropout, patch_size)
+        check_groups(width, multipliers)
         widths = [width * multiplier for multiplier in multipliers]
         features = 4 * width
         block = partial(Block, condition_channels=features, head_channels=head_channels, dropout=dropout)

@@ -1,4 +1,5 @@
 import importlib.util
+import inspect
 import re
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from omegaconf import OmegaConf
 from PIL import Image
 from pytorch_lightning.strategies import Strategy
 
+from guided_diffusion import samplers
 from guided_diffusion.checkpoints.record import build_network
 from guided_diffusion.cli.config import CONFIG_PATH
 from guided_diffusion.cli.train import train
@@ -149,6 +151,22 @@ def test_every_sampler_is_built_with_its_steps(sampler, program, compose):
     assert isinstance(recipe.sampler, Sampler)
     assert recipe.sampler.steps == 7
     assert len(recipe.sampler.times(build(compose().schedule), 7)) == 8
+
+
+@pytest.mark.parametrize("sampler", options("sampler"))
+@pytest.mark.parametrize("times", options("sampler/times"))
+def test_every_sampler_goes_with_every_grid_of_times(sampler, times, compose):
+    built = build(compose(f"sampler={sampler}", f"sampler/times={times}", program="sample").sampler)
+    function = getattr(samplers, f"{times}_times")
+    assert built.times.func is function
+    defaults = {name: one.default for name, one in inspect.signature(function).parameters.items()}
+    assert built.times.keywords == {name: defaults[name] for name in defaults if name not in ("schedule", "steps")}
+
+
+def test_a_grid_of_times_may_be_named_by_its_function(compose):
+    """As in the commands of earlier versions."""
+    named = compose("sampler.times._target_=guided_diffusion.samplers.karras_times", "+sampler.times.rho=5")
+    assert build(named.sampler).times.keywords == {"rho": 5}
 
 
 @every("judge")

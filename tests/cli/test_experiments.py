@@ -33,3 +33,11 @@ def test_an_experiment_with_minimal_callbacks_trains(call, minimal, tmp_path):
     assert called.status == 0, called.err
     assert "callbacks.sample_grid of the experiment" in called.out
     assert (tmp_path / "here" / "checkpoints" / "last.ckpt").is_file()
+
+
+def test_a_setting_of_the_grid_of_times_is_dropped_with_its_option(compose):
+    """An experiment may choose ``sampler/times=shifted`` and its shift."""
+    overrides = ["+experiment=cfg_patterns", "sampler/times=uniform"]
+    config = compose(*overrides[:1], "sampler/times=shifted", "sampler.times.shift=2")
+    assert drop_unused_settings(config, overrides) == ["sampler.times.shift"]
+    assert "shift" not in config.sampler.times

@@ -194,7 +194,7 @@ def test_a_checkpoint_can_not_run_code_through_its_guide(compose, run, sampled):
     config["guidance"] = plain_node(compose(*AUTO), "guidance")
     config["guide"] = {"_target_": "no_package.run", "command": "touch here"}
     torch.save(content, run / LAST)
-    with pytest.raises(ValueError, match="wants to run no_package.run, which is no part"):
+    with pytest.raises(ValueError, match=r"wants to run no_package\.run, which is no part"):
         sampled(run / LAST, *SAMPLED)
 
 

@@ -8,7 +8,7 @@ from omegaconf import OmegaConf
 from PIL import Image
 
 from guided_diffusion.checkpoints.loading import load
-from guided_diffusion.cli.config import SampleConfig
+from guided_diffusion.cli.config import SampleConfig, use_recipe_of_training
 from guided_diffusion.cli.restore import prepare
 from guided_diffusion.cli.sample import sample
 from guided_diffusion.cli.source import read_source
@@ -76,7 +76,7 @@ def test_other_weights_or_another_seed_or_scale_give_other_samples(sampled):
         assert not same(first, sampled("num_samples=1", override))
 
 
-@pytest.mark.parametrize("sampler", ["ddim", "ddpm"])
+@pytest.mark.parametrize("sampler", ["ddim", "ddpm", "sde_dpmpp_2m"])
 def test_a_sample_depends_on_its_index_and_not_on_the_batch_size(sampler, sampled):
     """Sample i has the noise of (seed, i), however many are drawn together."""
     common = ["labels=[3,7]", f"sampler={sampler}", "sampler.steps=3"]
@@ -148,6 +148,22 @@ def test_an_option_and_a_key_in_it_can_be_overridden_together(used):
     recipe = used("sampler=heun", "sampler.steps=3").recipe
     assert recipe.sampler.method._target_ == "guided_diffusion.samplers.heun"
     assert recipe.sampler.steps == 3
+
+
+def test_a_grid_of_times_replaces_that_of_the_training_and_keeps_its_sampler(used):
+    sampler, trained = used("sampler.times.shift=2", "sampler/times=shifted").recipe.sampler, used().sampler
+    assert sampler.times == {"_target_": "guided_diffusion.samplers.shifted_times", "_partial_": True, "shift": 2}
+    assert (sampler.method, sampler.steps) == (trained.method, trained.steps)
+    assert used("sampler=heun", "sampler/times=karras").sampler.times.rho == 7
+
+
+def test_nothing_of_the_trained_grid_of_times_remains_in_another(compose):
+    config, own = compose("sampler/times=karras", program="sample"), ["sampler/times=karras"]
+    trained = OmegaConf.to_container(compose("sampler/times=shifted"))
+    use_recipe_of_training(config, trained, own)
+    assert config.sampler.times == compose("sampler/times=karras").sampler.times
+    use_recipe_of_training(config, trained, [])
+    assert config.sampler.times.shift == 3
 
 
 @pytest.mark.slow
@@ -354,7 +370,7 @@ def test_the_program_starts_from_the_images_of_a_folder_and_says_what_it_does(sh
 
 @pytest.mark.slow
 @pytest.mark.parametrize("base", ["unconditional", "conditional"])
-@pytest.mark.parametrize("sampler", ["ddim", "ddpm", "heun", "dpmpp_2m"])
+@pytest.mark.parametrize("sampler", ["ddim", "ddpm", "heun", "dpmpp_2m", "sde_dpmpp_2m"])
 def test_a_classifier_guides(base, sampler, sampled, classifier):
     common = ["guidance=classifier", f"guidance.classifier={classifier}", f"guidance.base={base}", "num_samples=1"]
     plain, one, far = (

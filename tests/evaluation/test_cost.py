@@ -5,12 +5,12 @@ import pytest
 from guided_diffusion.evaluation.cost import check_first_step, evaluations_per_sample, labels_needed
 from guided_diffusion.guidance import ClassifierFree, ClassifierGuidance, Combined, LimitedInterval
 from guided_diffusion.recipe import Recipe
-from guided_diffusion.samplers import Sampler, ddim, ddpm, dpmpp_2m, heun
+from guided_diffusion.samplers import Sampler, ddim, ddpm, dpmpp_2m, heun, sde_dpmpp_2m
 from guided_diffusion.schedules import Cosine
 
 
 @pytest.mark.parametrize(("scale", "expected"), [(0.0, 5), (1.0, 5), (2.0, 10)])
-@pytest.mark.parametrize("method", [ddim, ddpm, dpmpp_2m])
+@pytest.mark.parametrize("method", [ddim, ddpm, dpmpp_2m, sde_dpmpp_2m])
 def test_classifier_free_guidance_costs_two_evaluations_a_step_where_it_extrapolates(method, scale, expected):
     recipe = Recipe(ClassifierFree(scale), sampler=Sampler(method, 5))
     assert evaluations_per_sample(recipe, Cosine()) == expected
@@ -40,7 +40,8 @@ def test_the_labels_that_a_hundred_thousand_steps_need_are_found_at_once():
 
 
 @pytest.mark.parametrize(
-    ("method", "reverse"), [(ddim, False), (ddpm, False), (heun, False), (dpmpp_2m, False), (ddim, True)]
+    ("method", "reverse"),
+    [(ddim, False), (ddpm, False), (heun, False), (dpmpp_2m, False), (sde_dpmpp_2m, False), (ddim, True)],
 )
 def test_the_first_step_of_a_valid_recipe_can_be_taken(method, reverse):
     check_first_step(Recipe(sampler=Sampler(method, 100_000)), Cosine(), reverse)

@@ -13,7 +13,7 @@ from guided_diffusion.guidance import ClassifierFree, ClassifierGuidance, Combin
 from guided_diffusion.networks import NoisyClassifier, UNet
 from guided_diffusion.oracles.gaussian_mixture import GaussianMixture
 from guided_diffusion.recipe import Recipe
-from guided_diffusion.samplers import Sampler, ddim, ddpm, dpmpp_2m, heun, uniform_times
+from guided_diffusion.samplers import Sampler, ddim, ddpm, dpmpp_2m, heun, sde_dpmpp_2m, uniform_times
 from guided_diffusion.schedules import Cosine, perturb
 
 F64 = torch.float64
@@ -112,7 +112,7 @@ def test_on_gaussians_it_has_its_closed_form(schedule, w, base):
     assert (towards.sign() == math.copysign(1, k)).all()
 
 
-@pytest.mark.parametrize("method", [ddim, ddpm, partial(ddim, eta=0.5), heun, dpmpp_2m])
+@pytest.mark.parametrize("method", [ddim, ddpm, partial(ddim, eta=0.5), heun, dpmpp_2m, sde_dpmpp_2m])
 @every_base
 def test_with_every_sampler_both_families_give_the_same_samples(mixture, method, base):
     noise, y = torch.randn(30, 2, dtype=F64), torch.arange(30) % 3

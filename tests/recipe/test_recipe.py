@@ -17,11 +17,11 @@ from guided_diffusion.guidance import (
     NoThreshold,
 )
 from guided_diffusion.recipe import Recipe, eval_mode
-from guided_diffusion.samplers import Sampler, ddim, ddpm, dpmpp_2m, heun, log_snr_times
+from guided_diffusion.samplers import Sampler, ddim, ddpm, dpmpp_2m, heun, log_snr_times, sde_dpmpp_2m
 from guided_diffusion.schedules import Cosine, LinearBeta
 
 F64 = torch.float64
-every_method = pytest.mark.parametrize("method", [ddpm, ddim, partial(ddim, eta=0.5), heun, dpmpp_2m])
+every_method = pytest.mark.parametrize("method", [ddpm, ddim, partial(ddim, eta=0.5), heun, dpmpp_2m, sde_dpmpp_2m])
 labels = torch.tensor([0, 1, 2, 0, 1, 2, 2])
 
 

@@ -7,12 +7,13 @@ import torch
 from guided_diffusion.guidance import ClassifierFree, NoThreshold
 from guided_diffusion.oracles.gaussian_mixture import GaussianMixture
 from guided_diffusion.recipe import FromNoise, ImageToImage, Inpainting, Inversion, Recipe, Run
-from guided_diffusion.samplers import Sampler, ddim, ddpm, dpmpp_2m, heun, uniform_times
+from guided_diffusion.samplers import Sampler, ddim, ddpm, dpmpp_2m, heun, sde_dpmpp_2m, uniform_times
 from guided_diffusion.schedules import perturb
 
 F64 = torch.float64
-METHODS = [ddpm, ddim, partial(ddim, eta=0.5), heun, dpmpp_2m]
-every_method = pytest.mark.parametrize("method", METHODS, ids=["ddpm", "ddim", "ddim eta=0.5", "heun", "dpmpp_2m"])
+METHODS = [ddpm, ddim, partial(ddim, eta=0.5), heun, dpmpp_2m, sde_dpmpp_2m]
+NAMES = ["ddpm", "ddim", "ddim eta=0.5", "heun", "dpmpp_2m", "sde_dpmpp_2m"]
+every_method = pytest.mark.parametrize("method", METHODS, ids=NAMES)
 labels = torch.tensor([0, 1, 2, 0, 1])
 given = torch.tensor([[0.5, 0.4], [-0.5, 0.6], [0.1, -0.4], [0.4, 0.5], [-0.4, 0.4]])
 unknown = torch.tensor([[True, False]]).expand(5, 2)

@@ -29,7 +29,8 @@ class ClassifierModule(NoisyTraining):
     Args:
         network: The backbone, ``network(x_t, log_snr) -> logits``, with an attribute ``num_classes``.
         schedule: The noise schedule, that of the diffusion model.
-        optimizer, lr_scheduler, seed, channels_last, compile, time_sampling, parameter_groups: As for ``NoisyTraining``.
+        optimizer, lr_scheduler, seed, channels_last, compile: As for ``NoisyTraining``.
+        time_sampling, parameter_groups: As for ``NoisyTraining``.
 
     Raises:
         ValueError: If the network has no ``num_classes``, or fewer than two.

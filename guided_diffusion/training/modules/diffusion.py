@@ -27,7 +27,8 @@ class DiffusionModule(NoisyTraining):
         network: The backbone, ``network(x_t, log_snr, y)``.
         parameterization: The output of the network: ``eps``, ``x0`` or ``v``.
         label_dropout: The probability with which a training sample loses its label.
-        optimizer, lr_scheduler, seed, channels_last, compile, time_sampling, parameter_groups: As for ``NoisyTraining``.
+        optimizer, lr_scheduler, seed, channels_last, compile: As for ``NoisyTraining``.
+        time_sampling, parameter_groups: As for ``NoisyTraining``.
 
     Raises:
         ValueError: If ``label_dropout`` is not in [0, 1], or the network takes no label.

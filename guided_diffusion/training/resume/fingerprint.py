@@ -7,19 +7,8 @@ from typing import Any
 from guided_diffusion.utils.files import content_hash
 
 WEIGHT_KEYS = (
-    *(
-        "seed",
-        "label_dropout",
-        "data",
-        "network",
-        "schedule",
-        "weighting",
-        "time_sampling",
-        "module",
-        "trainer",
-        "callbacks.ema",
-    ),
-    "init_from",
+    *("seed", "label_dropout", "data", "network", "schedule", "weighting", "time_sampling", "module", "trainer"),
+    *("callbacks.ema", "init_from"),
 )
 """The keys of a config that decide the weights, except for those in ``VALIDATION_KEYS`` and ``NEUTRAL_KEYS``."""
 

@@ -8,18 +8,16 @@ from guided_diffusion.denoisers import Prediction
 from guided_diffusion.guidance import ClassifierFree
 from guided_diffusion.oracles.gaussian_mixture import GaussianMixture
 from guided_diffusion.samplers import (
-    SampleNoise,
-    Sampler,
     ddim,
     ddpm,
     dpmpp_2m,
     heun,
     karras_times,
     log_snr_times,
-    times_from,
+    sde_dpmpp_2m,
+    shifted_times,
     uniform_times,
 )
-from guided_diffusion.schedules import Cosine, LinearBeta
 
 F64 = torch.float64
 METHODS = {
@@ -29,9 +27,10 @@ METHODS = {
     "ddim eta=1": partial(ddim, eta=1.0),
     "heun": heun,
     "dpmpp_2m": dpmpp_2m,
+    "sde_dpmpp_2m": sde_dpmpp_2m,
 }
 every_method = pytest.mark.parametrize("method", METHODS.values(), ids=METHODS)
-every_grid = pytest.mark.parametrize("times", [uniform_times, log_snr_times, karras_times])
+every_grid = pytest.mark.parametrize("times", [uniform_times, log_snr_times, karras_times, shifted_times])
 
 
 def last(steps):
@@ -42,52 +41,6 @@ def last(steps):
 def normal(generator):
     """Draws in float64 from a generator."""
     return lambda shape: torch.randn(shape, generator=generator, dtype=F64)
-
-
-# Grids
-
-
-@every_grid
-@pytest.mark.parametrize("steps", [1, 2, 25, 1000])
-@pytest.mark.parametrize("schedule", [Cosine(), Cosine(-50), LinearBeta()], ids=str)
-def test_a_grid_decreases_from_one_to_zero(times, steps, schedule):
-    grid = times(schedule, steps)
-    assert len(grid) == steps + 1
-    assert (grid[0], grid[-1]) == (1, 0)
-    assert (grid.diff() < 0).all()
-    assert grid.dtype == F64
-
-
-@every_grid
-@pytest.mark.parametrize("steps", [0, -3])
-def test_a_time_grid_with_fewer_than_one_step_raises(times, steps):
-    with pytest.raises(ValueError, match=f"steps must be at least 1, got {steps}"):
-        times(Cosine(), steps)
-
-
-def test_uniform_times_are_a_sub_grid_of_the_table():
-    torch.testing.assert_close(uniform_times(LinearBeta(1000), 4), torch.tensor([1, 0.75, 0.5, 0.25, 0], dtype=F64))
-
-
-def test_log_snr_times_are_equal_steps_in_log_snr(schedule):
-    log_snr = schedule.log_snr(log_snr_times(schedule, 11)[:-1])
-    expected = torch.linspace(schedule.log_snr(torch.ones((), dtype=F64)).item(), 10, 11, dtype=F64)
-    torch.testing.assert_close(log_snr, expected, rtol=0, atol=1e-8)
-
-
-def test_karras_times_are_equal_steps_in_a_root_of_the_noise(schedule):
-    root = (-schedule.log_snr(karras_times(schedule, 11)[1:-1]) / 2).exp() ** (1 / 7)
-    torch.testing.assert_close(root.diff(), root.diff().mean().expand(9), rtol=1e-9, atol=0)
-    assert root[-1] ** 7 == pytest.approx(0.002)
-    assert root[0] + (root[0] - root[1]) == pytest.approx(80 ** (1 / 7))
-
-
-@pytest.mark.parametrize(("start", "expected"), [(1.0, 25), (0.6, 15), (0.59, 15), (0.001, 1)])
-def test_a_grid_from_a_later_time_begins_there_and_keeps_the_times_below(start, expected):
-    times = times_from(start, uniform_times(Cosine(), 25))
-    assert times[0] == start
-    assert (times.diff() < 0).all()
-    assert len(times) == expected + 1
 
 
 # What comes out of the samplers
@@ -102,6 +55,7 @@ def test_a_grid_from_a_later_time_begins_there_and_keeps_the_times_below(start, 
         (partial(ddim, eta=1.0), 200),
         (heun, 20),
         (dpmpp_2m, 30),
+        (sde_dpmpp_2m, 50),
     ],
     ids=METHODS,
 )
@@ -233,7 +187,13 @@ def test_rising_times_may_begin_at_zero_where_a_denoiser_is_not_defined(method, 
 
 
 @pytest.mark.parametrize(
-    ("method", "name"), [(ddpm, "ddpm"), (partial(ddpm, variance=1.0), "ddpm"), (partial(ddim, eta=0.5), "eta=0.5")]
+    ("method", "name"),
+    [
+        (ddpm, "ddpm"),
+        (partial(ddpm, variance=1.0), "ddpm"),
+        (partial(ddim, eta=0.5), "eta=0.5"),
+        (sde_dpmpp_2m, "sde_dpmpp_2m"),
+    ],
 )
 def test_a_sampler_that_adds_noise_refuses_rising_times(method, name, mixture):
     steps = method(mixture, mixture.schedule, torch.zeros(1, 2), torch.tensor([0.0, 0.5, 1.0]))
@@ -291,7 +251,7 @@ def test_a_deterministic_sampler_draws_nothing(method, mixture):
     assert torch.equal(torch.random.get_rng_state(), before)
 
 
-@pytest.mark.parametrize("method", [ddpm, partial(ddim, eta=0.5)])
+@pytest.mark.parametrize("method", [ddpm, partial(ddim, eta=0.5), sde_dpmpp_2m])
 def test_a_stochastic_sampler_draws_once_a_step_but_the_last(method, mixture):
     shapes = []
 
@@ -303,60 +263,6 @@ def test_a_stochastic_sampler_draws_once_a_step_but_the_last(method, mixture):
         method(mixture, mixture.schedule, torch.randn(5, 2, dtype=F64), uniform_times(mixture.schedule, 4), None, draw)
     )
     assert shapes == [(5, 2)] * 3
-
-
-def test_a_configured_sampler_runs_its_method_on_its_time_grid(mixture):
-    schedule, noise, y = mixture.schedule, torch.randn(3, 2, dtype=F64), torch.tensor([0, 1, 2])
-    draws = [normal(torch.Generator().manual_seed(2)) for _ in range(2)]
-    steps = list(Sampler(ddpm, 6, log_snr_times)(mixture, schedule, noise, y, draws[0]))
-    assert len(steps) == 6
-    assert torch.equal(steps[-1].x, last(ddpm(mixture, schedule, noise, log_snr_times(schedule, 6), y, draws[1])).x)
-
-
-def test_a_configured_sampler_with_fewer_than_one_step_raises():
-    with pytest.raises(ValueError, match="steps must be at least 1, got 0"):
-        Sampler(steps=0)
-
-
-# Noise that belongs to a sample
-
-
-def test_noise_depends_on_seed_and_index_only():
-    batch = SampleNoise(7, [0, 1, 2, 3])
-    first, second = batch((4, 3)), batch((4, 3))
-    for i in range(4):
-        alone = SampleNoise(7, [i])
-        assert torch.equal(alone((1, 3))[0], first[i])
-        assert torch.equal(alone((1, 3))[0], second[i])
-
-
-def test_the_order_of_the_samples_does_not_matter():
-    assert torch.equal(SampleNoise(7, [5, 2, 9])((3, 4)), SampleNoise(7, [9, 5, 2])((3, 4))[[1, 2, 0]])
-
-
-def test_samples_of_one_index_share_their_noise():
-    noise = SampleNoise(7, [4, 1, 4])
-    for _ in range(2):
-        values = noise((3, 2))
-        assert torch.equal(values[0], values[2])
-        assert not torch.equal(values[0], values[1])
-
-
-def test_distinct_seeds_and_distinct_indices_have_distinct_noise():
-    values = torch.cat([SampleNoise(seed, range(50))((50, 1)) for seed in range(20)])
-    assert len(values.unique()) == 1000
-
-
-def test_noise_is_standard_normal_across_samples():
-    values = SampleNoise(0, range(2000))((2000, 4)).flatten()
-    assert values.mean().abs() < 5 / math.sqrt(8000)
-    assert values.var() == pytest.approx(1, abs=5 * math.sqrt(2 / 8000))
-
-
-def test_noise_leaves_the_global_random_state_alone():
-    before = torch.random.get_rng_state()
-    SampleNoise(7, [0, 1])((2, 3))
-    assert torch.equal(torch.random.get_rng_state(), before)
 
 
 @pytest.mark.parametrize(("sampler", "setting"), [(ddpm, "variance"), (ddim, "eta")])

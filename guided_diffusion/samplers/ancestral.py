@@ -1,0 +1,44 @@
+"""Ancestral sampling: each step draws from the posterior of the forward process (DDPM)."""
+
+from collections.abc import Iterator
+from itertools import pairwise
+
+import torch
+
+from guided_diffusion.denoisers import Denoise, Labels
+from guided_diffusion.samplers.base import Draw, Step, check_falling, check_fraction, predict
+from guided_diffusion.samplers.grids import Grid
+from guided_diffusion.schedules import Samples, Schedule
+
+
+def ddpm(
+    denoise: Denoise,
+    schedule: Schedule,
+    noise: Samples,
+    times: Grid,
+    labels: Labels = None,
+    draw: Draw = torch.randn,
+    *,
+    variance: float = 0.0,
+) -> Iterator[Step]:
+    """Sample by ancestral sampling, on any grid: each step draws from ``q(x_t' | x_t, x0)``.
+
+    ``x' = (a sigma'^2 x + alpha' s^2 x0) / sigma^2 + std draw``, with ``a = alpha / alpha'`` and
+    ``s^2 = sigma^2 - a^2 sigma'^2``. A step to t = 0 adds no noise.
+
+    A ``variance`` of 0 gives the small ``std^2 = s^2 sigma'^2 / sigma^2`` and 1 the large ``std^2 = s^2``; a value
+    between is the weight of the large one in their geometric mean. See Ho et al. 2020 (arXiv 2006.11239), eq. 6, 7 and
+    11, and Nichol & Dhariwal 2021 (arXiv 2102.09672), eq. 15.
+    """
+    check_fraction("variance", variance)
+    check_falling("ddpm", times)
+    x = noise
+    for t, t_next in pairwise(times):
+        (alpha, sigma), (alpha_next, sigma_next) = schedule(t), schedule(t_next)
+        x0 = predict(denoise, x, t, t_next, labels).x0
+        a = alpha / alpha_next
+        s_squared = sigma**2 - a**2 * sigma_next**2
+        x = (a * sigma_next**2 / sigma**2) * x + (alpha_next * s_squared / sigma**2) * x0
+        if sigma_next > 0:
+            x = x + (s_squared * (sigma_next / sigma) ** (2 * (1 - variance))).sqrt() * draw(x.shape).to(x)
+        yield Step(t_next, x, x0)

@@ -1,0 +1,32 @@
+"""The noise of each sample, which depends on a seed and the index of the sample only."""
+
+from collections.abc import Sequence
+
+import torch
+
+from guided_diffusion.schedules import Samples
+
+
+class SampleNoise:
+    """Standard normal noise for a batch, drawn for each sample from a generator of its own, seeded by (seed, index).
+
+    It is drawn on the CPU, so the noise of a sample depends neither on its batch nor on the device. Samples with the
+    same index get the same noise, which is how a sweep over scales shares it.
+    """
+
+    def __init__(self, seed: int, indices: Sequence[int]) -> None:
+        order = {index: row for row, index in enumerate(dict.fromkeys(indices))}
+        self._generators = [torch.Generator().manual_seed(_generator_seed(seed, index)) for index in order]
+        self._rows = torch.tensor([order[index] for index in indices])
+
+    def __call__(self, shape: Sequence[int]) -> Samples:
+        """Return the next noise of each sample; ``shape`` is that of the batch."""
+        draws = (torch.randn(tuple(shape[1:]), generator=one, dtype=torch.float32) for one in self._generators)
+        unique = torch.stack(list(draws))
+        return unique[self._rows]
+
+
+def _generator_seed(seed: int, index: int) -> int:
+    """Return a 32-bit seed, as the CPU generator keeps no more; unlike hashes, those of two indices never collide."""
+    base = torch.randint(2**32, (), generator=torch.Generator().manual_seed(seed)).item()
+    return int(base + index) % 2**32
