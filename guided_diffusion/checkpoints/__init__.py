@@ -2,6 +2,7 @@
 
 from guided_diffusion.checkpoints.compatibility import check_guidance, check_match
 from guided_diffusion.checkpoints.loading import (
+    LateClassifier,
     TrainedClassifier,
     TrainedDiffusion,
     load,
@@ -11,6 +12,6 @@ from guided_diffusion.checkpoints.loading import (
 from guided_diffusion.checkpoints.record import ModelSpec
 
 __all__ = [
-    "ModelSpec", "TrainedClassifier", "TrainedDiffusion", "check_guidance", "check_match", "load", "load_classifier",
-    "optional_classifier",
+    "LateClassifier", "ModelSpec", "TrainedClassifier", "TrainedDiffusion", "check_guidance", "check_match", "load",
+    "load_classifier", "optional_classifier",
 ]  # fmt: skip

@@ -6,7 +6,7 @@ from typing import Any
 
 from omegaconf import DictConfig
 
-from guided_diffusion.checkpoints.guidance_config import classifier_checkpoint, guidance_needs_classifier
+from guided_diffusion.checkpoints.guidance_config import AUTO, classifier_checkpoint, guidance_needs_classifier
 from guided_diffusion.checkpoints.record import ModelSpec, SavedModel
 from guided_diffusion.data import kind_of
 
@@ -37,13 +37,19 @@ def check_match(one: ModelSpec, other: ModelSpec) -> None:
 def check_guidance(node: DictConfig | dict[str, Any], spec: ModelSpec, trusted: Sequence[str] = ()) -> None:
     """Raise ``ValueError`` if a guidance needs a classifier and names none, or one that does not match the model.
 
+    The classifier of ``auto`` is made for the model.
     ``trusted`` names the packages that the classifier's checkpoint may use, as for ``load_classifier``.
     """
     if not guidance_needs_classifier(node):
         return
     path = classifier_checkpoint(node)
     if not path:
-        raise ValueError("guidance.classifier is missing: add guidance.classifier=PATH, the checkpoint of a classifier")
+        raise ValueError(
+            "guidance.classifier is missing: add guidance.classifier=PATH, the checkpoint of a classifier, or "
+            "classifier=auto, which trains one"
+        )
+    if path == AUTO:
+        return
     check_match(spec, read_spec(path, "classifier", trusted))
 
 

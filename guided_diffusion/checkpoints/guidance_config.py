@@ -9,6 +9,9 @@ from guided_diffusion.guidance import needs_classifier
 
 Node = DictConfig | dict[str, Any]
 
+AUTO = "auto"
+"""The word in place of a classifier's path that asks for one which is trained when sampling first needs it."""
+
 
 def expand_classifier(guidance: Node) -> None:
     """Replace, in place, a path given as ``guidance.classifier=PATH`` by the node that loads the classifier."""

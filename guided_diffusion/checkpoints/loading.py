@@ -3,6 +3,7 @@
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from torch import Tensor
 from torch.types import Device
 
 from guided_diffusion.checkpoints.files import Weights
+from guided_diffusion.checkpoints.guidance_config import AUTO
 from guided_diffusion.checkpoints.record import ModelSpec, SavedModel, check_targets
 from guided_diffusion.classifiers import Classifier
 from guided_diffusion.data import LabelledDataModule, kind_of
@@ -140,8 +142,29 @@ def load_classifier(
 
 
 def optional_classifier(checkpoint: str | None, trusted: Sequence[str] = ()) -> TrainedClassifier | None:
-    """Return the classifier of a checkpoint; ``None`` without one, if the classifier in training is to guide."""
-    return load_classifier(checkpoint, trusted=trusted) if checkpoint else None
+    """Return the classifier of a checkpoint, or ``None`` without one: the guidance gets it later.
+
+    That is so if the classifier in training is to guide, and for ``auto``, a classifier that may have to be trained.
+    """
+    return load_classifier(checkpoint, trusted=trusted) if checkpoint not in (None, AUTO) else None
+
+
+@dataclass(frozen=True)
+class LateClassifier:
+    """The classifier of a checkpoint that is read at the first call, as it may be written only until then.
+
+    The arguments are those of ``load_classifier``.
+    """
+
+    checkpoint: str
+    trusted: Sequence[str] = ()
+
+    def __call__(self, x_t: Tensor, t: Tensor) -> Tensor:
+        return self._loaded(x_t, t)
+
+    @cached_property
+    def _loaded(self) -> TrainedClassifier:
+        return load_classifier(self.checkpoint, trusted=self.trusted)
 
 
 def _check_device(device: Device) -> None:

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from guided_diffusion.checkpoints.guidance_config import Node, guidance_needs_classifier
+from guided_diffusion.checkpoints.guidance_config import AUTO, Node, classifier_checkpoint, guidance_needs_classifier
 from guided_diffusion.cli.config import given_keys, in_sweep
 from guided_diffusion.evaluation.cost import check_first_step, labels_needed
 from guided_diffusion.evaluation.modalities import modality
@@ -53,6 +53,16 @@ def check_classifier_guides(overrides: Sequence[str], guidance: Node) -> None:
         return
     if "classifier" in given_keys(overrides) and not guidance_needs_classifier(guidance):
         raise ValueError("classifier has no effect on this guidance: add guidance=classifier, or leave it out")
+
+
+def check_guide_is_used(overrides: Sequence[str], guidance: Node) -> None:
+    """Raise ``ValueError`` if the command line sets how a guide is trained, and this expanded guidance needs none.
+
+    A sweep is not checked: the settings may be for its other jobs.
+    """
+    wanted = guidance_needs_classifier(guidance) and classifier_checkpoint(guidance) == AUTO
+    if not in_sweep() and not wanted and _sets(overrides, "guide"):
+        raise ValueError("guide has no effect without guidance=classifier classifier=auto: add them, or leave it out")
 
 
 def check_judge_is_used(overrides: Sequence[str], kind: str) -> None:

@@ -33,6 +33,7 @@ class ProgramConfig:
     untaught_scales: bool = False
     trusted: list[str] = field(default_factory=list)
     guidance: dict[str, Any] = field(default_factory=dict)
+    guide: dict[str, Any] = field(default_factory=dict)
     threshold: dict[str, Any] = field(default_factory=dict)
     sampler: dict[str, Any] = field(default_factory=dict)
     recipe: dict[str, Any] = field(default_factory=dict)
@@ -141,6 +142,12 @@ def _keys_and_groups(overrides: Sequence[str]) -> list[str]:
     return [override.key_or_group for override in OverridesParser.create().parse_overrides(list(overrides))]
 
 
+def _packages(overrides: Sequence[str]) -> list[str]:
+    """Return where the command line puts options of other groups, for instance ``guide.network``."""
+    parsed = OverridesParser.create().parse_overrides(list(overrides))
+    return [override.package for override in parsed if override.package]
+
+
 def given_keys(overrides: Sequence[str]) -> set[str]:
     """Return the keys that the command line gives a value other than null, and the groups it chooses an option of."""
     given = OverridesParser.create().parse_overrides(list(overrides))
@@ -156,16 +163,23 @@ def use_recipe_of_training(config: DictConfig, trained: dict[str, Any], override
     """Replace the recipe in ``config`` by the training's, changed by what the command line sets.
 
     A group whose option the command line chooses (``sampler=heun``) stays as it is in ``config``; of an option that it
-    chooses inside a group (``sampler/times=karras``) nothing of the training's remains.
+    chooses inside a group (``sampler/times=karras``, ``network@guide.network=mlp``) nothing of the training's remains.
+    The settings of a guide's training also belong to the recipe; older trainings have none.
     """
     overridden = _keys_and_groups(overrides)
-    for group in {"guidance", "threshold", "sampler"}.difference(overridden):
+    groups = {"guidance", "threshold", "sampler", *({"guide"} & trained.keys())}
+    for group in groups.difference(overridden):
         node = OmegaConf.create(trained[group])
+        for key in _packages(overrides):
+            if key.startswith(f"{group}."):
+                OmegaConf.update(node, key.removeprefix(f"{group}."), OmegaConf.select(config, key), merge=False)
         for key in overridden:
             if key.startswith((f"{group}.", f"{group}/")):
                 path, merge = key.replace("/", "."), "/" not in key
                 OmegaConf.update(node, path.removeprefix(f"{group}."), OmegaConf.select(config, path), merge=merge)
         config[group] = node
+    if config.guidance.get("classifier") is not None and "classifier" in overridden:
+        config.guidance.classifier = config.classifier
 
 
 def trust_packages(config: DictConfig) -> None:

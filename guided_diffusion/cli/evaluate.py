@@ -19,6 +19,7 @@ from guided_diffusion.cli.checks import (
     check_space,
 )
 from guided_diffusion.cli.config import EvaluateConfig, is_overridden, plain
+from guided_diffusion.cli.guide import with_guide
 from guided_diffusion.cli.provenance import command, write_record
 from guided_diffusion.cli.restore import prepare
 from guided_diffusion.data import LabelledDataModule
@@ -69,6 +70,7 @@ def evaluate(config: DictConfig, overrides: Sequence[str] = ()) -> Path:
     trainer = build_trainer(config.trainer, [EvaluationProgress()])
     check_not_sharded(trainer.strategy)
     device = trainer.strategy.root_device
+    recipe = with_guide(config, model, recipe, lambda: data)
     inception = load_inception(config.inception, data, config.labels, device) if config.inception else None
 
     folder = cache_dir() / "samples" / sampling_fingerprint(config, plan)

@@ -9,8 +9,15 @@ from guided_diffusion.checkpoints.compatibility import check_guidance
 from guided_diffusion.checkpoints.files import LAST
 from guided_diffusion.checkpoints.guidance_config import expand_classifier
 from guided_diffusion.checkpoints.loading import TrainedDiffusion, load
-from guided_diffusion.cli.checks import check_classifier_guides, check_no_key_replaces_another, check_recipe, check_seed
+from guided_diffusion.cli.checks import (
+    check_classifier_guides,
+    check_guide_is_used,
+    check_no_key_replaces_another,
+    check_recipe,
+    check_seed,
+)
 from guided_diffusion.cli.config import plain, trust_packages, use_recipe_of_training
+from guided_diffusion.cli.guide import check_guide_is_trusted, guide_of_model
 from guided_diffusion.cli.validation import check_config
 from guided_diffusion.recipe import Recipe
 from guided_diffusion.utils.instantiate import build
@@ -32,14 +39,17 @@ def prepare(config: DictConfig, overrides: Sequence[str], schema: type) -> tuple
         raise ValueError(f"output_dir: {config.output_dir} is the folder of a training, to be kept: choose another")
     check_seed(config.seed)
     check_no_key_replaces_another(overrides)
-    check_classifier_guides(overrides, config.guidance)
     model = load(config.checkpoint, weights=config.weights, trusted=config.trusted)
     use_recipe_of_training(config, model.config, overrides)
+    check_classifier_guides(overrides, config.guidance)
+    check_guide_is_trusted(config)
     expand_classifier(config.guidance)
+    check_guide_is_used(overrides, config.guidance)
     trust_packages(config)
     check_precision(config.trainer.get("precision"))
     check_config(plain(config), schema)
     check_guidance(config.guidance, model.spec, config.trusted)
+    guide_of_model(config, model)
     recipe: Recipe = build(config.recipe)
     check_recipe(recipe, model.schedule)
     return model, recipe

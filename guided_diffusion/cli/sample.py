@@ -18,6 +18,7 @@ from torch import Tensor
 from guided_diffusion.checkpoints.loading import TrainedDiffusion
 from guided_diffusion.cli.checks import check_label_dropout, check_output_folders, check_scales, check_space
 from guided_diffusion.cli.config import SampleConfig
+from guided_diffusion.cli.guide import with_guide
 from guided_diffusion.cli.labels import class_numbers, labels_of_images
 from guided_diffusion.cli.provenance import write_record
 from guided_diffusion.cli.restore import prepare
@@ -83,6 +84,7 @@ def sample(config: DictConfig, overrides: Sequence[str] = ()) -> Path:
         check_video_encoder()
     trainer = build_trainer(config.trainer, [EvaluationProgress(QUIET_SECONDS)])
     check_not_sharded(trainer.strategy)
+    recipe = with_guide(config, model, recipe, model.data)
 
     with explain_out_of_memory("recipe.batch_size"):
         _Session(config, trainer, model, recipe, plan, gallery, source, own_classes).write()

@@ -19,6 +19,7 @@ from guided_diffusion.checkpoints.guidance_config import expand_classifier, guid
 from guided_diffusion.checkpoints.record import ModelSpec, build_network, make_record
 from guided_diffusion.cli.checks import (
     check_classifier_guides,
+    check_guide_is_used,
     check_keys_of_module,
     check_label_dropout,
     check_no_key_replaces_another,
@@ -29,6 +30,7 @@ from guided_diffusion.cli.checks import (
 )
 from guided_diffusion.cli.config import TrainConfig, in_sweep, is_overridden, plain, trust_packages
 from guided_diffusion.cli.experiments import drop_unused_settings
+from guided_diffusion.cli.guide import guide_of_training
 from guided_diffusion.cli.provenance import command
 from guided_diffusion.cli.run_folder import prepare_folder
 from guided_diffusion.cli.validation import check_config
@@ -70,6 +72,8 @@ def run(config: DictConfig) -> Path:
     check_no_key_replaces_another(overrides)
     check_keys_of_module(overrides, config.module)
     check_classifier_guides(overrides, config.guidance)
+    expand_classifier(config.guidance)
+    check_guide_is_used(overrides, config.guidance)
     scale = config.guidance.get("scale")
     if is_overridden(overrides, "guidance.scale") and isinstance(scale, int | float):
         config.scales = [scale]
@@ -120,7 +124,9 @@ def train(config: DictConfig, search: Sequence[Path] = (), sweep: Path | None = 
         module: NoisyTraining = build(config.module, network=network)
         module.record = make_record(module.kind, settings, data)
         initialise(network, module.record, initial_weights, start.checkpoint)
-        _check_partners(config, module, ModelSpec("this training", module.schedule, data.shape, data.class_names))
+        spec = ModelSpec("this training", module.schedule, data.shape, data.class_names)
+        _check_partners(config, module, spec)
+        guide = guide_of_training(config, settings, module.kind, spec)
         trainer = _build_trainer(config, start)
         _make_resumable(trainer, data)
         _set_length(config, trainer, module, data, start)
@@ -132,6 +138,8 @@ def train(config: DictConfig, search: Sequence[Path] = (), sweep: Path | None = 
         with folder_lock(start.folder):
             start = prepare_folder(trainer, settings, start)
             module.record |= start.note
+            if guide:
+                guide.find_or_train(lambda: data, [start.checkpoint.parents[1]] if start.checkpoint else [])
             if _fit(trainer, module, data, start):
                 _announce(start.folder, module.kind, _own_packages(settings))
         return start.folder

@@ -78,6 +78,26 @@ def as_scale(scale: Scale) -> Float[Tensor, "*b"]:
     return torch.as_tensor(scale, dtype=torch.float64, device="cpu")
 
 
+def check_interval(sigma_lo: float, sigma_hi: float, prefix: str = "") -> None:
+    """Raise ``ValueError`` unless there are noise levels above ``sigma_lo`` and up to ``sigma_hi``.
+
+    ``prefix`` is what the names of the two settings begin with, for the message.
+    """
+    if not 0 <= sigma_lo < sigma_hi:
+        raise ValueError(f"0 <= {prefix}sigma_lo < {prefix}sigma_hi must hold, got {sigma_lo} and {sigma_hi}")
+
+
+def scale_in_interval(
+    scale: Float[Tensor, "*s"], t: Times, schedule: Schedule, sigma_lo: float, sigma_hi: float
+) -> Float[Tensor, " b"]:
+    """Return, for each sample, ``scale`` where ``sigma_lo < sigma / alpha <= sigma_hi`` at its time, and 1 elsewhere.
+
+    ``scale``, from ``as_scale``, holds one w or one for each sample.
+    """
+    noise = (-schedule.log_snr(t.cpu().double()) / 2).exp()  # on the CPU: Apple's GPUs have no float64
+    return scale.where((sigma_lo < noise) & (noise <= sigma_hi), 1.0)
+
+
 def broadcast(scale: Float[Tensor, "*b"], x: Samples) -> Float[Tensor, "b ..."]:
     """Return ``scale`` in the precision and on the device of ``x``, shaped to multiply it sample by sample."""
     check_length(scale, x)

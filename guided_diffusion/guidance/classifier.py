@@ -11,7 +11,15 @@ from torch import Tensor
 
 from guided_diffusion.classifiers import Classify, gradient
 from guided_diffusion.denoisers import Denoise, Labels, Prediction
-from guided_diffusion.guidance.base import Guidance, Scale, as_scale, broadcast, check_length
+from guided_diffusion.guidance.base import (
+    Guidance,
+    Scale,
+    as_scale,
+    broadcast,
+    check_interval,
+    check_length,
+    scale_in_interval,
+)
 from guided_diffusion.schedules import Samples, Schedule, Times, expand_as, to_device
 
 BASES = {"unconditional": 0.0, "conditional": 1.0}
@@ -27,6 +35,9 @@ class ClassifierGuidance(Guidance):
     prediction is exactly the base's, and the classifier is not evaluated (on a GPU it is for those without a label,
     because the host would have to wait for the labels).
 
+    The scale w holds where ``sigma_lo < sigma / alpha <= sigma_hi``. Elsewhere w = 1, the conditional model, as for
+    ``LimitedInterval``: on a conditional base the classifier is not evaluated there, on an unconditional one k = 1.
+
     An ancestral step with it moves the mean by ``k Sigma grad``, to first order in the step. The gradient is taken at
     x_t, as in the code of Dhariwal & Nichol 2021 (arXiv 2105.05233); their eq. 10 has it at the mean. See their eq. 14
     and algorithm 1, with ``sigma = sqrt(1 - abar)`` and their scale s = k.
@@ -36,10 +47,12 @@ class ClassifierGuidance(Guidance):
         scale: w, a number or a tensor of shape (b,).
         base: Whether the denoiser is given the label: ``unconditional`` or ``conditional``.
         temperature: The temperature of the classifier's softmax; 1 is the classifier as trained.
+        sigma_lo: The noise level ``sigma / alpha`` up to which w is 1.
+        sigma_hi: The noise level above which w is 1. By default w holds at every noise level.
 
     Raises:
-        ValueError: If a scale is not finite, the base unknown or the temperature not positive; when called, if there
-            is no classifier.
+        ValueError: If a scale is not finite, the base unknown, the temperature not positive or the interval empty; when
+            called, if there is no classifier.
     """
 
     needs_classifier: ClassVar[bool] = True
@@ -48,6 +61,8 @@ class ClassifierGuidance(Guidance):
     scale: Scale = 1.0
     base: str = "unconditional"
     temperature: float = 1.0
+    sigma_lo: float = 0.0
+    sigma_hi: float = torch.inf
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -55,6 +70,7 @@ class ClassifierGuidance(Guidance):
             raise ValueError(f"base must be {' or '.join(BASES)}, got {self.base!r}")
         if not 0 < self.temperature < torch.inf:
             raise ValueError(f"temperature must be positive, got {self.temperature}")
+        check_interval(self.sigma_lo, self.sigma_hi)
 
     def unguided(self) -> ClassifierGuidance:
         return replace(self, scale=BASES[self.base])
@@ -66,18 +82,20 @@ class ClassifierGuidance(Guidance):
         if self.classifier is None:
             raise ValueError("classifier guidance needs a classifier, and there is none")
         classify, scale, base_scale = self.classifier, as_scale(self.scale), BASES[self.base]
-        lacking = scale != base_scale
+        is_limited = (self.sigma_lo, self.sigma_hi) != (0, torch.inf)
 
         def guided(x_t: Tensor, t: Tensor, y: Labels) -> Prediction:
             check_length(scale, x_t)
             base = denoise(x_t, t, y if self.base == "conditional" else None)
+            w = scale_in_interval(scale, t, schedule, self.sigma_lo, self.sigma_hi) if is_limited else scale
+            lacking = w != base_scale
             if y is None or not lacking.any():
                 return base
             rows = rows_to_guide(lacking.expand(len(y)), y)
             if not len(rows):
                 return base
             grad = gradient_of_rows(rows, classify, x_t, t, y, self.temperature)
-            k = broadcast(scale, grad) - base_scale
+            k = broadcast(w, grad) - base_scale
             alpha, sigma = (expand_as(value, grad) for value in schedule(t))
             return Prediction(
                 x0=base.x0 + (sigma**2 / alpha * (k * grad)).to(base.x0.dtype),

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
 from guided_diffusion.classifiers import Classify
 from guided_diffusion.denoisers import Denoise
-from guided_diffusion.guidance.base import Guidance, Scale
+from guided_diffusion.guidance.base import Guidance, Scale, check_interval
 from guided_diffusion.guidance.classifier import ClassifierGuidance
 from guided_diffusion.guidance.classifier_free import ClassifierFree
 from guided_diffusion.schedules import Schedule
@@ -23,6 +24,8 @@ class Combined(Guidance):
     Args:
         scale: w, the scale of classifier-free guidance, a number or a tensor of shape (b,).
         classifier_scale: w', the scale of classifier guidance, likewise.
+        classifier_sigma_lo: The noise level ``sigma / alpha`` up to which w' is 1.
+        classifier_sigma_hi: The noise level above which w' is 1. By default w' holds at every noise level.
 
     Other arguments and errors are those of ``ClassifierGuidance``.
     """
@@ -33,8 +36,11 @@ class Combined(Guidance):
     scale: Scale = 1.0
     classifier_scale: Scale = 1.0
     temperature: float = 1.0
+    classifier_sigma_lo: float = 0.0
+    classifier_sigma_hi: float = math.inf
 
     def __post_init__(self) -> None:
+        check_interval(self.classifier_sigma_lo, self.classifier_sigma_hi, "classifier_")
         self._parts()
 
     def unguided(self) -> Combined:
@@ -48,5 +54,8 @@ class Combined(Guidance):
         return by_classifier(classifier_free(denoise, schedule), schedule)
 
     def _parts(self) -> tuple[ClassifierFree, ClassifierGuidance]:
-        by_classifier = ClassifierGuidance(self.classifier, self.classifier_scale, "conditional", self.temperature)
+        interval = self.classifier_sigma_lo, self.classifier_sigma_hi
+        by_classifier = ClassifierGuidance(
+            self.classifier, self.classifier_scale, "conditional", self.temperature, *interval
+        )
         return ClassifierFree(self.scale), by_classifier

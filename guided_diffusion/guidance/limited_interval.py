@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from guided_diffusion.denoisers import Denoise, Labels, Prediction
-from guided_diffusion.guidance.base import Guidance, Scale, as_scale, check_length
+from guided_diffusion.guidance.base import Guidance, Scale, as_scale, check_interval, check_length, scale_in_interval
 from guided_diffusion.guidance.classifier_free import ClassifierFree
 from guided_diffusion.schedules import Schedule
 
@@ -32,16 +32,14 @@ class LimitedInterval(Guidance):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not 0 <= self.sigma_lo < self.sigma_hi:
-            raise ValueError(f"0 <= sigma_lo < sigma_hi must hold, got {self.sigma_lo} and {self.sigma_hi}")
+        check_interval(self.sigma_lo, self.sigma_hi)
 
     def __call__(self, denoise: Denoise, schedule: Schedule) -> Denoise:
         scale = as_scale(self.scale)
 
         def guided(x_t: Tensor, t: Tensor, y: Labels) -> Prediction:
             check_length(scale, x_t)
-            noise = (-schedule.log_snr(t.cpu().double()) / 2).exp()  # on the CPU: Apple's GPUs have no float64
-            inside = (self.sigma_lo < noise) & (noise <= self.sigma_hi)
-            return ClassifierFree(scale.where(inside, 1.0))(denoise, schedule)(x_t, t, y)
+            w = scale_in_interval(scale, t, schedule, self.sigma_lo, self.sigma_hi)
+            return ClassifierFree(w)(denoise, schedule)(x_t, t, y)
 
         return guided

@@ -4,6 +4,16 @@ from guided_diffusion.networks.fast_unet import FastUNet
 from guided_diffusion.networks.judge import JudgeNet, LeNet
 from guided_diffusion.networks.mlp import MLP, NoisyMLPClassifier
 from guided_diffusion.networks.noisy_classifier import NoisyClassifier
+from guided_diffusion.networks.noisy_cnn import NoisyCNNClassifier
 from guided_diffusion.networks.unet import UNet
 
-__all__ = ["MLP", "FastUNet", "JudgeNet", "LeNet", "NoisyClassifier", "NoisyMLPClassifier", "UNet"]
+__all__ = [
+    "MLP",
+    "FastUNet",
+    "JudgeNet",
+    "LeNet",
+    "NoisyCNNClassifier",
+    "NoisyClassifier",
+    "NoisyMLPClassifier",
+    "UNet",
+]

@@ -20,7 +20,14 @@ from guided_diffusion.data import LabelledDataModule
 from guided_diffusion.evaluation.judge import JudgePair, JudgeSource
 from guided_diffusion.guidance import Guidance, Wrapper
 from guided_diffusion.losses import MinSNR
-from guided_diffusion.networks import MLP, FastUNet, NoisyClassifier, NoisyMLPClassifier, UNet
+from guided_diffusion.networks import (
+    MLP,
+    FastUNet,
+    NoisyClassifier,
+    NoisyCNNClassifier,
+    NoisyMLPClassifier,
+    UNet,
+)
 from guided_diffusion.recipe import Recipe
 from guided_diffusion.samplers import Sampler
 from guided_diffusion.schedules import Schedule
@@ -85,6 +92,8 @@ def test_every_network_is_built(network, compose):
     node = compose(f"network={network}", "network.width=8").network
     if network in POINTS:
         assert isinstance(build_network(node, (2,), 3), POINTS[network])
+    elif network == "classifier_fast":  # for images of any size
+        assert isinstance(build_network(node, (3, 9, 12), 10), NoisyCNNClassifier)
     else:
         size = int(re.search(r"\d+", network)[0].replace("10", "32"))
         kind = FastUNet if network.endswith("fast") else NoisyClassifier if network.startswith("classifier") else UNet

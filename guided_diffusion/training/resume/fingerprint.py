@@ -20,7 +20,7 @@ VALIDATION_KEYS = (
 
 NEUTRAL_KEYS = (
     *("name", "output_dir", "resume", "classifier", "scales", "untaught_scales", "guidance", "threshold", "sampler"),
-    *("recipe", "judge", "logger", "data.root", "data.path", "data.num_workers", "trusted"),
+    *("recipe", "judge", "guide", "logger", "data.root", "data.path", "data.num_workers", "trusted"),
     *("callbacks.last", "callbacks.best", "callbacks.finite", "callbacks.throughput", "callbacks.progress"),
     *("callbacks.learning_rate", "callbacks.sample_grid", "callbacks.accuracy", "callbacks.distance"),
     *("callbacks.guide", "trainer.default_root_dir", "trainer.log_every_n_steps", "trainer.enable_model_summary"),
