@@ -18,6 +18,7 @@ from guided_diffusion.checkpoints.renamed import update_targets
 from guided_diffusion.data import LabelledDataModule
 from guided_diffusion.recipe import Recipe
 from guided_diffusion.training.guide import GuideTraining
+from guided_diffusion.training.resume.find_run import config_of
 from guided_diffusion.utils.files import atomic_write, cache_dir, check_writable, content_hash
 from guided_diffusion.utils.instantiate import build
 from guided_diffusion.utils.locks import file_lock
@@ -197,12 +198,22 @@ def guide_of_model(config: DictConfig, model: TrainedDiffusion) -> Guide | None:
     if not wants_guide(config):
         return None
     node: Any = OmegaConf.to_container(config.guide, resolve=True)
-    folder = Path(config.checkpoint).absolute().parent.parent
-    run = folder if (folder / "config.yaml").is_file() else None
     parts = {"guide": node, "data": model.config["data"], "schedule": model.config["schedule"]}
-    guide = Guide(model.spec, parts, run, config.trainer.get("accelerator", "auto"), config.trusted)
+    guide = Guide(
+        model.spec,
+        parts,
+        _run_of(Path(config.checkpoint).absolute()),
+        config.trainer.get("accelerator", "auto"),
+        config.trusted,
+    )
     guide.check()
     return guide
+
+
+def _run_of(checkpoint: Path) -> Path | None:
+    """Return the folder of the training whose model this is: the file's own, or that around it; ``None`` if neither."""
+    folders = (checkpoint.parent, checkpoint.parent.parent)
+    return next((folder for folder in folders if "module" in config_of(folder)), None)
 
 
 def with_guide(

@@ -85,7 +85,6 @@ def sample(config: DictConfig, overrides: Sequence[str] = ()) -> Path:
     trainer = build_trainer(config.trainer, [EvaluationProgress(QUIET_SECONDS)])
     check_not_sharded(trainer.strategy)
     recipe = with_guide(config, model, recipe, model.data)
-
     with explain_out_of_memory("recipe.batch_size"):
         _Session(config, trainer, model, recipe, plan, gallery, source, own_classes).write()
     if trainer.is_global_zero:

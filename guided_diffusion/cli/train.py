@@ -30,7 +30,7 @@ from guided_diffusion.cli.checks import (
 )
 from guided_diffusion.cli.config import TrainConfig, in_sweep, is_overridden, plain, trust_packages
 from guided_diffusion.cli.experiments import drop_unused_settings
-from guided_diffusion.cli.guide import guide_of_training
+from guided_diffusion.cli.guide import Guide, guide_of_training
 from guided_diffusion.cli.provenance import command
 from guided_diffusion.cli.run_folder import prepare_folder
 from guided_diffusion.cli.validation import check_config
@@ -124,9 +124,7 @@ def train(config: DictConfig, search: Sequence[Path] = (), sweep: Path | None = 
         module: NoisyTraining = build(config.module, network=network)
         module.record = make_record(module.kind, settings, data)
         initialise(network, module.record, initial_weights, start.checkpoint)
-        spec = ModelSpec("this training", module.schedule, data.shape, data.class_names)
-        _check_partners(config, module, spec)
-        guide = guide_of_training(config, settings, module.kind, spec)
+        guide = _check_partners(config, settings, module, data)
         trainer = _build_trainer(config, start)
         _make_resumable(trainer, data)
         _set_length(config, trainer, module, data, start)
@@ -138,9 +136,7 @@ def train(config: DictConfig, search: Sequence[Path] = (), sweep: Path | None = 
         with folder_lock(start.folder):
             start = prepare_folder(trainer, settings, start)
             module.record |= start.note
-            if guide:
-                guide.find_or_train(lambda: data, [start.checkpoint.parents[1]] if start.checkpoint else [])
-            if _fit(trainer, module, data, start):
+            if _fit(trainer, module, data, start, guide):
                 _announce(start.folder, module.kind, _own_packages(settings))
         return start.folder
 
@@ -224,8 +220,13 @@ def _make_resumable(trainer: Trainer, data: LabelledDataModule) -> None:
     ResumableFitLoop.replace(trainer)
 
 
-def _fit(trainer: Trainer, module: NoisyTraining, data: LabelledDataModule, start: Start) -> bool:
-    """Train, and return whether the end was reached; if not, print the command that resumes the training."""
+def _fit(trainer: Trainer, module: NoisyTraining, data: LabelledDataModule, start: Start, guide: Guide | None) -> bool:
+    """Train, and return whether the end was reached; if not, print the command that resumes the training.
+
+    The classifier that guides the samples of the training, if there is one, is trained first.
+    """
+    if guide:
+        guide.find_or_train(lambda: data, [start.checkpoint.parents[1]] if start.checkpoint else [])
     with closing_loggers(trainer.loggers):
         is_new = not start.in_place or start.restarted
         begin_logging(trainer, module.record["config"], Continuation(is_new, start.step, start.metrics_rows))
@@ -256,14 +257,21 @@ def _command_to_resume(folder: Path) -> str:
     return shlex.join([*(part for part in parts if part not in resumes), resume])
 
 
-def _check_partners(config: DictConfig, module: NoisyTraining, spec: ModelSpec) -> None:
-    """Raise an error if a model that this one samples with is missing, or has other noise, images or classes."""
+def _check_partners(
+    config: DictConfig, settings: dict[str, Any], module: NoisyTraining, data: LabelledDataModule
+) -> Guide | None:
+    """Raise an error if a model that this one samples with is missing, or has other noise, images or classes.
+
+    Return the classifier that is yet to be trained for its samples, if there is one.
+    """
+    spec = ModelSpec("this training", module.schedule, data.shape, data.class_names)
     if module.kind == "diffusion":
         check_guidance(config.guidance, spec, config.trusted)
     elif config.callbacks.get("guide"):
         if not guidance_needs_classifier(config.guidance):
             raise ValueError("callbacks.guide is guided by the classifier in training: add guidance=classifier")
         check_match(spec, read_spec(config.callbacks.guide, "diffusion", config.trusted))
+    return guide_of_training(config, settings, module.kind, spec)
 
 
 def _own_packages(settings: dict[str, Any]) -> list[str]:

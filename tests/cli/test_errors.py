@@ -112,7 +112,7 @@ REFUSED = [
     ("train", "output_dir=", "output_dir is empty"),
     ("train", "experiment=cfg_digits", "there is no experiment to set; did you mean +experiment?"),
     ("train", "trainer.enable_checkpointing=false", "to set; trainer has accelerator, "),
-    ("train", "guidance.sigma_lo=1", "there is no guidance.sigma_lo to set; it goes with guidance=interval"),
+    ("train", "guidance.sigma_lo=1", "there is no guidance.sigma_lo to set; it goes with guidance=classifier"),
     ("train", "guidance=interval guidance.classifier=x", "it goes with guidance=cfg_classifier or guidance="),
     ("sample", "sampler.times.shift=2", "there is no sampler.times.shift to set; it goes with sampler/times=shifted"),
     ("sample", "sampler/tmes=karras", "there is no sampler/tmes to set; did you mean sampler/times?"),

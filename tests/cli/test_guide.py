@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from guided_diffusion.checkpoints.files import LAST
+from guided_diffusion.checkpoints.files import LAST, export
 from guided_diffusion.checkpoints.loading import LateClassifier, load, load_classifier, optional_classifier
 from guided_diffusion.cli.config import SampleConfig
 from guided_diffusion.cli.guide import FOLDER, guide_of_model
@@ -139,6 +139,14 @@ def test_a_model_outside_of_a_run_has_its_guide_in_the_cache(compose, checkpoint
     alone = shutil.copy(checkpoint, tmp_path / "alone.ckpt")
     guide = guide_of_model(compose(*AUTO, f"checkpoint={alone}", program="sample"), load(alone))
     assert guide.path == cache_dir() / "guides" / guide.name
+    assert not guide.path.is_relative_to(checkpoint.parents[1])
+
+
+def test_an_exported_model_in_the_folder_of_a_run_has_its_guide_there(compose, run):
+    exported = run / "model.safetensors"
+    export(run / LAST, exported)
+    config = compose(*AUTO, f"checkpoint={exported}", program="sample")
+    assert guide_of_model(config, load(exported)).path.parent == run / FOLDER
 
 
 def test_a_run_that_goes_on_elsewhere_takes_the_guide_along(guide, tmp_path, capsys):
