@@ -62,8 +62,8 @@ class NoisyTraining(LightningModule):
         seed: int,
         channels_last: bool,
         compile: bool,
-        time_sampling: TimeSampling | None,
-        parameter_groups: ParameterGroups | None,
+        time_sampling: TimeSampling | None = None,
+        parameter_groups: ParameterGroups | None = None,
     ) -> None:
         super().__init__()
         self.optimizer = optimizer
