@@ -332,7 +332,7 @@ def run_dir(trained_once: Callable[..., Path]) -> Path:
 
 @pytest.fixture(scope="session")
 def fast_run(trained_once: Callable[..., Path]) -> Path:
-    """Return the folder of a tiny training of the fast network with Muon, on colour images. Tests must not change it."""
+    """Return the folder of a tiny training of the fast network with Muon on colour images. Do not change it."""
     return trained_once("fast", *TINY, *FAST, "data.channels=3")
 
 
