@@ -62,7 +62,7 @@ from guided_diffusion.guidance import ClassifierFree, ClassifierGuidance, Combin
 from guided_diffusion.losses import Uniform, denoising_loss, stratified_times
 from guided_diffusion.networks import NoisyClassifier
 from guided_diffusion.recipe import Recipe
-from guided_diffusion.samplers import Sampler, ddim, ddpm, dpmpp_2m, heun
+from guided_diffusion.samplers import Sampler, ddim, ddpm, dpmpp_2m, heun, sde_dpmpp_2m
 from guided_diffusion.schedules import Cosine
 
 ROOT = Path(__file__).parents[1]
@@ -136,10 +136,12 @@ def waits(args: argparse.Namespace) -> Found:
         "interval": (LimitedInterval(2.0), ddim),
         "classifier": (ClassifierGuidance(classifier, 2.0), ddim),
         "classifier, a scale per sample": (ClassifierGuidance(classifier, per_sample), ddim),
+        "classifier, between noise levels": (ClassifierGuidance(classifier, 2.0, "conditional", sigma_hi=1.5), ddim),
         "cfg_classifier": (Combined(classifier, 2.0, 2.0), ddim),
         "cfg, ddpm": (ClassifierFree(2.0), ddpm),
         "cfg, heun": (ClassifierFree(2.0), heun),
         "cfg, dpmpp_2m": (ClassifierFree(2.0), dpmpp_2m),
+        "cfg, sde_dpmpp_2m": (ClassifierFree(2.0), sde_dpmpp_2m),
     }
     for name, (guidance, method) in settings.items():
         recipe = Recipe(guidance, sampler=Sampler(method, 4))

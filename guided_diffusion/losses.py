@@ -20,6 +20,9 @@ Weighting = Callable[[Tensor, Parameterization], Tensor]
 TimeSampling = Callable[[int, Schedule, torch.Generator], Tensor]
 """The random times of a batch, in (0, 1]: ``time_sampling(batch_size, schedule, generator)``."""
 
+SMALLEST_TIME = 1e-12
+"""The smallest time of ``LogNormalTimes``: at t = 0 the log-SNR is infinite."""
+
 
 @dataclass(frozen=True)
 class Uniform:
@@ -77,6 +80,15 @@ def stratified_times(batch_size: int, generator: torch.Generator) -> Float[Tenso
     return (torch.arange(batch_size, device=generator.device) + 1 - u) / batch_size
 
 
+def check_times(time_sampling: TimeSampling, schedule: Schedule, batch_size: int = 64) -> None:
+    """Raise ``ValueError`` unless ``time_sampling`` draws one time in (0, 1] for each sample of a batch."""
+    times = time_sampling(batch_size, schedule, torch.Generator().manual_seed(0))
+    if times.shape != (batch_size,):
+        raise ValueError(f"{batch_size} samples need as many times, got the shape {tuple(times.shape)}")
+    if not ((times > 0) & (times <= 1)).all():
+        raise ValueError(f"times must be in (0, 1], got {times.min():g} to {times.max():g}")
+
+
 @dataclass(frozen=True)
 class UniformTimes:
     """Times uniform in (0, 1], one in each of ``batch_size`` equal parts."""
@@ -97,7 +109,8 @@ class LogNormalTimes:
         std: Its standard deviation.
 
     Raises:
-        ValueError: If the mean is not finite, or the standard deviation not positive and finite.
+        ValueError: If the mean is not finite, or the standard deviation not positive and finite; when called, if nearly
+            all of the density lies above the highest noise level of the schedule, that of t = 1.
     """
 
     mean: float = 0.3
@@ -110,11 +123,16 @@ class LogNormalTimes:
             raise ValueError(f"std must be positive and finite, got {self.std}")
 
     def __call__(self, batch_size: int, schedule: Schedule, generator: torch.Generator) -> Float[Tensor, " b"]:
-        probability = stratified_times(batch_size, generator)
-        highest = -schedule.log_snr(torch.ones_like(probability[:1])) / 2
-        below_highest = torch.special.ndtr((highest - self.mean) / self.std)  # no noise level lies above that of t = 1
-        log_noise = self.mean + self.std * torch.special.ndtri(probability * below_highest)
-        return schedule.time(-2 * log_noise).clamp(max=1)
+        highest = -schedule.log_snr(torch.ones(())) / 2  # on the CPU, so that the host does not wait for a device
+        share = torch.special.ndtr((highest - self.mean) / self.std).item()
+        if share < 1e-3:
+            raise ValueError(
+                f"log(sigma / alpha) is at most {highest:.3g} in this schedule, and so is nearly none of a normal "
+                f"density with mean {self.mean:g} and std {self.std:g}: lower the mean"
+            )
+        probability = share * stratified_times(batch_size, generator)
+        log_noise = self.mean + self.std * torch.special.ndtri(probability)
+        return schedule.time(-2 * log_noise).clamp(SMALLEST_TIME, 1)
 
 
 def drop_labels(y: Int[Tensor, " b"], probability: float, generator: torch.Generator) -> Int[Tensor, " b"]:

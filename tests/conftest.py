@@ -220,6 +220,18 @@ TINY_POINTS = (
 """The same for experiments on points."""
 
 
+FAST = (
+    *("network=unet_8_fast", "network.head_channels=8", "module/optimizer=muon", "time_sampling=log_normal"),
+    "callbacks.ema.warm_up=21",
+)
+"""The overrides of the tiny training that take the network, optimizer and times of the fast experiments."""
+
+
+@pytest.fixture(scope="session")
+def fast_recipe() -> tuple[str, ...]:
+    return FAST
+
+
 @pytest.fixture(scope="session")
 def tiny_points() -> tuple[str, ...]:
     return TINY_POINTS
@@ -316,6 +328,12 @@ def trained_once(compose: Callable[..., DictConfig], tmp_path_factory: pytest.Te
 def run_dir(trained_once: Callable[..., Path]) -> Path:
     """Return the folder of a tiny training. Tests must not change it."""
     return trained_once("run", *TINY)
+
+
+@pytest.fixture(scope="session")
+def fast_run(trained_once: Callable[..., Path]) -> Path:
+    """Return the folder of a tiny training of the fast network with Muon on colour images. Do not change it."""
+    return trained_once("fast", *TINY, *FAST, "data.channels=3")
 
 
 @pytest.fixture(scope="session")

@@ -1,4 +1,5 @@
 import math
+import re
 
 import pytest
 import torch
@@ -11,6 +12,7 @@ from guided_diffusion.losses import (
     MinSNR,
     Uniform,
     UniformTimes,
+    check_times,
     classification_loss,
     denoising_loss,
     drop_labels,
@@ -122,16 +124,48 @@ def test_log_normal_times_are_one_in_each_part_of_equal_probability(schedule, ge
     assert t.dtype == torch.float32
 
 
-@pytest.mark.parametrize(("mean", "std"), [(7.0, 3.0), (20.0, 0.1), (-30.0, 10.0)])
-def test_times_lie_in_the_range_of_the_schedule_whatever_the_density(mean, std, schedule, generator):
+@pytest.mark.parametrize(("mean", "std"), [(7.0, 3.0), (-5.0, 1.0), (-30.0, 10.0)])
+def test_log_normal_times_are_in_the_range_of_the_schedule_and_have_a_finite_noise_level(
+    mean, std, schedule, generator
+):
     t = LogNormalTimes(mean, std)(1000, schedule, generator)
-    assert t.isfinite().all()
-    assert 0 <= t.min() <= t.max() <= 1
+    assert 0 < t.min() <= t.max() <= 1
+    assert schedule.log_snr(t).isfinite().all()
+
+
+def test_a_density_beyond_the_highest_noise_level_is_cut_off_there(schedule, generator):
+    highest = -schedule.log_snr(torch.ones((), dtype=F64)) / 2
+    log_noise = -schedule.log_snr(LogNormalTimes(highest.item(), 1.0)(100_000, schedule, generator).double()) / 2
+    assert log_noise.max() <= highest + 1e-4
+    assert log_noise.mean() == pytest.approx(highest.item() - math.sqrt(2 / math.pi), abs=2e-3)  # half a normal density
+
+
+def test_a_density_above_all_noise_levels_is_refused(schedule, generator):
+    with pytest.raises(ValueError, match=r"at most [\d.]+ in this schedule, .* mean 20 and std 0.1: lower the mean"):
+        LogNormalTimes(20.0, 0.1)(4, schedule, generator)
 
 
 def test_a_draw_at_the_end_of_the_density_is_pure_noise(monkeypatch, schedule, generator):
     monkeypatch.setattr(torch, "rand", lambda size, **_: torch.zeros(size))
     assert LogNormalTimes()(4, schedule, generator)[-1] == pytest.approx(1, abs=1e-3)
+
+
+@pytest.mark.parametrize("time_sampling", [UniformTimes(), LogNormalTimes()])
+def test_times_of_every_sampling_suit_every_schedule(time_sampling, schedule):
+    check_times(time_sampling, schedule)
+
+
+@pytest.mark.parametrize(
+    ("times", "message"),
+    [
+        (lambda n, *_: torch.linspace(0, 1, n), "times must be in (0, 1], got 0 to 1"),
+        (lambda n, *_: torch.full((n,), math.nan), "times must be in (0, 1], got nan to nan"),
+        (lambda n, *_: torch.ones(()), "64 samples need as many times, got the shape ()"),
+    ],
+)
+def test_times_that_can_not_be_trained_on_are_refused(times, message):
+    with pytest.raises(ValueError, match=re.escape(message)):
+        check_times(times, Cosine())
 
 
 @pytest.mark.parametrize(

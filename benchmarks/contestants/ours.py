@@ -18,6 +18,7 @@ from contestants.base import Calibration, Settings, Trained
 from guided_diffusion.checkpoints.files import LAST
 from guided_diffusion.cli.config import EvaluateConfig, compose
 from guided_diffusion.cli.experiments import drop_unused_settings
+from guided_diffusion.cli.guide import with_guide
 from guided_diffusion.cli.restore import prepare
 from guided_diffusion.cli.train import train
 from guided_diffusion.data import ImageDataModule
@@ -48,14 +49,17 @@ class Ours:
         with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings(), redirect_stdout(StringIO()):
             warnings.simplefilter("ignore")
             start = time.process_time()
-            config = compose(*self.overrides(settings, steps, Path(folder) / "run"))
-            drop_unused_settings(config, self.overrides(settings, steps, Path(folder) / "run"))
+            overrides = self.overrides(settings, steps, Path(folder) / "run")
+            config = compose(*overrides)
+            drop_unused_settings(config, overrides)
             run_dir = train(config)
             sampling = [
                 hydra_override("checkpoint", str(run_dir / LAST)),
                 hydra_override("output_dir", str(Path(folder) / "samples")),
             ]
-            model, recipe = prepare(compose(*sampling, program="evaluate"), sampling, EvaluateConfig)
+            sampling_config = compose(*sampling, program="evaluate")
+            model, recipe = prepare(sampling_config, sampling, EvaluateConfig)
+            recipe = with_guide(sampling_config, model, recipe, lambda: data)
             guided = float(torch.as_tensor(recipe.guidance.scale))
             trained = Trained(
                 denoiser=model.denoiser,

@@ -23,6 +23,7 @@ REPLACED_BY = (
     ("classifier", "guidance.classifier.checkpoint"),
     ("label_dropout", "module.label_dropout"),
     ("module.optimizer.lr", "module.lr_scheduler.max_lr"),
+    ("module.optimizer.adamw_lr", "module.lr_scheduler.max_lr"),
     *((f"{judge}.{name}", f"{judge}.checkpoint") for judge in JUDGES for name in JUDGE_SETTINGS),
 )
 """The pairs of keys of which the first has no effect where the second is given."""
@@ -38,7 +39,7 @@ def check_no_key_replaces_another(overrides: Sequence[str]) -> None:
 
 def check_keys_of_module(overrides: Sequence[str], module: Mapping[str, Any]) -> None:
     """Raise ``ValueError`` if the command line sets a key that the module, whose config is given, does not use."""
-    for key in ("label_dropout", "weighting"):
+    for key in ("label_dropout", "weighting", "time_sampling"):
         if key not in module and _sets(overrides, key):
             name = str(module.get("_target_")).rpartition(".")[2]
             raise ValueError(f"{key} has no effect on {name}, which has no such setting: leave it out")

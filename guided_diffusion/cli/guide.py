@@ -75,10 +75,13 @@ class Guide:
         """Raise an error if the classifier can't be trained or read, as far as can be known before.
 
         Raises:
-            ValueError: If its network is for other samples, or a file at its path is damaged.
+            ValueError: If its network or its times are for other samples or another schedule, or a file at its path is
+                damaged.
             OSError: If it would be kept in the cache, which can't be written.
         """
-        build_training(self.config["guide"]).build(self.spec.shape, len(self.spec.class_names))
+        training = build_training(self.config["guide"])
+        training.build(self.spec.shape, len(self.spec.class_names))
+        training.check_times(self.spec.schedule)
         if not self.is_trained(self.path):
             check_writable(self.path.parent, "the cache (GUIDED_DIFFUSION_CACHE)")
 

@@ -38,7 +38,7 @@ from guided_diffusion.data import LabelledDataModule
 from guided_diffusion.recipe import Recipe
 from guided_diffusion.training.callbacks import Resumable
 from guided_diffusion.training.callbacks.base import SamplingCallback
-from guided_diffusion.training.checks import check_optimization, check_trainer
+from guided_diffusion.training.checks import check_optimization, check_time_sampling, check_trainer
 from guided_diffusion.training.initialisation import initialise, resolve_init_from
 from guided_diffusion.training.length import count_steps, has_epochs, prefer_epochs, set_number_of_steps
 from guided_diffusion.training.loggers.continuation import Continuation, begin_logging
@@ -130,7 +130,7 @@ def train(config: DictConfig, search: Sequence[Path] = (), sweep: Path | None = 
         _set_length(config, trainer, module, data, start)
         trainer.precision_plugin.convert_module(module)  # before the average copies it, and a checkpoint is loaded
         check_optimizer(trainer.strategy, check_optimization(module, trainer.max_steps))
-        _check_samples(settings, build(config.recipe), module)
+        _check_times_and_samples(settings, build(config.recipe), module)
         _check_last_stage(start.folder, trainer, data)
 
         with folder_lock(start.folder):
@@ -198,8 +198,9 @@ def _check_values(settings: dict[str, Any]) -> None:
     check_trainer(settings["trainer"])
 
 
-def _check_samples(settings: dict[str, Any], recipe: Recipe, module: NoisyTraining) -> None:
-    """Raise ``ValueError`` if this training can't be sampled as the config says, even if no callback samples."""
+def _check_times_and_samples(settings: dict[str, Any], recipe: Recipe, module: NoisyTraining) -> None:
+    """Raise ``ValueError`` if this training can't draw its times or be sampled, even if no callback samples."""
+    check_time_sampling(module)
     check_recipe(recipe, module.schedule)
     if module.kind == "diffusion" and not settings["untaught_scales"]:
         check_label_dropout(settings["module"]["label_dropout"], recipe, settings["scales"], module.schedule, "scales")

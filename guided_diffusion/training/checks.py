@@ -1,10 +1,11 @@
-"""Checks of the trainer's and the optimizer's settings before anything is written."""
+"""Checks of the settings of trainer, optimizer and random times before anything is written."""
 
 import math
 from typing import Any
 
 from torch.optim import Optimizer
 
+from guided_diffusion.losses import check_times
 from guided_diffusion.training.length import has_epochs
 from guided_diffusion.training.modules import NoisyTraining
 from guided_diffusion.training.resume.early_end import seconds_of
@@ -50,3 +51,11 @@ def check_optimization(module: NoisyTraining, max_steps: int) -> Optimizer:
     if not 0 < lr < math.inf:
         raise ValueError(f"module.optimizer.lr must be positive and finite, got {lr}")
     return optimizer
+
+
+def check_time_sampling(module: NoisyTraining) -> None:
+    """Raise ``ValueError`` if the random times of a training don't suit its schedule."""
+    try:
+        check_times(module.time_sampling, module.schedule)
+    except ValueError as error:
+        raise ValueError(f"time_sampling: {error}") from error

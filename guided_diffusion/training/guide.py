@@ -13,7 +13,7 @@ from torch.utils.data import DistributedSampler
 from guided_diffusion.classifiers import Classifier
 from guided_diffusion.data import LabelledDataModule, kind_of, network_sizes
 from guided_diffusion.data.base import Batch
-from guided_diffusion.losses import LogNormalTimes, TimeSampling, classification_loss
+from guided_diffusion.losses import LogNormalTimes, TimeSampling, check_times, classification_loss
 from guided_diffusion.schedules import Schedule
 from guided_diffusion.utils.progress import progress_bar
 from guided_diffusion.utils.rng import generator_for
@@ -81,6 +81,13 @@ class GuideTraining:
                 "classifier: choose another, such as network@guide.network=classifier_fast"
             )
         return network
+
+    def check_times(self, schedule: Schedule) -> None:
+        """Raise ``ValueError`` if the times of the training don't suit the schedule."""
+        try:
+            check_times(self.time_sampling, schedule)
+        except ValueError as error:
+            raise ValueError(f"guide.time_sampling: {error}") from error
 
     def __call__(
         self, data: LabelledDataModule, schedule: Schedule, device: torch.device | str = "cpu", bfloat16: bool = False

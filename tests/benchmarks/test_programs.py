@@ -43,15 +43,15 @@ def test_time_to_quality_goes_on_where_it_stopped(benchmark_program, tmp_path):
     pytest.importorskip("diffusers")
     path, figure = tmp_path / "results.json", tmp_path / "figure.png"
     arguments = "--minutes", "0.005", "--samples", "30", "--peer-steps", "2", "--results", str(path)
-    tiny = "data=fake", "data.image_size=28", "judge.steps=2", "judge.width=8", "network.width=8"
-    first = benchmark_program("time_to_quality", "--contestants", "ours_cfg", *arguments, "--overrides", *tiny)
-    assert "ours, cfg_mnist" in first
+    tiny = "data=fake", "data.image_size=28", "judge.steps=2", "judge.width=8", "network.width=8", "guide.steps=2"
+    first = benchmark_program("time_to_quality", "--contestants", "ours", *arguments, "--overrides", *tiny)
+    assert "ours, guided_mnist" in first
     before = json.loads(path.read_text())
-    names = "--contestants", "ours_cfg", "diffusers"
+    names = "--contestants", "ours", "ours_cfg", "diffusers"
     second = benchmark_program("time_to_quality", *names, *arguments, "--overrides", *tiny)
     after = json.loads(path.read_text())
     assert after["runs"][0] == before["runs"][0]
-    assert [run["contestant"] for run in after["runs"]] == ["ours_cfg", "diffusers"]
+    assert [run["contestant"] for run in after["runs"]] == ["ours", "ours_cfg", "diffusers"]
     assert "diffusers' example" in second
     drawn = benchmark_program("time_to_quality", "--results", str(path), "--plot", str(figure))
     assert "ours, cfg_mnist" in drawn

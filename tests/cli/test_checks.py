@@ -15,6 +15,7 @@ from guided_diffusion.cli.checks import (
         ("classifier=a.ckpt", "guidance.classifier=b.ckpt"),
         ("label_dropout=0.2", "module.label_dropout=0.1"),
         ("module.optimizer.lr=1e-3", "module.lr_scheduler.max_lr=2e-3"),
+        ("module.optimizer.adamw_lr=1e-3", "module.lr_scheduler.max_lr=[2e-3,2e-3]"),
         ("judge.width=8", "judge.checkpoint=judge.pt"),
         ("judge.second.steps=8", "judge.second.checkpoint=judge.pt"),
     ],
@@ -36,6 +37,14 @@ def test_settings_of_a_diffusion_model_are_refused_for_a_classifier(override, co
         check_keys_of_module([*classifier_overrides, override], classifier)
     check_keys_of_module(list(classifier_overrides), classifier)
     check_keys_of_module([override], compose().module)
+
+
+@pytest.mark.parametrize("override", ["time_sampling=log_normal", "time_sampling.mean=0"])
+def test_the_times_of_training_are_refused_for_a_module_that_does_not_take_them(override, compose):
+    for module in ("diffusion", "classifier"):
+        check_keys_of_module([override], compose(f"module={module}").module)
+    with pytest.raises(ValueError, match=r"^time_sampling has no effect on Own, which has no such setting: leave it"):
+        check_keys_of_module([override], {"_target_": "my_package.Own"})
 
 
 def test_a_classifier_that_the_guidance_does_not_use_is_refused(compose):

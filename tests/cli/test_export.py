@@ -7,7 +7,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 import guided_diffusion
-from guided_diffusion.checkpoints.files import export
+from guided_diffusion.checkpoints.files import LAST, export
 from guided_diffusion.checkpoints.loading import load
 
 
@@ -52,6 +52,14 @@ def test_an_exported_diffusion_model_is_loaded_unchanged(weights, checkpoint, ou
     assert not any(part.training for part in second.denoiser.modules())
     assert (first.config, first.shape, first.class_names) == (second.config, second.shape, second.class_names)
     assert first.schedule == second.schedule
+
+
+def test_a_model_with_channels_last_is_exported_and_loaded_unchanged(fast_run, output):
+    checkpoint, (x, t, y) = fast_run / LAST, (torch.randn(2, 3, 8, 8), torch.full((2,), 0.5), torch.tensor([0, -1]))
+    export(checkpoint, output)
+    first, second = (guided_diffusion.load(path).denoiser for path in (checkpoint, output))
+    assert same(first.state_dict(), second.state_dict())
+    assert torch.equal(first(x, t, y).x0, second(x, t, y).x0)
 
 
 @pytest.mark.parametrize("weights", ["ema", "raw"])

@@ -324,10 +324,11 @@ def test_models_that_do_not_fit_together_are_refused_before_training(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("strategy", ["ddp_spawn", "ddp"])
-def test_two_processes_leave_the_same_files_as_one(strategy, tiny, shell, tmp_path):
+@pytest.mark.parametrize(("strategy", "is_fast"), [("ddp_spawn", False), ("ddp", False), ("ddp", True)])
+def test_two_processes_leave_the_same_files_as_one(strategy, is_fast, tiny, fast_recipe, shell, tmp_path):
     """Two processes with half the batch each; their gradients are averaged."""
-    command = [*tiny, f"strategy={strategy}", "trainer.devices=2", "hydra.run.dir=here"]
+    recipe = fast_recipe if is_fast else ()
+    command = [*tiny, *recipe, f"strategy={strategy}", "trainer.devices=2", "hydra.run.dir=here"]
     trained = shell("-m", "guided_diffusion.train", *command)
     assert trained.returncode == 0, trained.stderr
     assert files(tmp_path / "here") == FILES

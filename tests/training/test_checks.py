@@ -7,7 +7,9 @@ from torch import nn
 from torch.optim import SGD
 from torch.optim.lr_scheduler import LambdaLR, LinearLR, OneCycleLR
 
-from guided_diffusion.training.checks import check_optimization, check_trainer
+from guided_diffusion.losses import LogNormalTimes
+from guided_diffusion.schedules import Cosine
+from guided_diffusion.training.checks import check_optimization, check_time_sampling, check_trainer
 from guided_diffusion.training.modules import NoisyTraining
 
 
@@ -71,3 +73,12 @@ def test_a_schedule_that_divides_by_zero_is_refused():
 def test_an_optimizer_that_cannot_be_built_is_refused():
     with pytest.raises(ValueError, match=r"module\.optimizer or module\.lr_scheduler: Invalid learning rate: -1"):
         check_optimization(Module(lambda parameters: SGD(parameters, lr=-1)), 4)
+
+
+def test_times_that_do_not_suit_the_schedule_are_refused():
+    module = Module(partial(SGD, lr=1.0))
+    module.schedule = Cosine()
+    check_time_sampling(module)
+    module.time_sampling = LogNormalTimes(20.0)
+    with pytest.raises(ValueError, match=r"^time_sampling: .* with mean 20 and std 1.1: lower the mean$"):
+        check_time_sampling(module)

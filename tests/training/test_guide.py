@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from guided_diffusion.data import Digits, Fake, Patterns
-from guided_diffusion.losses import UniformTimes
+from guided_diffusion.losses import LogNormalTimes, UniformTimes
 from guided_diffusion.networks import MLP, NoisyCNNClassifier, NoisyMLPClassifier
 from guided_diffusion.schedules import Cosine
 from guided_diffusion.training.guide import GuideTraining
@@ -88,6 +88,12 @@ def test_it_trains_on_points():
 def test_a_network_that_can_not_guide_is_refused(network, shape, classes, message):
     with pytest.raises(ValueError, match=message):
         GuideTraining(network).build(shape, classes)
+
+
+def test_times_that_do_not_suit_the_schedule_are_refused():
+    with pytest.raises(ValueError, match=r"^guide\.time_sampling: .*: lower the mean$"):
+        GuideTraining(NETWORK, time_sampling=LogNormalTimes(20.0)).check_times(Cosine())
+    GuideTraining(NETWORK).check_times(Cosine())
 
 
 @pytest.mark.parametrize(

@@ -1,10 +1,20 @@
 import copy
+import csv
 
 import pytest
 import torch
 from torch import nn
 
-from guided_diffusion.networks import MLP, FastUNet, UNet
+from guided_diffusion.classifiers import Classifier
+from guided_diffusion.networks import (
+    MLP,
+    FastUNet,
+    NoisyClassifier,
+    NoisyCNNClassifier,
+    NoisyMLPClassifier,
+    UNet,
+)
+from guided_diffusion.schedules import Cosine
 from guided_diffusion.training.optimizers import MuonWithAdamW, hidden_and_other
 
 
@@ -31,11 +41,32 @@ def test_hidden_weights_are_those_of_inner_convolutions_and_linear_layers(module
     assert not any(name.endswith("conv_2.weight") for name in other)
 
 
-def test_a_network_of_linear_layers_has_hidden_weights_too():
-    hidden, other = hidden_and_other(MLP(2, 4, 3))
-    assert len(hidden["params"]) > 2
-    assert all(parameter.ndim == 2 for parameter in hidden["params"])
-    assert len(other["params"]) > 2
+def weights_of_layers(module):
+    """The names of the weights of convolutions and linear layers that are not hidden, and of those that are."""
+    layers = {f"{name}.weight" for name, layer in module.named_modules() if isinstance(layer, nn.Linear | nn.Conv2d)}
+    hidden, other = hidden_and_other(module)
+    return names(module, other) & layers, names(module, hidden)
+
+
+def test_a_network_of_linear_layers_has_hidden_weights_between_the_first_and_the_last():
+    outer, hidden = weights_of_layers(MLP(2, 4, width=8))
+    assert outer == {"hidden.0.linear.weight", "output.weight"}
+    assert {"hidden.1.linear.weight", "hidden.0.scale_shift.weight", "condition.output.weight"} < hidden
+
+
+@pytest.mark.parametrize(
+    ("network", "ends"),
+    [
+        (NoisyClassifier(1, 8, 3, width=8, multipliers=(1, 2)), {"input", "pool.output"}),
+        (NoisyCNNClassifier(1, 8, 3, width=4), {"stages.0.conv", "logits"}),
+        (NoisyMLPClassifier(2, 3, width=8), {"hidden.0.linear", "output"}),
+    ],
+    ids=lambda value: type(value).__name__ if isinstance(value, nn.Module) else "",
+)
+def test_the_logits_of_a_classifier_are_no_hidden_layer(network, ends):
+    outer, hidden = weights_of_layers(Classifier(network, Cosine()))
+    assert outer == {f"backbone.{name}.weight" for name in ends}
+    assert hidden
 
 
 def with_gradients(module, seed):
@@ -81,9 +112,10 @@ def test_the_update_of_hidden_weights_has_the_stated_size():
 
 
 def test_a_step_after_loading_the_state_equals_one_without_a_break():
-    module = network()
+    """Also for a weight that had no gradient yet."""
+    module = with_gradients(network(), 0)
+    module.condition.output.weight.grad = module.input.weight.grad = None
     optimizer = MuonWithAdamW(hidden_and_other(module))
-    with_gradients(module, 0)
     optimizer.step()
 
     twin = copy.deepcopy(module)
@@ -115,3 +147,47 @@ def test_weights_without_a_gradient_stay():
     MuonWithAdamW(hidden_and_other(module)).step()
     for name, value in module.state_dict().items():
         assert torch.equal(value, before[name]) == (name in {"condition.output.weight", "input.weight"})
+
+
+def test_the_gradients_of_the_closure_are_used_and_its_loss_is_returned():
+    module = network()
+    optimizer = MuonWithAdamW(hidden_and_other(module))
+    before = module.middle[0].conv_1.weight.detach().clone()
+
+    def closure():
+        loss = sum(parameter.square().sum() for parameter in module.parameters())
+        loss.backward()
+        return loss
+
+    assert optimizer.step(closure) > 0
+    assert not torch.equal(module.middle[0].conv_1.weight, before)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"lr": -1.0}, "Learning rate"),
+        ({"momentum": 1.0}, r"momentum must be in \[0, 1\), got 1"),
+        ({"weight_decay": -0.1}, "weight.decay"),
+        ({"adamw_lr": 0.0}, "adamw_lr must be positive and finite, got 0"),
+        ({"adamw_betas": (0.9, 1.0)}, "beta"),
+    ],
+)
+def test_settings_out_of_range_are_refused(settings, message):
+    with pytest.raises(ValueError, match=message):
+        MuonWithAdamW(hidden_and_other(network()), **settings)
+
+
+def test_a_network_without_hidden_weights_is_refused():
+    with pytest.raises(ValueError, match="hidden weights and others: add module/optimizer=adamw"):
+        MuonWithAdamW(hidden_and_other(nn.Linear(2, 2)))
+
+
+def test_a_training_with_muon_logs_both_learning_rates(fast_run):
+    """They fall linearly to almost 0 after the warm-up, in the same proportion."""
+    with (fast_run / "metrics.csv").open() as file:
+        rows = [row for row in csv.DictReader(file) if row["train/learning_rate/muon"]]
+    muon, adamw = ([float(row[f"train/learning_rate/{name}"]) for row in rows] for name in ("muon", "adamw"))
+    assert len(rows) == 4
+    assert muon == sorted(muon, reverse=True)
+    assert [one / other for one, other in zip(muon, adamw, strict=True)] == pytest.approx([7 / 5] * 4, rel=1e-3)

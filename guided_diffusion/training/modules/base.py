@@ -90,12 +90,9 @@ class NoisyTraining(LightningModule):
         return generator_for(self.device, self.seed, 0, batch_idx, self.global_rank, VALIDATION)
 
     def draw_noise(
-        self,
-        samples: Float[Tensor, "b *shape"],
-        generator: torch.Generator,
-        time_sampling: TimeSampling,
+        self, samples: Float[Tensor, "b *shape"], generator: torch.Generator, time_sampling: TimeSampling
     ) -> NoisyBatch:
-        """Draw times, uniform unless a ``time_sampling`` is given, and noise for these samples."""
+        """Return these samples with times drawn by ``time_sampling``, and with noise."""
         x0 = samples.contiguous(memory_format=self.memory_format)
         times = time_sampling(len(x0), self.schedule, generator)
         return NoisyBatch(x0, torch.randn(x0.shape, generator=generator, device=self.device), times)

@@ -197,3 +197,14 @@ def test_a_training_with_other_epochs_ends_the_same(k, settings, server, accumul
     assert server(tmp_path / "whole", *arguments).status == 0
     killed_and_resumed(server, tmp_path / "killed", arguments, "within step", [9, k], KILL)
     assert_same(*(only_run(tmp_path / name, f"steps_of_{k}") for name in ("killed", "whole")))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("k", [1, 2])
+def test_a_training_of_the_fast_network_with_muon_ends_the_same(
+    k, fast_recipe, server, accumulating, only_run, assert_same, tmp_path
+):
+    arguments = [*accumulating(k), *(one for one in fast_recipe if "ema" not in one)]
+    assert server(tmp_path / "whole", *arguments).status == 0
+    killed_and_resumed(server, tmp_path / "killed", arguments, "within step", [9, k], KILL)
+    assert_same(*(only_run(tmp_path / name, f"steps_of_{k}") for name in ("killed", "whole")))
