@@ -55,6 +55,8 @@ def _option(group: str, name: str) -> Any:
     if not path.is_file():
         return merged
     own: Any = OmegaConf.load(path)
+    if path.read_text(encoding="utf-8").startswith("# @package module\n"):  # the option of a group inside it
+        own = own[Path(group).name]
     for default in own.pop("defaults", None) or []:
         if OmegaConf.is_dict(default):  # an option of a group inside this one, which is chosen on its own
             continue

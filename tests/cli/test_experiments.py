@@ -35,6 +35,20 @@ def test_an_experiment_with_minimal_callbacks_trains(call, minimal, tmp_path):
     assert (tmp_path / "here" / "checkpoints" / "last.ckpt").is_file()
 
 
+def test_a_setting_of_another_optimizer_is_dropped(compose):
+    overrides = ["+experiment=cfg_cifar10_small", "module/optimizer=adamw"]
+    config = compose(*overrides)
+    assert drop_unused_settings(config, overrides) == ["module.optimizer.adamw_lr"]
+    assert "adamw_lr" not in config.module.optimizer
+    assert config.module.optimizer._target_ == "torch.optim.AdamW"
+
+
+def test_a_setting_of_the_times_of_training_is_dropped_with_its_option(compose):
+    overrides = ["+experiment=cfg_mnist", "time_sampling=uniform"]
+    config = compose(*overrides)
+    assert drop_unused_settings(config, overrides) == ["time_sampling.mean"]
+
+
 def test_a_setting_of_the_grid_of_times_is_dropped_with_its_option(compose):
     """An experiment may choose ``sampler/times=shifted`` and its shift."""
     overrides = ["+experiment=cfg_patterns", "sampler/times=uniform"]
