@@ -149,9 +149,12 @@ def _packages(overrides: Sequence[str]) -> list[str]:
 
 
 def given_keys(overrides: Sequence[str]) -> set[str]:
-    """Return the keys that the command line gives a value other than null, and the groups it chooses an option of."""
+    """Return the keys that the command line gives a value other than null, and the groups it chooses an option of.
+
+    An option of another group (``network@guide.network=mlp``) gives the key where it is put, ``guide.network``.
+    """
     given = OverridesParser.create().parse_overrides(list(overrides))
-    return {override.key_or_group for override in given if override.value() is not None}
+    return {override.package or override.key_or_group for override in given if override.value() is not None}
 
 
 def is_overridden(overrides: Sequence[str], key: str) -> bool:

@@ -23,7 +23,7 @@ class FastUNet(nn.Module):
     It differs from ``UNet`` where that saves time. A residual block has one normalisation, over all values of its
     input; one linear layer gives the scales and shifts of all blocks; the resolution is halved by a 2x2 convolution and
     doubled by a 1x1 convolution and a reordering; and attention, with a learned bias for each relative place, is at the
-    lowest resolution only. Convolutions are faster with the channels last, and these operations don't lose that again.
+    lowest resolution only. Convolutions are faster with the channels last, and all these operations keep them so.
 
     Args:
         channels, image_size, num_classes, width, multipliers: As for ``UNet``.

@@ -22,6 +22,7 @@ class NoisyCNNClassifier(nn.Module):
     SiLU. The logits of an image and their gradient don't depend on its batch.
 
     Args:
+        channels: The number of channels of an image.
         image_size: The side of square images, or height and width, of at least 8 pixels each.
         num_classes: The number of logits.
         width: The number of channels of the first convolution; each later one has twice as many.

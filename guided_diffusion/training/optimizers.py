@@ -74,7 +74,7 @@ class MuonWithAdamW(Optimizer):
         self._parts: list[tuple[Optimizer, list[nn.Parameter]]] = []
         for group in self.param_groups:
             own = [nn.Parameter(_matrix(weight)) for weight in group["params"]] if group["muon"] else group["params"]
-            part: Optimizer = (
+            part: Optimizer = (  # AdamW is not fused: on a CPU that mixes up gradients in another memory format
                 Muon(own, lr, weight_decay, momentum, adjust_lr_fn="match_rms_adamw")
                 if group["muon"]
                 else AdamW(own, adamw_lr, (first, second), weight_decay=weight_decay, foreach=True)

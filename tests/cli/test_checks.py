@@ -2,6 +2,7 @@ import pytest
 
 from guided_diffusion.cli.checks import (
     check_classifier_guides,
+    check_guide_is_used,
     check_judge_is_used,
     check_keys_of_module,
     check_no_key_replaces_another,
@@ -52,6 +53,15 @@ def test_a_classifier_that_the_guidance_does_not_use_is_refused(compose):
         check_classifier_guides(["classifier=a.ckpt"], compose().guidance)
     check_classifier_guides(["classifier=a.ckpt"], compose("guidance=classifier").guidance)
     check_classifier_guides(["classifier=null"], compose().guidance)
+
+
+def test_settings_of_a_guide_that_is_not_trained_are_refused(compose):
+    auto = ["guidance=classifier", "classifier=auto"]
+    check_guide_is_used([*auto, "guide.steps=3"], compose(*auto).guidance)
+    for overrides in (["guidance=cfg"], ["guidance=classifier", "classifier=a.ckpt"]):
+        for setting in ("guide.steps=3", "guide=points", "network@guide.network=classifier_8"):
+            with pytest.raises(ValueError, match=r"^guide has no effect without guidance=classifier classifier=auto"):
+                check_guide_is_used([*overrides, setting], compose(*overrides).guidance)
 
 
 @pytest.mark.parametrize("override", ["judge=lenet", "judge.width=8"])

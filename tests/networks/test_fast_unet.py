@@ -1,9 +1,11 @@
+import copy
+
 import pytest
 import torch
 import torch.nn.functional as F
 
 from guided_diffusion.networks import FastUNet
-from guided_diffusion.networks.fast_unet import RelativeAttention, normalise
+from guided_diffusion.networks.fast_unet import FastBlock, RelativeAttention, normalise
 
 log_snr, y = torch.tensor([-3.0, 0.0, 3.0]), torch.tensor([0, 2, -1])
 
@@ -20,6 +22,7 @@ def small(channels=1, image_size=8, **settings):
         (1, 28, {"patch_size": 2, "blocks": 2}),
         (3, 32, {"patch_size": 2, "multipliers": (1, 2, 3)}),
         (2, [12, 20], {"multipliers": (1, 2, 2), "head_channels": 0}),
+        (1, [8, 12], {"multipliers": (1, 2), "head_channels": 4, "combine": "multiply"}),
         (1, [9, 1], {"multipliers": (1,)}),
         (1, [1, 1], {"multipliers": (2,), "dropout": 0.5}),
     ],
@@ -72,6 +75,48 @@ def test_the_channels_are_last_throughout_whatever_the_input(perturbed):
     torch.testing.assert_close(network(last, log_snr, y), network(last.contiguous(), log_snr, y))
 
 
+def test_every_parameter_has_a_gradient(perturbed):
+    network = perturbed(small(blocks=2))
+    network(torch.randn(3, 1, 8, 8), log_snr, y).square().sum().backward()
+    for name, parameter in network.named_parameters():
+        assert parameter.grad.abs().sum() > 0, name
+
+
+def test_dropout_acts_in_training_alone(perturbed):
+    network, x = perturbed(small(dropout=0.5)), torch.randn(3, 1, 8, 8)
+    assert not torch.equal(network(x, log_snr, y), network(x, log_snr, y))
+    network.eval()
+    assert torch.equal(network(x, log_snr, y), network(x, log_snr, y))
+
+
+@torch.no_grad()
+def test_in_bfloat16_it_is_nearly_the_same(perturbed):
+    network, x = perturbed(small(channels=3)), torch.randn(3, 3, 8, 8)
+    exact = network(x, log_snr, y)
+    with torch.autocast("cpu", torch.bfloat16):
+        rough = network(x, log_snr, y)
+    assert (rough - exact).square().mean() < 1e-3 * exact.square().mean()
+
+
+def test_a_copy_and_loaded_weights_have_their_channels_last(perturbed):
+    network = perturbed(small(3))
+    copied = copy.deepcopy(network)
+    copied.load_state_dict({name: value.contiguous() for name, value in network.state_dict().items()})
+    weight = copied.middle[0].conv_1.weight
+    assert weight.is_contiguous(memory_format=torch.channels_last)
+    assert not weight.is_contiguous()
+
+
+@torch.no_grad()
+def test_a_block_equals_its_formula(perturbed):
+    """``skip(x) + conv(SiLU(conv(SiLU((1 + scale) norm(x) + shift))))``."""
+    block, x = perturbed(FastBlock(2, 4, 0.0)).double(), torch.randn(3, 2, 5, 6, dtype=torch.float64)
+    modulation = torch.randn(3, 4, dtype=torch.float64)
+    scale, shift = modulation[:, :2, None, None], modulation[:, 2:, None, None]
+    h = block.conv_1(F.silu((1 + scale) * normalise(x) + shift))
+    torch.testing.assert_close(block(x, iter([modulation])), block.skip(x) + block.conv_2(F.silu(h)))
+
+
 def test_normalisation_is_over_all_values_of_an_image():
     x = torch.randn(2, 3, 4, 5, dtype=torch.float64)
     flat = x.flatten(1)
@@ -101,7 +146,8 @@ def test_attention_equals_torch_attention_with_the_bias_of_relative_places(pertu
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"image_size": 9}, "halved"),
+        ({"image_size": 9}, r"images of 9x9 .* need a multiple of 2: take image_size=\[10,10\], or patch_size=1"),
+        ({"head_channels": -8}, "head_channels must be at least 1"),
         ({"head_channels": 3}, "attention heads"),
         ({"dropout": 1.0}, "dropout"),
         ({"blocks": 0}, "blocks"),

@@ -1,5 +1,6 @@
 """The comparison of training configs: whether they are equal, and whether they lead to the same weights."""
 
+import math
 from collections.abc import Iterable
 from types import MappingProxyType
 from typing import Any
@@ -35,14 +36,26 @@ LATER_KEYS = MappingProxyType(
         "callbacks.ema.warm_up": 10,
         "time_sampling._target_": "guided_diffusion.losses.UniformTimes",
         "module.time_sampling._target_": "guided_diffusion.losses.UniformTimes",
+        "guidance.sigma_lo": 0.0,
+        "guidance.sigma_hi": math.inf,
+        "guidance.classifier_sigma_lo": 0.0,
+        "guidance.classifier_sigma_hi": math.inf,
     }
 )
 """The keys that older configs lack, with the values that mean the same."""
 
 
 def same_training(one: dict[str, Any], other: dict[str, Any]) -> bool:
-    """Return whether two resolved configs are equal except for the keys that may differ when a training is resumed."""
-    return _without_folder(one) == _without_folder(other)
+    """Return whether two resolved configs are equal except for the keys that may differ when a training is resumed.
+
+    Older configs have no node ``guide``; beside one of these it does not count.
+    """
+    ignored = () if {"guide"} <= one.keys() & other.keys() else ("guide",)
+    flat, flat_other = (
+        {key: value for key, value in _without_folder(config).items() if not is_below(key, ignored)}
+        for config in (one, other)
+    )
+    return flat == flat_other
 
 
 def is_of_training(record: dict[str, Any], config: dict[str, Any]) -> bool:

@@ -24,7 +24,12 @@ def options(group, prefix=""):
     return [f"{prefix}{group}={path.stem}" for path in sorted(Path(CONFIG_PATH, group).glob("*.yaml"))]
 
 
-GROUPS = [options("experiment", "+"), *map(options, ("callbacks", "strategy", "logger", "guidance", "judge"))]
+GROUPS = [
+    options("experiment", "+"),
+    *map(
+        options, ("callbacks", "strategy", "logger", "guidance", "judge", "guide", "time_sampling", "module/optimizer")
+    ),
+]
 """The options that bring keys of their own."""
 OPTIONS = [tuple(filter(None, several)) for several in zip_longest(*GROUPS)]
 """Each option once, several together, as composing a config takes time."""
@@ -152,6 +157,19 @@ def test_the_content_of_initial_weights_and_not_their_path_is_part_of_a_training
         assert not same_training(here, different)
         assert training_fingerprint(here) != training_fingerprint(different)
         assert differing_weight_keys(here, different) == ["init_from"]
+
+
+def test_a_config_from_before_there_were_guides_and_times_is_the_same_training(config):
+    overrides = "guidance=classifier"
+    older = config(overrides)
+    del older["guide"], older["time_sampling"], older["module"]["time_sampling"], older["callbacks"]["ema"]["warm_up"]
+    del older["guidance"]["sigma_lo"], older["guidance"]["sigma_hi"]
+    assert same_training(older, config(overrides))
+    assert same_training(config(overrides), older)
+    assert training_fingerprint(older) == training_fingerprint(config(overrides))
+    for other in ("time_sampling=log_normal", "guidance.sigma_hi=1.5", "callbacks.ema.warm_up=21"):
+        assert not same_training(older, config(overrides, other))
+    assert not same_training(config(overrides, "guide.steps=3"), config(overrides))
 
 
 def test_a_config_from_before_a_key_was_added_is_the_same_training(config):
