@@ -39,3 +39,8 @@ def classifier_checkpoint(guidance: Node) -> str | None:
 def classifier_node(path: Any) -> dict[str, Any]:
     """Return the node that loads the classifier of a checkpoint."""
     return {"_target_": "guided_diffusion.checkpoints.optional_classifier", "checkpoint": path}
+
+
+def guidance_wants_guide(guidance: Node) -> bool:
+    """Return whether an expanded guidance needs a classifier, by ``classifier=auto``."""
+    return guidance_needs_classifier(guidance) and classifier_checkpoint(guidance) == AUTO

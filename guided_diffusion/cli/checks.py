@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from guided_diffusion.checkpoints.guidance_config import AUTO, Node, classifier_checkpoint, guidance_needs_classifier
+from guided_diffusion.checkpoints.guidance_config import Node, guidance_needs_classifier, guidance_wants_guide
 from guided_diffusion.cli.config import given_keys, in_sweep
 from guided_diffusion.evaluation.cost import check_first_step, labels_needed
 from guided_diffusion.evaluation.modalities import modality
@@ -61,8 +61,7 @@ def check_guide_is_used(overrides: Sequence[str], guidance: Node) -> None:
 
     A sweep is not checked: the settings may be for its other jobs.
     """
-    wanted = guidance_needs_classifier(guidance) and classifier_checkpoint(guidance) == AUTO
-    if not in_sweep() and not wanted and _sets(overrides, "guide"):
+    if not in_sweep() and not guidance_wants_guide(guidance) and _sets(overrides, "guide"):
         raise ValueError("guide has no effect without guidance=classifier classifier=auto: add them, or leave it out")
 
 

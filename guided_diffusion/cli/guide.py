@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from omegaconf import DictConfig, OmegaConf
 
-from guided_diffusion.checkpoints.guidance_config import AUTO, classifier_checkpoint, guidance_needs_classifier
+from guided_diffusion.checkpoints.guidance_config import guidance_wants_guide
 from guided_diffusion.checkpoints.loading import TrainedDiffusion
 from guided_diffusion.checkpoints.record import ModelSpec, SavedModel, check_targets, make_record
 from guided_diffusion.checkpoints.renamed import update_targets
@@ -146,11 +146,6 @@ def build_training(node: dict[str, Any]) -> GuideTraining:
     return training
 
 
-def wants_guide(config: DictConfig) -> bool:
-    """Return whether the guidance of a config needs a classifier, by ``classifier=auto``."""
-    return guidance_needs_classifier(config.guidance) and classifier_checkpoint(config.guidance) == AUTO
-
-
 def guide_of_training(config: DictConfig, settings: dict[str, Any], kind: str, spec: ModelSpec) -> Guide | None:
     """Return the guide of a training, or ``None`` if it needs none, and point the guidance in ``config`` to its file.
 
@@ -164,7 +159,7 @@ def guide_of_training(config: DictConfig, settings: dict[str, Any], kind: str, s
     Raises:
         ValueError, OSError: If there can't be such a guide.
     """
-    if not wants_guide(config):
+    if not guidance_wants_guide(config.guidance):
         return None
     if kind != "diffusion":
         raise ValueError("classifier=auto has no effect here: the classifier in training guides; leave it out")
@@ -198,7 +193,7 @@ def guide_of_model(config: DictConfig, model: TrainedDiffusion) -> Guide | None:
     Raises:
         ValueError, OSError: If there can't be such a guide.
     """
-    if not wants_guide(config):
+    if not guidance_wants_guide(config.guidance):
         return None
     node: Any = OmegaConf.to_container(config.guide, resolve=True)
     parts = {"guide": node, "data": model.config["data"], "schedule": model.config["schedule"]}
