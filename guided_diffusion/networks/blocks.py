@@ -1,4 +1,4 @@
-"""The contracting half of the U-Net, which the time-aware classifier shares, and the check of its sizes."""
+"""Both halves of a U-Net, of which the time-aware classifier shares the first, and the check of their sizes."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -60,21 +60,44 @@ def contracting_half(
     blocks: int,
     attention_levels: Sequence[int],
     block: Callable[[int, int, bool], nn.Module],
+    halving: Callable[[int], nn.Module] | None = None,
 ) -> tuple[nn.ModuleList, list[int]]:
     """Return the layers on the way down, and the channels before the first and after each of them.
 
     ``widths`` holds the channels of each level; the resolution is halved between levels. Each level has ``blocks``
-    layers ``block(in_channels, out_channels, attention)``.
+    layers ``block(in_channels, out_channels, attention)``. ``halving(channels)`` is by default ``Downsample``.
     """
+    halve = halving or Downsample
     layers, channels = nn.ModuleList(), [in_channels]
     for level, out_channels in enumerate(widths):
         if level > 0:
-            layers.append(Downsample(channels[-1]))
+            layers.append(halve(channels[-1]))
             channels.append(channels[-1])
         for _ in range(blocks):
             layers.append(block(channels[-1], out_channels, level in attention_levels))
             channels.append(out_channels)
     return layers, channels
+
+
+def expanding_half(
+    skips: Sequence[int],
+    widths: Sequence[int],
+    blocks: int,
+    attention_levels: Sequence[int],
+    block: Callable[[int, int, bool, bool], nn.Module],
+) -> nn.ModuleList:
+    """Return the layers on the way up, one for each skip connection, which is concatenated to the layer's input.
+
+    ``skips`` is the list that ``contracting_half`` returns; the other arguments are as there. Each level has one block
+    more than on the way down, ``block(in_channels, out_channels, attention, upsample)``.
+    """
+    layers, skips, current = nn.ModuleList(), list(skips), skips[-1]
+    for level, out_channels in reversed(list(enumerate(widths))):
+        for remaining in reversed(range(blocks + 1)):
+            upsample = level > 0 and remaining == 0
+            layers.append(block(current + skips.pop(), out_channels, level in attention_levels, upsample))
+            current = out_channels
+    return layers
 
 
 class Block(nn.Module):

@@ -9,7 +9,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from guided_diffusion.denoisers import Labels
-from guided_diffusion.networks.blocks import check_sizes
+from guided_diffusion.networks.blocks import check_sizes, contracting_half, expanding_half
 from guided_diffusion.networks.layers import Conditioning, attention_heads, zero_init
 from guided_diffusion.utils.validation import height_and_width
 
@@ -58,10 +58,14 @@ class FastUNet(nn.Module):
         self.patch_size = patch_size
         self.condition = Conditioning(num_classes, 4 * width, combine)
         self.input = nn.Conv2d(channels * patch_size**2, widths[0], 3, padding=1)
-        self.down, skips = contracting_half(widths, blocks, dropout)
+        self.down, skips = contracting_half(
+            widths[0], widths, blocks, (), lambda i, o, _: FastBlock(i, o, dropout), Halving
+        )
         self.middle = nn.ModuleList(FastBlock(lowest, lowest, dropout) for _ in range(2))
         self.attention = RelativeAttention(lowest, sides, head_channels) if head_channels else nn.Identity()
-        self.up = expanding_half(skips, widths, blocks, dropout)
+        self.up = expanding_half(
+            skips, widths, blocks, (), lambda i, o, _, doubled: Joining(FastBlock(i, o, dropout), doubled)
+        )
         self.output = zero_init(nn.Conv2d(widths[0], channels * patch_size**2, 3, padding=1))
 
         self.modulated = [2 * block.in_channels for block in self.modules() if isinstance(block, FastBlock)]
@@ -83,33 +87,6 @@ class FastUNet(nn.Module):
         for layer in self.up:
             h = layer(h, skips, modulations)
         return F.pixel_shuffle(self.output(F.silu(normalise(h))), self.patch_size)
-
-
-def contracting_half(widths: Sequence[int], blocks: int, dropout: float) -> tuple[nn.ModuleList, list[int]]:
-    """Return the layers on the way down, and the channels before the first and after each of them.
-
-    ``widths`` holds the channels of each level, which has ``blocks`` residual blocks.
-    """
-    layers, channels = nn.ModuleList(), [widths[0]]
-    for level, width in enumerate(widths):
-        if level > 0:
-            layers.append(Halving(channels[-1]))
-            channels.append(channels[-1])
-        for _ in range(blocks):
-            layers.append(FastBlock(channels[-1], width, dropout))
-            channels.append(width)
-    return layers, channels
-
-
-def expanding_half(skips: Sequence[int], widths: Sequence[int], blocks: int, dropout: float) -> nn.ModuleList:
-    """Return the layers on the way up, one for each skip connection; ``skips`` is what ``contracting_half`` returns."""
-    layers, skips, current = nn.ModuleList(), list(skips), skips[-1]
-    for level, width in reversed(list(enumerate(widths))):
-        for remaining in reversed(range(blocks + 1)):
-            doubled = level > 0 and remaining == 0
-            layers.append(Joining(FastBlock(current + skips.pop(), width, dropout), doubled))
-            current = width
-    return layers
 
 
 def normalise(x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h w"]:

@@ -1,6 +1,6 @@
 """The network of a denoiser of images: the U-Net of ADM."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import partial
 
 import torch
@@ -9,7 +9,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from guided_diffusion.denoisers import Labels
-from guided_diffusion.networks.blocks import Block, check_groups, check_sizes, contracting_half
+from guided_diffusion.networks.blocks import Block, check_groups, check_sizes, contracting_half, expanding_half
 from guided_diffusion.networks.layers import Conditioning, group_norm, zero_init
 
 
@@ -85,24 +85,3 @@ class UNet(nn.Module):
         for layer in self.up:
             h = layer(torch.cat([h, skips.pop()], dim=1), condition)
         return F.pixel_shuffle(self.output(F.silu(self.norm(h))), self.patch_size)
-
-
-def expanding_half(
-    skips: Sequence[int],
-    widths: Sequence[int],
-    blocks: int,
-    attention_levels: Sequence[int],
-    block: Callable[[int, int, bool, bool], nn.Module],
-) -> nn.ModuleList:
-    """Return the layers on the way up, one for each skip connection, which is concatenated to the layer's input.
-
-    ``skips`` is the list that ``contracting_half`` returns; the other arguments are as there. Each level has one block
-    more than on the way down, ``block(in_channels, out_channels, attention, upsample)``.
-    """
-    layers, skips, current = nn.ModuleList(), list(skips), skips[-1]
-    for level, out_channels in reversed(list(enumerate(widths))):
-        for remaining in reversed(range(blocks + 1)):
-            upsample = level > 0 and remaining == 0
-            layers.append(block(current + skips.pop(), out_channels, level in attention_levels, upsample))
-            current = out_channels
-    return layers
