@@ -187,6 +187,8 @@ CLASSIFIER = ("module=classifier", "network=classifier_8", "guidance=classifier"
 
 TINY = (
     "data=fake",
+    "network=unet_8",
+    "module/optimizer=adamw",
     "network.width=8",
     "sampler.steps=2",
     "scales=[0,1,3]",
@@ -199,7 +201,10 @@ TINY = (
     "trainer.accelerator=cpu",
     "trainer.precision=32-true",
 )
-"""Overrides for a training of about a second: four steps on random images, and every file that a run writes."""
+"""Overrides for a training of about a second: four steps on random images, and every file that a run writes.
+
+They take the plain network and optimizer; ``FAST`` has those of the default.
+"""
 
 
 TINY_POINTS = (

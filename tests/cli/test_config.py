@@ -261,6 +261,7 @@ def test_a_number_is_set_in_one_place(compose):
     config = compose(
         "trainer.max_steps=77",
         "module.optimizer.lr=0.5",
+        "module.optimizer.adamw_lr=0.25",
         "label_dropout=0.3",
         "seed=9",
         "scales=[4,5]",
@@ -273,7 +274,7 @@ def test_a_number_is_set_in_one_place(compose):
     )
     callbacks = config.callbacks
     assert config.module.lr_scheduler.total_steps == 77
-    assert config.module.lr_scheduler.max_lr == 0.5
+    assert config.module.lr_scheduler.max_lr == [0.5, 0.25]
     assert config.module.label_dropout == 0.3
     assert {config.module.seed, config.data.seed, callbacks.sample_grid.seed, callbacks.accuracy.seed} == {9}
     assert callbacks.sample_grid.scales == callbacks.accuracy.scales == [4, 5]

@@ -318,7 +318,7 @@ def test_a_wrong_value_is_refused_and_leaves_no_file(
     [
         ("train", ["guidance.scael=3"], "did you mean guidance.scale?"),
         ("train", ["network=unet_9", "output_dir=a/b/c"], "did you mean unet_8?"),
-        ("train", ["data=fake", "network.width=4", "output_dir=a/b/c"], "width"),
+        ("train", ["data=fake", "network=unet_8", "network.width=4", "output_dir=a/b/c"], "width"),
         ("sample", ["checkpoint=nowhere", "hydra.run.dir=a/b/c"], "there is no checkpoint at"),
         ("evaluate", ["num_sampels=3"], "did you mean num_samples?"),
         ("train", ["-m", "lable_dropout=0.1,0.2", "hydra.sweep.dir=a/b/c"], "did you mean label_dropout?"),
