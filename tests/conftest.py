@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import copy
 import functools
+import gc
+import importlib
 import logging
 import os
 import socket
@@ -22,6 +24,7 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 import jaxtyping
 import pytest
 import torch
+import yaml
 from torch import Tensor, nn
 
 _cache = TemporaryDirectory(prefix="guided-diffusion-tests-")
@@ -41,14 +44,41 @@ if TYPE_CHECKING:
 
     from guided_diffusion.training.modules import DiffusionModule
 
+# Hydra parses some 25 files for each config. libyaml does so ten times as fast as the loader that OmegaConf asks for.
+yaml.SafeLoader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+
 F64 = torch.float64
 SLOW_TIMEOUT = 600
 """The time limit of a slow test, in seconds."""
 
 
+def pytest_collection(session: pytest.Session) -> None:
+    """Prepare a cheap collection; for the whole suite import Lightning first.
+
+    While a module of the package is imported, the check of shapes hides the compiled files of all other packages, so
+    that what the package imports first is compiled again. One file of tests alone may not need Lightning.
+    """
+    gc.disable()  # whatever the modules of tests make, stays: there is no garbage to look for
+    if session.config.args_source is not pytest.Config.ArgsSource.ARGS:
+        importlib.import_module("pytorch_lightning")
+
+
+def pytest_collection_finish() -> None:
+    """Spare the garbage collector the objects of imported modules: composing a config takes a tenth less time."""
+    gc.enable()
+    gc.freeze()
+
+
+def pytest_sessionfinish() -> None:
+    """Let Hypothesis, which looks through all objects for its report, find them again."""
+    gc.unfreeze()
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Give slow tests their own time limit."""
+    """Mark slow what ``one_schedule`` says, and give slow tests their own time limit."""
     for item in items:
+        if item.get_closest_marker("one_schedule") and not isinstance(item.callspec.params["schedule"], Cosine):
+            item.add_marker(pytest.mark.slow)
         if item.get_closest_marker("slow") and not item.get_closest_marker("timeout"):
             item.add_marker(pytest.mark.timeout(SLOW_TIMEOUT))
 

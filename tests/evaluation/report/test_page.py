@@ -130,6 +130,7 @@ def test_the_page_of_eighteen_scales_is_small(fabricate, tmp_path):
     assert path.stat().st_size < 3_500_000
 
 
+@pytest.mark.slow
 def test_in_a_browser_the_slider_chooses_the_scale(page, browser, tmp_path):
     from selenium.webdriver.common.keys import Keys
     from selenium.webdriver.support.select import Select

@@ -1,5 +1,7 @@
 """Which keys of a config decide the weights, and when two configs are the same training."""
 
+import copy
+import functools
 from itertools import zip_longest
 from pathlib import Path
 from zipfile import ZipFile
@@ -35,15 +37,16 @@ OPTIONS = [tuple(filter(None, several)) for several in zip_longest(*GROUPS)]
 """Each option once, several together, as composing a config takes time."""
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def config(compose):
-    """``config(*overrides)`` is a resolved config."""
+    """``config(*overrides)`` is a resolved config, which a test may change."""
 
+    @functools.cache
     def resolved(*overrides):
         composed = compose("classifier=a.ckpt", "trainer.precision=32-true", *overrides)
         return OmegaConf.to_container(composed, resolve=True)
 
-    return resolved
+    return lambda *overrides: copy.deepcopy(resolved(*overrides))
 
 
 @pytest.mark.parametrize("several", OPTIONS, ids=" ".join)
