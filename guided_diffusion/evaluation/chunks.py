@@ -24,7 +24,7 @@ from tqdm import tqdm
 
 from guided_diffusion.denoisers import Denoise, Denoiser, Labels, Prediction
 from guided_diffusion.evaluation.plan import LabelledSamples, Plan
-from guided_diffusion.guidance import Wrapper
+from guided_diffusion.guidance import Wrapper, per_evaluation
 from guided_diffusion.recipe import Recipe, Start
 from guided_diffusion.schedules import Schedule
 from guided_diffusion.utils.distributed import rank, rank_zero_print
@@ -41,12 +41,16 @@ class Watched:
     watch: Callable[[Prediction], None]
 
     def __call__(self, denoise: Denoise, schedule: Schedule) -> Denoise:
+        return self.threshold(self._observed(denoise, schedule), schedule)
+
+    @per_evaluation
+    def _observed(self, denoise: Denoise, schedule: Schedule) -> Denoise:
         def observed(x_t: Tensor, t: Tensor, y: Labels) -> Prediction:
             prediction = denoise(x_t, t, y)
             self.watch(prediction)
             return prediction
 
-        return self.threshold(observed, schedule)
+        return observed
 
 
 class Chunks(LightningModule):

@@ -4,7 +4,15 @@ Each method is a frozen dataclass in a file of its own. All share the setting ``
 target p(x) p(y|x)^w.
 """
 
-from guided_diffusion.guidance.base import Guidance, Scale, Wrapper, check_scale, needs_classifier
+from guided_diffusion.guidance.base import (
+    Guidance,
+    Scale,
+    Wrapper,
+    along_walk,
+    check_scale,
+    needs_classifier,
+    per_evaluation,
+)
 from guided_diffusion.guidance.classifier import ClassifierGuidance
 from guided_diffusion.guidance.classifier_free import ClassifierFree
 from guided_diffusion.guidance.combined import Combined
@@ -22,6 +30,8 @@ __all__ = [
     "NoThreshold",
     "Scale",
     "Wrapper",
+    "along_walk",
     "check_scale",
     "needs_classifier",
+    "per_evaluation",
 ]

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
-from typing import ClassVar, Protocol, runtime_checkable
+from functools import wraps
+from typing import ClassVar, Protocol, TypeVar, runtime_checkable
 
 import torch
 from jaxtyping import Float
@@ -12,7 +13,10 @@ from torch import Tensor
 
 from guided_diffusion.classifiers import Classify
 from guided_diffusion.denoisers import UNLABELLED, Denoise, Labels, Prediction
+from guided_diffusion.samplers.walk import Follower, Walk, passing_begin
 from guided_diffusion.schedules import Samples, Schedule, Times, expand_as, to_device
+
+W = TypeVar("W")
 
 Scale = float | Tensor
 """``w``, the exponent of p(y|x) in the target p(x) p(y|x)^w: a number, or a tensor of shape (b,).
@@ -25,7 +29,30 @@ For every method 0 is the unconditional model, 1 the conditional one, and guidan
 class Wrapper(Protocol):
     """A guidance or a threshold: anything that turns one denoiser into another."""
 
-    def __call__(self, denoise: Denoise, schedule: Schedule) -> Denoise: ...
+    def __call__(self, denoise: Denoise, schedule: Schedule, /) -> Denoise: ...
+
+
+def per_evaluation(call: Callable[[W, Denoise, Schedule], Denoise]) -> Callable[[W, Denoise, Schedule], Denoise]:
+    """Decorate the ``__call__`` of a wrapper that is a function of each evaluation alone.
+
+    If the denoiser that it wraps follows a walk, so does what it returns.
+    """
+
+    @wraps(call)
+    def wrapped(self: W, denoise: Denoise, schedule: Schedule) -> Denoise:
+        return passing_begin(denoise, lambda begun: call(self, begun, schedule))
+
+    return wrapped
+
+
+def along_walk(call: Callable[[W, Denoise, Schedule, Walk], Denoise]) -> Callable[[W, Denoise, Schedule], Denoise]:
+    """Decorate the ``__call__`` of a wrapper that follows a walk, and is given it after denoiser and schedule."""
+
+    @wraps(call)
+    def wrapped(self: W, denoise: Denoise, schedule: Schedule) -> Denoise:
+        return Follower(denoise, lambda begun, walk: call(self, begun, schedule, walk))
+
+    return wrapped
 
 
 @runtime_checkable
@@ -88,13 +115,13 @@ def check_interval(sigma_lo: float, sigma_hi: float, prefix: str = "") -> None:
 
 
 def scale_in_interval(
-    scale: Float[Tensor, "*s"], t: Times, schedule: Schedule, sigma_lo: float, sigma_hi: float
-) -> Float[Tensor, " b"]:
-    """Return, for each sample, ``scale`` where ``sigma_lo < sigma / alpha <= sigma_hi`` at its time, and 1 elsewhere.
+    scale: Float[Tensor, "*s"], walk: Walk, schedule: Schedule, sigma_lo: float, sigma_hi: float
+) -> Float[Tensor, "*b"]:
+    """Return ``scale`` where ``sigma_lo < sigma / alpha <= sigma_hi`` at the time of the walk, and 1 elsewhere.
 
     ``scale``, from ``as_scale``, holds one w or one for each sample.
     """
-    noise = (-schedule.log_snr(t.cpu().double()) / 2).exp()  # on the CPU: Apple's GPUs have no float64
+    noise = (-schedule.log_snr(walk.t) / 2).exp()
     return scale.where((sigma_lo < noise) & (noise <= sigma_hi), 1.0)
 
 

@@ -14,12 +14,14 @@ from guided_diffusion.denoisers import Denoise, Labels, Prediction
 from guided_diffusion.guidance.base import (
     Guidance,
     Scale,
+    along_walk,
     as_scale,
     broadcast,
     check_interval,
     check_length,
     scale_in_interval,
 )
+from guided_diffusion.samplers.walk import Walk
 from guided_diffusion.schedules import Samples, Schedule, Times, expand_as, to_device
 
 BASES = {"unconditional": 0.0, "conditional": 1.0}
@@ -81,13 +83,18 @@ class ClassifierGuidance(Guidance):
     def __call__(self, denoise: Denoise, schedule: Schedule) -> Denoise:
         if self.classifier is None:
             raise ValueError("classifier guidance needs a classifier, and there is none")
+        return self._guided(denoise, schedule)
+
+    @along_walk
+    def _guided(self, denoise: Denoise, schedule: Schedule, walk: Walk) -> Denoise:
+        assert self.classifier
         classify, scale, base_scale = self.classifier, as_scale(self.scale), BASES[self.base]
         is_limited = (self.sigma_lo, self.sigma_hi) != (0, torch.inf)
 
         def guided(x_t: Tensor, t: Tensor, y: Labels) -> Prediction:
             check_length(scale, x_t)
             base = denoise(x_t, t, y if self.base == "conditional" else None)
-            w = scale_in_interval(scale, t, schedule, self.sigma_lo, self.sigma_hi) if is_limited else scale
+            w = scale_in_interval(scale, walk, schedule, self.sigma_lo, self.sigma_hi) if is_limited else scale
             lacking = w != base_scale
             if y is None or not lacking.any():
                 return base

@@ -5,7 +5,15 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from guided_diffusion.denoisers import Denoise, Labels, Prediction
-from guided_diffusion.guidance.base import Guidance, Scale, as_scale, broadcast, combine, conditional_and_unconditional
+from guided_diffusion.guidance.base import (
+    Guidance,
+    Scale,
+    as_scale,
+    broadcast,
+    combine,
+    conditional_and_unconditional,
+    per_evaluation,
+)
 from guided_diffusion.schedules import Schedule
 
 
@@ -22,6 +30,7 @@ class ClassifierFree(Guidance):
 
     scale: Scale = 1.0
 
+    @per_evaluation
     def __call__(self, denoise: Denoise, schedule: Schedule) -> Denoise:
         scale = as_scale(self.scale)
 

@@ -15,7 +15,7 @@ No module of this package has the name of a sampler: importing it would replace 
 """
 
 from guided_diffusion.samplers.ancestral import ddpm
-from guided_diffusion.samplers.base import Draw, Step
+from guided_diffusion.samplers.base import Step
 from guided_diffusion.samplers.grids import (
     Grid,
     karras_times,
@@ -26,22 +26,28 @@ from guided_diffusion.samplers.grids import (
 )
 from guided_diffusion.samplers.implicit import ddim
 from guided_diffusion.samplers.multistep import dpmpp_2m, sde_dpmpp_2m
-from guided_diffusion.samplers.noise import SampleNoise
+from guided_diffusion.samplers.noise import Draw, SampleNoise
 from guided_diffusion.samplers.runge_kutta import heun
 from guided_diffusion.samplers.sampler import Sampler
+from guided_diffusion.samplers.walk import Follower, OncePerStep, Walk, begin, passing_begin
 
 __all__ = [
     "Draw",
+    "Follower",
     "Grid",
+    "OncePerStep",
     "SampleNoise",
     "Sampler",
     "Step",
+    "Walk",
+    "begin",
     "ddim",
     "ddpm",
     "dpmpp_2m",
     "heun",
     "karras_times",
     "log_snr_times",
+    "passing_begin",
     "sde_dpmpp_2m",
     "shifted_times",
     "times_from",

@@ -1,13 +1,14 @@
 """Ancestral sampling: each step draws from the posterior of the forward process (DDPM)."""
 
 from collections.abc import Iterator
-from itertools import pairwise
 
 import torch
 
 from guided_diffusion.denoisers import Denoise, Labels
-from guided_diffusion.samplers.base import Draw, Step, check_falling, check_fraction, predict
+from guided_diffusion.samplers.base import Step, check_falling, check_fraction
 from guided_diffusion.samplers.grids import Grid
+from guided_diffusion.samplers.noise import Draw
+from guided_diffusion.samplers.walk import Walk, begin, predict
 from guided_diffusion.schedules import Samples, Schedule
 
 
@@ -32,10 +33,11 @@ def ddpm(
     """
     check_fraction("variance", variance)
     check_falling("ddpm", times)
-    x = noise
-    for t, t_next in pairwise(times):
+    walk, x = Walk(times, draw), noise
+    denoise = begin(denoise, walk)
+    for t, t_next in walk:
         (alpha, sigma), (alpha_next, sigma_next) = schedule(t), schedule(t_next)
-        x0 = predict(denoise, x, t, t_next, labels).x0
+        x0 = predict(denoise, walk, x, t, labels).x0
         a = alpha / alpha_next
         s_squared = sigma**2 - a**2 * sigma_next**2
         x = (a * sigma_next**2 / sigma**2) * x + (alpha_next * s_squared / sigma**2) * x0
