@@ -70,7 +70,7 @@ def _predictions_at(times: Float[Tensor, " n"], recipe: Recipe, schedule: Schedu
         with_label.extend([False] * len(x_t) if y is None else (y >= 0).tolist())
         return _zeros(x_t, t, y)
 
-    guidance = recipe.guidance
+    guidance = recipe.guidance.counted_as()
     if needs_classifier(guidance):
         guidance = guidance.with_classifier(lambda x_t, t: x_t.flatten(1).sum(1, keepdim=True))
     denoise = recipe.threshold(guidance(record_labels, schedule), schedule)

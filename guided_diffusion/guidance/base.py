@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import wraps
 from typing import ClassVar, Protocol, TypeVar, runtime_checkable
@@ -13,16 +13,10 @@ from torch import Tensor
 
 from guided_diffusion.classifiers import Classify
 from guided_diffusion.denoisers import UNLABELLED, Denoise, Labels, Prediction
-from guided_diffusion.samplers.walk import Follower, Walk, passing_begin
+from guided_diffusion.samplers.walk import Scale, Walk, Wrapped
 from guided_diffusion.schedules import Samples, Schedule, Times, expand_as, to_device
 
 W = TypeVar("W")
-
-Scale = float | Tensor
-"""``w``, the exponent of p(y|x) in the target p(x) p(y|x)^w: a number, or a tensor of shape (b,).
-
-For every method 0 is the unconditional model, 1 the conditional one, and guidance begins above 1.
-"""
 
 
 @runtime_checkable
@@ -32,35 +26,47 @@ class Wrapper(Protocol):
     def __call__(self, denoise: Denoise, schedule: Schedule, /) -> Denoise: ...
 
 
-def per_evaluation(call: Callable[[W, Denoise, Schedule], Denoise]) -> Callable[[W, Denoise, Schedule], Denoise]:
-    """Decorate the ``__call__`` of a wrapper that is a function of each evaluation alone.
-
-    If the denoiser that it wraps follows a walk, so does what it returns.
-    """
+def along_walk(call: Callable[[W, Denoise, Schedule, Walk], Denoise]) -> Callable[[W, Denoise, Schedule], Denoise]:
+    """Decorate the ``__call__`` of a wrapper that follows a walk, which it gets after denoiser and schedule."""
 
     @wraps(call)
     def wrapped(self: W, denoise: Denoise, schedule: Schedule) -> Denoise:
-        return passing_begin(denoise, lambda begun: call(self, begun, schedule))
+        def follow(begun: Denoise, walk: Walk) -> Denoise:
+            return call(self, begun, schedule, walk)
+
+        def rescale(scale: Scale) -> Denoise:
+            return replace(self, scale=scale)(denoise, schedule)  # type: ignore[type-var, operator]
+
+        scale = getattr(self, "scale", None)
+        return Wrapped(denoise, follow, None if scale is None else rescale, scale)
 
     return wrapped
 
 
-def along_walk(call: Callable[[W, Denoise, Schedule, Walk], Denoise]) -> Callable[[W, Denoise, Schedule], Denoise]:
-    """Decorate the ``__call__`` of a wrapper that follows a walk, and is given it after denoiser and schedule."""
+def per_evaluation(call: Callable[[W, Denoise, Schedule], Denoise]) -> Callable[[W, Denoise, Schedule], Denoise]:
+    """Decorate the ``__call__`` of a wrapper that is a function of each evaluation alone."""
 
+    @along_walk
     @wraps(call)
-    def wrapped(self: W, denoise: Denoise, schedule: Schedule) -> Denoise:
-        return Follower(denoise, lambda begun, walk: call(self, begun, schedule, walk))
+    def wrapped(self: W, denoise: Denoise, schedule: Schedule, walk: Walk) -> Denoise:
+        return call(self, denoise, schedule)
 
     return wrapped
 
 
 @runtime_checkable
 class Guidance(Wrapper, Protocol):
-    """The base of guidance methods: frozen dataclasses whose ``scale`` is set by ``dataclasses.replace``."""
+    """The base of guidance methods: frozen dataclasses whose ``scale`` is set by ``dataclasses.replace``.
+
+    For every method a scale of 1 is the conditional model unless it says otherwise, and guidance begins above 1.
+    """
 
     needs_classifier: ClassVar[bool] = False
     """Whether the method guides by the gradient of a classifier."""
+    as_classifier_free: ClassVar[Mapping[str, object] | None] = None
+    """The settings at which the samples are those of ``ClassifierFree`` of the same scale, bit for bit."""
+    keeps_identity: ClassVar[bool] = True
+    """Whether ``alpha x0 + sigma eps`` is ``x_t``."""
 
     @property
     def scale(self) -> Scale: ...
@@ -74,6 +80,10 @@ class Guidance(Wrapper, Protocol):
 
     def with_classifier(self, classifier: Classify) -> Guidance:
         """Return this method guided by ``classifier``, if it needs one."""
+        return self
+
+    def counted_as(self) -> Guidance:
+        """Return a method that takes the same evaluations of the network, and needs no walk and no special network."""
         return self
 
 
@@ -134,6 +144,15 @@ def broadcast(scale: Float[Tensor, "*b"], x: Samples) -> Float[Tensor, "b ..."]:
 def combine(rule: Callable[..., Tensor], *predictions: Prediction) -> Prediction:
     """Return ``rule`` of the x0s and of the epss: a prediction if ``rule`` is a sum whose coefficients add up to 1."""
     return Prediction(*(rule(*values) for values in zip(*predictions, strict=True)))
+
+
+def shift_x0(prediction: Prediction, change: Samples, t: Times, schedule: Schedule) -> Prediction:
+    """Return a prediction with ``x0 + change``, and ``eps`` such that ``alpha x0 + sigma eps`` stays what it is.
+
+    A ``change`` of exactly 0 leaves the prediction as it is, bit for bit.
+    """
+    alpha, sigma = (expand_as(value, change) for value in schedule(t))
+    return Prediction(prediction.x0 + change, prediction.eps - (alpha / sigma) * change)
 
 
 def conditional_and_unconditional(

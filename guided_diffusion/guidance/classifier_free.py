@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from jaxtyping import Float
 from torch import Tensor
 
 from guided_diffusion.denoisers import Denoise, Labels, Prediction
@@ -14,7 +15,7 @@ from guided_diffusion.guidance.base import (
     conditional_and_unconditional,
     per_evaluation,
 )
-from guided_diffusion.schedules import Schedule
+from guided_diffusion.schedules import Samples, Schedule, Times
 
 
 @dataclass(frozen=True)
@@ -35,8 +36,13 @@ class ClassifierFree(Guidance):
         scale = as_scale(self.scale)
 
         def guided(x_t: Tensor, t: Tensor, y: Labels) -> Prediction:
-            c, u = conditional_and_unconditional(denoise, x_t, t, y, scale)
-            w = broadcast(scale, x_t)
-            return combine(lambda c, u: u + w * (c - u), c, u)
+            return classifier_free(denoise, x_t, t, y, scale)
 
         return guided
+
+
+def classifier_free(denoise: Denoise, x_t: Samples, t: Times, y: Labels, scale: Float[Tensor, "*b"]) -> Prediction:
+    """Return ``u + w (c - u)``, with ``w`` from ``as_scale``: one value, or one for each sample."""
+    c, u = conditional_and_unconditional(denoise, x_t, t, y, scale)
+    w = broadcast(scale, x_t)
+    return combine(lambda c, u: u + w * (c - u), c, u)

@@ -14,7 +14,7 @@ from guided_diffusion.guidance.base import (
     check_length,
     scale_in_interval,
 )
-from guided_diffusion.guidance.classifier_free import ClassifierFree
+from guided_diffusion.guidance.classifier_free import classifier_free
 from guided_diffusion.samplers.walk import Walk
 from guided_diffusion.schedules import Schedule
 
@@ -50,6 +50,6 @@ class LimitedInterval(Guidance):
         def guided(x_t: Tensor, t: Tensor, y: Labels) -> Prediction:
             check_length(scale, x_t)
             w = scale_in_interval(scale, walk, schedule, self.sigma_lo, self.sigma_hi)
-            return ClassifierFree(w)(denoise, schedule)(x_t, t, y)
+            return classifier_free(denoise, x_t, t, y, w)
 
         return guided

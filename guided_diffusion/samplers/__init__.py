@@ -29,17 +29,19 @@ from guided_diffusion.samplers.multistep import dpmpp_2m, sde_dpmpp_2m
 from guided_diffusion.samplers.noise import Draw, SampleNoise
 from guided_diffusion.samplers.runge_kutta import heun
 from guided_diffusion.samplers.sampler import Sampler
-from guided_diffusion.samplers.walk import Follower, OncePerStep, Walk, begin, passing_begin
+from guided_diffusion.samplers.walk import OncePerStep, Scale, Walk, Wrapped, at_scale, begin, scale_of
 
 __all__ = [
     "Draw",
-    "Follower",
     "Grid",
     "OncePerStep",
     "SampleNoise",
     "Sampler",
+    "Scale",
     "Step",
     "Walk",
+    "Wrapped",
+    "at_scale",
     "begin",
     "ddim",
     "ddpm",
@@ -47,7 +49,7 @@ __all__ = [
     "heun",
     "karras_times",
     "log_snr_times",
-    "passing_begin",
+    "scale_of",
     "sde_dpmpp_2m",
     "shifted_times",
     "times_from",

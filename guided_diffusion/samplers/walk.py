@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Generic, TypeVar
 
@@ -18,6 +18,9 @@ from guided_diffusion.samplers.noise import Draw
 from guided_diffusion.schedules import Samples, Times, to_device
 
 T = TypeVar("T")
+
+Scale = float | Tensor
+"""``w``, the exponent of p(y|x) in the target p(x) p(y|x)^w: a number, or a tensor of shape (b,)."""
 
 
 class Walk:
@@ -81,19 +84,43 @@ def begin(denoise: Denoise, walk: Walk) -> Denoise:
     return begun(walk) if begun else denoise
 
 
-@dataclass(frozen=True)
-class Follower:
-    """A denoiser that follows a walk. It has no state itself: ``begin`` makes the denoiser of one walk.
+def at_scale(denoise: Denoise, scale: Scale) -> Denoise:
+    """Return a guided denoiser with another guidance scale, for samplers that use it at several.
 
-    A call without ``begin`` is an evaluation outside of a sampler.
+    Raises:
+        ValueError: If nothing guides the denoiser.
+    """
+    rescaled = getattr(denoise, "at", None)
+    if not rescaled:
+        raise ValueError("this sampler needs a guided denoiser: wrap it in a guidance, for instance ClassifierFree")
+    return rescaled(scale)
+
+
+def scale_of(denoise: Denoise) -> Scale:
+    """Return the guidance scale of a guided denoiser; raises as ``at_scale`` does."""
+    at_scale(denoise, 1.0)
+    return denoise.scale  # type: ignore[attr-defined]
+
+
+@dataclass(frozen=True)
+class Wrapped:
+    """A denoiser inside a guidance, a threshold or another wrapper, which follow the walk of a sampler.
+
+    It has no state itself: ``begin`` makes the denoiser of one walk. A call without ``begin`` is an evaluation outside
+    of a sampler.
 
     Args:
-        denoise: The denoiser that it wraps.
+        denoise: The denoiser inside.
         follow: A function ``follow(denoise, walk) -> Denoise``, which wraps the denoiser for one walk.
+        rescale: A function that returns this denoiser with another guidance scale; for a wrapper that is no guidance
+            ``None``, and the scale is that of the denoiser inside.
+        guidance_scale: The guidance scale, if it is a guidance.
     """
 
     denoise: Denoise
     follow: Callable[[Denoise, Walk], Denoise]
+    rescale: Callable[[Scale], Denoise] | None = None
+    guidance_scale: Scale | None = None
 
     def begin(self, walk: Walk) -> Denoise:
         """Return the denoiser of this walk."""
@@ -102,12 +129,14 @@ class Follower:
     def __call__(self, x_t: Samples, t: Times, y: Labels) -> Prediction:
         return self.begin(Walk(t.cpu().double()))(x_t, t, y)
 
+    @property
+    def scale(self) -> Scale:
+        """The guidance scale; ``ValueError`` if nothing guides the denoiser."""
+        return scale_of(self.denoise) if self.guidance_scale is None else self.guidance_scale
 
-def passing_begin(denoise: Denoise, wrap: Callable[[Denoise], Denoise]) -> Denoise:
-    """Return ``wrap(denoise)`` for a ``wrap`` that follows no walk itself; a walk is passed on to ``denoise``."""
-    if getattr(denoise, "begin", None):
-        return Follower(denoise, lambda begun, walk: wrap(begun))
-    return wrap(denoise)
+    def at(self, scale: Scale) -> Denoise:
+        """Return this denoiser with another guidance scale; raises as ``at_scale`` does."""
+        return self.rescale(scale) if self.rescale else replace(self, denoise=at_scale(self.denoise, scale))
 
 
 class OncePerStep(Generic[T]):

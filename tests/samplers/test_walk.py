@@ -8,17 +8,19 @@ from torch import Tensor
 
 from guided_diffusion.denoisers import Prediction
 from guided_diffusion.evaluation.chunks import Watched
-from guided_diffusion.guidance import ClassifierFree, Clip, DynamicThreshold, LimitedInterval, along_walk
+from guided_diffusion.guidance import ClassifierFree, Clip, DynamicThreshold, LimitedInterval, NoThreshold, along_walk
 from guided_diffusion.recipe import Inpainting, Run
 from guided_diffusion.samplers import (
     OncePerStep,
     SampleNoise,
     Walk,
+    at_scale,
     begin,
     ddim,
     ddpm,
     dpmpp_2m,
     heun,
+    scale_of,
     sde_dpmpp_2m,
     uniform_times,
 )
@@ -167,3 +169,19 @@ def test_noise_of_a_guidance_depends_on_seed_index_and_name_alone():
     assert torch.equal(drawn(0, [4, 1], "a"), whole[[4, 1]])
     for other in (drawn(1, range(6), "a"), drawn(0, range(6), "b")):
         assert not torch.isin(other, whole).any()
+
+
+@pytest.mark.parametrize("threshold", [NoThreshold(), Clip(0.3), Watched(Clip(), lambda prediction: None)])
+def test_a_guided_denoiser_is_had_at_another_scale_through_its_wrappers(threshold, mixture):
+    schedule, t, y = mixture.schedule, torch.full((3,), 0.4, dtype=torch.float64), torch.tensor([0, 1, 2])
+    x = torch.randn(3, *mixture.means.shape[1:], dtype=torch.float64)
+    guided, other = (threshold(ClassifierFree(scale)(mixture, schedule), schedule) for scale in (3.0, 1.5))
+    assert scale_of(guided) == 3.0
+    for one, two in zip(at_scale(guided, 1.5)(x, t, y), other(x, t, y), strict=True):
+        assert torch.equal(one, two)
+
+
+def test_a_denoiser_without_guidance_has_no_scale():
+    for denoise in (zeros, Clip()(zeros, SCHEDULE)):
+        with pytest.raises(ValueError, match="needs a guided denoiser"):
+            scale_of(denoise)
