@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import copy
 import functools
+import gc
+import importlib
 import logging
 import os
 import socket
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,12 +25,44 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 import jaxtyping
 import pytest
 import torch
+import yaml
 from torch import Tensor, nn
 
 _cache = TemporaryDirectory(prefix="guided-diffusion-tests-")
 os.environ.update(GUIDED_DIFFUSION_CACHE=_cache.name, WANDB_MODE="offline", WANDB_SILENT="true", HF_HUB_OFFLINE="1")
 
+CHECKED_CALLS, CHECKED_LATER = 10, 20
+"""In each test the shapes of the first calls of a function are checked, and those of every twentieth later call.
+
+Loops call the same functions thousands of times, and checking every call takes longer than the calls.
+"""
+_jaxtyped, _calls = jaxtyping.jaxtyped, Counter()
+
+
+def jaxtyped_sparingly(*, typechecker: object) -> Callable[[Callable], Callable]:
+    """Return jaxtyping's decorator, which here checks some calls of a function, and is applied at the first of them."""
+    decorate = _jaxtyped(typechecker=typechecker)
+
+    def decorated(target: Callable) -> Callable:
+        if isinstance(target, type):
+            return decorate(target)
+        checked = functools.cache(lambda: decorate(target))
+
+        @functools.wraps(target)
+        def call(*args: object, **kwargs: object) -> object:
+            _calls[target.__code__] += 1  # the same for all closures of a function
+            count = _calls[target.__code__]
+            if count <= CHECKED_CALLS or count % CHECKED_LATER == 0:
+                return checked()(*args, **kwargs)
+            return target(*args, **kwargs)
+
+        return call
+
+    return decorated
+
+
 # Before the package is imported. The numeric tower: a whole number is welcome where a float is asked for.
+jaxtyping.jaxtyped = jaxtyped_sparingly
 jaxtyping.install_import_hook("guided_diffusion", "beartype.beartype(conf=beartype.BeartypeConf(is_pep484_tower=True))")
 
 from guided_diffusion.denoisers import Denoiser, Labels, Prediction  # noqa: E402
@@ -41,14 +76,42 @@ if TYPE_CHECKING:
 
     from guided_diffusion.training.modules import DiffusionModule
 
+# Hydra parses some 25 files for each config. libyaml does so ten times as fast as the loader that OmegaConf asks for.
+yaml.SafeLoader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+
 F64 = torch.float64
 SLOW_TIMEOUT = 600
 """The time limit of a slow test, in seconds."""
 
 
+def pytest_collection(session: pytest.Session) -> None:
+    """Prepare a cheap collection; for the whole suite import Lightning first.
+
+    While a module of the package is imported, the check of shapes hides the compiled files of all other packages, so
+    that what the package imports first is compiled again. One file of tests alone may not need Lightning.
+    """
+    gc.disable()  # whatever the modules of tests make, stays: there is no garbage to look for
+    if session.config.args_source is not pytest.Config.ArgsSource.ARGS:
+        importlib.import_module("pytorch_lightning")
+
+
+def pytest_collection_finish() -> None:
+    """Spare the garbage collector the objects of imported modules: composing a config takes a tenth less time."""
+    gc.enable()
+    gc.freeze()
+
+
+def pytest_sessionfinish() -> None:
+    """Let Hypothesis, which looks through all objects for its report, find them again."""
+    gc.unfreeze()
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Give slow tests their own time limit."""
+    """Mark slow what ``one_schedule`` says, and give slow tests their own time limit."""
     for item in items:
+        parameters = item.callspec.params if hasattr(item, "callspec") else {}
+        if item.get_closest_marker("one_schedule") and not isinstance(parameters.get("schedule", Cosine()), Cosine):
+            item.add_marker(pytest.mark.slow)
         if item.get_closest_marker("slow") and not item.get_closest_marker("timeout"):
             item.add_marker(pytest.mark.timeout(SLOW_TIMEOUT))
 
@@ -69,6 +132,7 @@ def _no_network(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture(autouse=True)
 def _seeded() -> None:
     torch.manual_seed(0)
+    _calls.clear()
 
 
 @pytest.fixture
@@ -187,6 +251,8 @@ CLASSIFIER = ("module=classifier", "network=classifier_8", "guidance=classifier"
 
 TINY = (
     "data=fake",
+    "network=unet_8",
+    "module/optimizer=adamw",
     "network.width=8",
     "sampler.steps=2",
     "scales=[0,1,3]",
@@ -199,7 +265,10 @@ TINY = (
     "trainer.accelerator=cpu",
     "trainer.precision=32-true",
 )
-"""Overrides for a training of about a second: four steps on random images, and every file that a run writes."""
+"""Overrides for a training of about a second: four steps on random images, and every file that a run writes.
+
+They take the plain network and optimizer; ``FAST`` has those of the default.
+"""
 
 
 TINY_POINTS = (

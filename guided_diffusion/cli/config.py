@@ -1,5 +1,6 @@
 """The schema of each program's config, and how the command line changes a config."""
 
+import functools
 import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -107,6 +108,7 @@ def key_of(field_name: str) -> str:
     return field_name.removesuffix("_")
 
 
+@functools.cache
 def register() -> None:
     """Register the schemas and the resolvers with Hydra; calling it again changes nothing."""
     for schema in (TrainConfig, SampleConfig, EvaluateConfig, ExportConfig):

@@ -31,7 +31,7 @@ def former(name, classifier):
     ("guidance", "key"),
     [
         ("classifier", "classifier"),
-        ("cfg_classifier", "guidance.classifier"),
+        pytest.param("cfg_classifier", "guidance.classifier", marks=pytest.mark.slow),
         ("classifier", "guidance.classifier.checkpoint"),
     ],
 )
@@ -87,7 +87,8 @@ def restored(run_dir, classifier_run, compose, tmp_path):
         content["guided_diffusion"]["config"]["guidance"] = guidance
         torch.save(content, tmp_path / "earlier.ckpt")
         command = [f"checkpoint={tmp_path / 'earlier.ckpt'}", *overrides]
-        config = compose(*command, program="sample", output_dir=tmp_path / "samples")
+        config = compose(*overrides, program="sample", output_dir=tmp_path / "samples")
+        config.checkpoint = str(tmp_path / "earlier.ckpt")
         return prepare(config, command, SampleConfig)[1]
 
     return restore

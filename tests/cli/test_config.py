@@ -107,12 +107,12 @@ def test_every_network_is_built(network, compose):
 )
 def test_every_network_takes_the_images_that_the_docs_say(network, multiple, compose):
     node = compose(f"network={network}", "network.width=8").network
-    any_size = ["network.patch_size=1", "network.multipliers=[1]"]
+    any_size = OmegaConf.merge(node, {"patch_size": 1, "multipliers": [1]})
     if not network.endswith("fast"):
-        any_size.append("network.attention_levels=[]")
+        any_size.attention_levels = []
     with torch.device("meta"):
         build_network(node, (2, multiple, 3 * multiple), 10)
-        build_network(compose(f"network={network}", "network.width=8", *any_size).network, (2, 9, 1), 10)
+        build_network(any_size, (2, 9, 1), 10)
         with pytest.raises(ValueError, match=f"need a multiple of {multiple}: take image_size="):
             build_network(node, (2, 2 * multiple, multiple // 2), 10)
 
@@ -261,6 +261,7 @@ def test_a_number_is_set_in_one_place(compose):
     config = compose(
         "trainer.max_steps=77",
         "module.optimizer.lr=0.5",
+        "module.optimizer.adamw_lr=0.25",
         "label_dropout=0.3",
         "seed=9",
         "scales=[4,5]",
@@ -273,7 +274,7 @@ def test_a_number_is_set_in_one_place(compose):
     )
     callbacks = config.callbacks
     assert config.module.lr_scheduler.total_steps == 77
-    assert config.module.lr_scheduler.max_lr == 0.5
+    assert config.module.lr_scheduler.max_lr == [0.5, 0.25]
     assert config.module.label_dropout == 0.3
     assert {config.module.seed, config.data.seed, callbacks.sample_grid.seed, callbacks.accuracy.seed} == {9}
     assert callbacks.sample_grid.scales == callbacks.accuracy.scales == [4, 5]
@@ -318,10 +319,10 @@ def test_every_run_has_a_folder_of_its_own(program, compose):
     [
         "lable_dropout=0.1",
         "guidance.scael=3",
-        "data.batchsize=3",
-        "network.widht=8",
-        "trainer.max_step=3",
-        "callbacks.ema.deacy=0.9",
+        pytest.param("data.batchsize=3", marks=pytest.mark.slow),
+        pytest.param("network.widht=8", marks=pytest.mark.slow),
+        pytest.param("trainer.max_step=3", marks=pytest.mark.slow),
+        pytest.param("callbacks.ema.deacy=0.9", marks=pytest.mark.slow),
         "module.optimizer.learning_rate=1",
     ],
 )
@@ -358,18 +359,18 @@ def test_an_unknown_top_level_key_in_an_experiment_is_named(with_experiment):
     ("content", "key"),
     [
         ("network: {widht: 8}", "widht"),
-        ("data: {batchsize: 8}", "batchsize"),
+        pytest.param("data: {batchsize: 8}", "batchsize", marks=pytest.mark.slow),
         ("trainer: {max_step: 8}", "max_step"),
-        ("schedule: {log_snr_mim: -10}", "log_snr_mim"),
-        ("guidance: {scael: 3}", "scael"),
-        ("sampler: {stesp: 3}", "stesp"),
+        pytest.param("schedule: {log_snr_mim: -10}", "log_snr_mim", marks=pytest.mark.slow),
+        pytest.param("guidance: {scael: 3}", "scael", marks=pytest.mark.slow),
+        pytest.param("sampler: {stesp: 3}", "stesp", marks=pytest.mark.slow),
         ("sampler: {method: {etaa: 1}}", "etaa"),
-        ("module: {parametrization: v}", "parametrization"),
+        pytest.param("module: {parametrization: v}", "parametrization", marks=pytest.mark.slow),
         ("module: {lr_scheduler: {pct_strat: 0.1}}", "pct_strat"),
-        ("judge: {stpes: 3}", "stpes"),
-        ("callbacks: {ema: {deacy: 0.9}}", "deacy"),
+        pytest.param("judge: {stpes: 3}", "stpes", marks=pytest.mark.slow),
+        pytest.param("callbacks: {ema: {deacy: 0.9}}", "deacy", marks=pytest.mark.slow),
         ("callbacks: {acuracy: {num_samples: 8}}", "acuracy"),
-        ("logger: {csv: {nmae: x}}", "nmae"),
+        pytest.param("logger: {csv: {nmae: x}}", "nmae", marks=pytest.mark.slow),
     ],
 )
 def test_an_unknown_key_in_an_experiment_is_named_before_anything_is_written(content, key, with_experiment, tmp_path):

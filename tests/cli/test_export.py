@@ -106,10 +106,14 @@ def test_help_prints_the_usage(call):
     ("arguments", "message"),
     [
         (["output=a.safetensors"], "checkpoint is missing: add checkpoint=PATH"),
-        (["checkpoint={checkpoint}"], "output is missing: add output=FILE.safetensors"),
-        (["checkpoint={checkpoint}", "output="], "output is empty"),
+        pytest.param(
+            ["checkpoint={checkpoint}"], "output is missing: add output=FILE.safetensors", marks=pytest.mark.slow
+        ),
+        pytest.param(["checkpoint={checkpoint}", "output="], "output is empty", marks=pytest.mark.slow),
         (["checkpoint={checkpoint}", "output=a.ckpt"], "output must end in .safetensors, got a.ckpt"),
-        (["checkpoint=nowhere.ckpt", "output=a.safetensors"], "there is no checkpoint at"),
+        pytest.param(
+            ["checkpoint=nowhere.ckpt", "output=a.safetensors"], "there is no checkpoint at", marks=pytest.mark.slow
+        ),
         (["checkpoint={checkpoint}", "output=a.safetensors", "weights=best"], "weights must be ema or raw, got 'best'"),
         (
             ["checkpoint={checkpoint}", "output=a.safetensors", "weihgts=raw"],

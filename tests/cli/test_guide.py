@@ -47,7 +47,8 @@ def sampled(compose, tmp_path, capsys):
 def guide(compose, run):
     """The guide of the model in ``run``."""
     checkpoint = run / LAST
-    config = compose(*AUTO, *TINY_GUIDE, f"checkpoint={checkpoint}", program="sample")
+    config = compose(*AUTO, *TINY_GUIDE, program="sample")
+    config.checkpoint = str(checkpoint)
     return guide_of_model(config, load(checkpoint))
 
 
@@ -134,7 +135,9 @@ def test_it_is_kept_in_the_cache_if_the_run_can_not_be_written_or_there_is_none(
 
 def test_a_model_outside_of_a_run_has_its_guide_in_the_cache(compose, checkpoint, tmp_path):
     alone = shutil.copy(checkpoint, tmp_path / "alone.ckpt")
-    guide = guide_of_model(compose(*AUTO, f"checkpoint={alone}", program="sample"), load(alone))
+    config = compose(*AUTO, *TINY_GUIDE, program="sample")
+    config.checkpoint = str(alone)
+    guide = guide_of_model(config, load(alone))
     assert guide.path == cache_dir() / "guides" / guide.name
     assert not guide.path.is_relative_to(checkpoint.parents[1])
 
@@ -142,7 +145,8 @@ def test_a_model_outside_of_a_run_has_its_guide_in_the_cache(compose, checkpoint
 def test_an_exported_model_in_the_folder_of_a_run_has_its_guide_there(compose, run):
     exported = run / "model.safetensors"
     export(run / LAST, exported)
-    config = compose(*AUTO, f"checkpoint={exported}", program="sample")
+    config = compose(*AUTO, *TINY_GUIDE, program="sample")
+    config.checkpoint = str(exported)
     assert guide_of_model(config, load(exported)).path.parent == run / FOLDER
 
 
@@ -207,8 +211,13 @@ def test_a_checkpoint_can_not_run_code_through_its_guide(compose, run, sampled):
     ("program", "overrides", "message"),
     [
         ("sample", ["guide.steps=3"], "guide has no effect without guidance=classifier classifier=auto"),
-        ("train", ["guide.steps=3"], "guide has no effect without guidance=classifier classifier=auto"),
-        ("sample", [*AUTO, "guide.steps=0"], "steps must be at least 1, got 0"),
+        pytest.param(
+            "train",
+            ["guide.steps=3"],
+            "guide has no effect without guidance=classifier classifier=auto",
+            marks=pytest.mark.slow,
+        ),
+        pytest.param("sample", [*AUTO, "guide.steps=0"], "steps must be at least 1, got 0", marks=pytest.mark.slow),
         ("train", [*AUTO, "guide.time_sampling.mean=20"], "guide.time_sampling: log(sigma / alpha) is at most 7.5"),
         ("train", ["{classify}", "classifier=auto"], "classifier=auto has no effect here: the classifier in training"),
     ],

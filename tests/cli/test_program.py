@@ -64,10 +64,10 @@ def test_a_program_gets_its_config_and_exits_with_0(toy):
     "error",
     [
         ValueError("not\n  this"),
-        FileNotFoundError("not this"),
-        PermissionError("not this"),
+        pytest.param(FileNotFoundError("not this"), marks=pytest.mark.slow),
+        pytest.param(PermissionError("not this"), marks=pytest.mark.slow),
         MisconfigurationException("not this"),
-        UsageError("not this"),
+        pytest.param(UsageError("not this"), marks=pytest.mark.slow),
         ModuleNotFoundError("not this", name="imageio_ffmpeg"),
     ],
 )
@@ -78,7 +78,12 @@ def test_an_error_of_the_user_is_printed_on_one_line(error, toy, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "error", [KeyError("a bug"), TypeError("a bug"), ModuleNotFoundError("a bug", name="guided_diffusion.lost")]
+    "error",
+    [
+        KeyError("a bug"),
+        pytest.param(TypeError("a bug"), marks=pytest.mark.slow),
+        ModuleNotFoundError("a bug", name="guided_diffusion.lost"),
+    ],
 )
 def test_a_bug_is_printed_with_its_traceback_and_leaves_no_empty_folder(error, toy, tmp_path):
     called = toy(failing(error))

@@ -71,12 +71,15 @@ def test_the_averaged_weights_are_sampled(sampled, checkpoint):
 
 
 def test_other_weights_or_another_seed_or_scale_give_other_samples(sampled):
-    first = sampled("num_samples=1")
+    first = sampled("labels=[3]", "num_samples=1")
     for override in ("weights=raw", "seed=1", "guidance.scale=8"):
-        assert not same(first, sampled("num_samples=1", override))
+        assert not same(first, sampled("labels=[3]", "num_samples=1", override))
 
 
-@pytest.mark.parametrize("sampler", ["ddim", "ddpm", "sde_dpmpp_2m"])
+@pytest.mark.parametrize(
+    "sampler",
+    [pytest.param("ddim", marks=pytest.mark.slow), "ddpm", pytest.param("sde_dpmpp_2m", marks=pytest.mark.slow)],
+)
 def test_a_sample_depends_on_its_index_and_not_on_the_batch_size(sampler, sampled):
     """Sample i has the noise of (seed, i), however many are drawn together."""
     common = ["labels=[3,7]", f"sampler={sampler}", "sampler.steps=3"]
@@ -203,14 +206,30 @@ def test_several_scales_are_drawn_from_the_same_labels_and_noise(sampled):
     ("overrides", "message"),
     [
         (["guidance.scale=[]"], "guidance.scale must hold at least one number"),
-        (["guidance.scale=[1,1.0]"], "guidance.scale must hold different numbers, got [1, 1.0]"),
-        (["guidance.scale=[1,high]"], "guidance.scale must be a number or a list of numbers, got [1, 'high']"),
-        (["guidance.scale=[1,.inf]"], "guidance.scale must be"),
-        (["guidance.scale=[1,2]", "animate=true"], "animate=true takes one guidance.scale, got [1, 2]"),
+        pytest.param(
+            ["guidance.scale=[1,1.0]"],
+            "guidance.scale must hold different numbers, got [1, 1.0]",
+            marks=pytest.mark.slow,
+        ),
+        pytest.param(
+            ["guidance.scale=[1,high]"],
+            "guidance.scale must be a number or a list of numbers, got [1, 'high']",
+            marks=pytest.mark.slow,
+        ),
+        pytest.param(["guidance.scale=[1,.inf]"], "guidance.scale must be", marks=pytest.mark.slow),
+        pytest.param(
+            ["guidance.scale=[1,2]", "animate=true"],
+            "animate=true takes one guidance.scale, got [1, 2]",
+            marks=pytest.mark.slow,
+        ),
         (["labels=[class 3,cat]"], "labels must be among 0 (class 0), "),
-        (["labels=3"], "labels: must be a list, in brackets"),
+        pytest.param(["labels=3"], "labels: must be a list, in brackets", marks=pytest.mark.slow),
         (["strength=0.5"], "strength needs images to start from: add from=PATH"),
-        (["from=nowhere.png", "strength=0.5"], "from: there is no file or folder at nowhere.png"),
+        pytest.param(
+            ["from=nowhere.png", "strength=0.5"],
+            "from: there is no file or folder at nowhere.png",
+            marks=pytest.mark.slow,
+        ),
         (["from=nowhere.png", "invert=true", "sampler=ddpm"], "ddpm adds noise in each step"),
     ],
 )
@@ -266,6 +285,7 @@ def test_images_of_a_folder_are_changed_in_proportion_to_the_strength(sampled, p
     assert (images(weak) - originals).abs().mean() < 0.25 < (images(half) - originals).abs().mean()
 
 
+@pytest.mark.slow
 def test_samples_from_images_do_not_depend_on_the_batch_size(sampled, pictures):
     common = [f"from={pictures}", "labels=[3]", "num_samples=3", "strength=0.5", "sampler=ddpm", "sampler.steps=4"]
     assert same(sampled(*common), sampled(*common, "recipe.batch_size=2"))
@@ -412,8 +432,12 @@ def test_compare_writes_guided_and_unguided_samples_of_the_same_noise(sampled, c
     ("change", "difference"),
     [
         ({"shape": [3, 8, 8]}, "shape of images of the first: 1, 8, 8; of the second: 3, 8, 8"),
-        ({"class_names": ["cat"] * 10}, "classes of the first: class 0, class 1,"),
-        ({"range": [0, 1]}, "range of pixels of the first: -1.0, 1.0; of the second: 0, 1"),
+        pytest.param({"class_names": ["cat"] * 10}, "classes of the first: class 0, class 1,", marks=pytest.mark.slow),
+        pytest.param(
+            {"range": [0, 1]},
+            "range of pixels of the first: -1.0, 1.0; of the second: 0, 1",
+            marks=pytest.mark.slow,
+        ),
         (
             {"log_snr_min": -9},
             "schedule of the first: Cosine(log_snr_min=-15.0); of the second:",
@@ -441,8 +465,16 @@ def test_a_classifier_of_other_data_is_refused_with_both_files_and_the_differenc
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
-        (["guidance=classifier"], "guidance.classifier is missing: add guidance.classifier=PATH"),
-        (["guidance=classifier", "guidance.classifier=nowhere.ckpt"], "there is no checkpoint at"),
+        pytest.param(
+            ["guidance=classifier"],
+            "guidance.classifier is missing: add guidance.classifier=PATH",
+            marks=pytest.mark.slow,
+        ),
+        pytest.param(
+            ["guidance=classifier", "guidance.classifier=nowhere.ckpt"],
+            "there is no checkpoint at",
+            marks=pytest.mark.slow,
+        ),
         (["guidance=classifier", "guidance.classifier={checkpoint}"], "not of a time-aware classifier"),
         (["guidance=classifier", "guidance.classifier={classifier}", "guidance.temperature=0"], "must be positive"),
     ],

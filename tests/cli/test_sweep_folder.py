@@ -69,6 +69,7 @@ def test_output_dir_is_the_folder_of_the_sweep(swept):
     assert (called.status, done) == (0, ["lr=0.1, a/0", "lr=0.1, a/1"])
 
 
+@pytest.mark.slow
 def test_the_users_sweep_folder_is_resolved_once(swept):
     called, done = swept("hydra.sweep.dir='mine/${name}'", "name=one,two")
     assert (called.status, done) == (0, ["mine/one+two/0", "mine/one+two/1"])

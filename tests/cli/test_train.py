@@ -111,7 +111,12 @@ def test_the_pictures_can_be_opened(run_dir):
     ("override", "message", "remedy"),
     [
         ("label_dropout=0", "scales: at 0, 3 samples need predictions without a label", "scales=[1]"),
-        ("label_dropout=1", "scales: at 1, 3 samples need predictions with a label", "untaught_scales=true"),
+        pytest.param(
+            "label_dropout=1",
+            "scales: at 1, 3 samples need predictions with a label",
+            "untaught_scales=true",
+            marks=pytest.mark.slow,
+        ),
     ],
 )
 def test_scales_that_label_dropout_does_not_teach_are_refused_without_untaught_scales(
@@ -251,8 +256,8 @@ def test_a_run_on_points_leaves_the_same_files_with_distances_instead_of_accurac
     [
         (["network=unet_8"], "guided_diffusion.networks.UNet is not for points"),
         (["callbacks=default"], "the data are points: add callbacks=patterns"),
-        (["data.patterns=[helix]"], "patterns must be among spiral"),
-        (["data.noise=3"], "noise must be in [0, 0.1], got 3"),
+        pytest.param(["data.patterns=[helix]"], "patterns must be among spiral", marks=pytest.mark.slow),
+        pytest.param(["data.noise=3"], "noise must be in [0, 0.1], got 3", marks=pytest.mark.slow),
     ],
 )
 def test_options_that_do_not_suit_points_are_refused_on_one_line(overrides, message, call, tmp_path):
@@ -301,14 +306,36 @@ def test_a_training_can_sample_with_a_classifier(compose, tiny, classifier_run, 
     ("overrides", "message"),
     [
         (["guidance=classifier"], "guidance.classifier is missing: add guidance.classifier=PATH"),
-        (["guidance=cfg_classifier"], "guidance.classifier is missing: add guidance.classifier=PATH"),
-        (["guidance=classifier", "guidance.classifier={diffusion}"], "is the checkpoint of a diffusion model, not of"),
-        (["guidance=classifier", "guidance.classifier={classifier}", "data.channels=3"], "shape of images"),
-        (["{classify}", "callbacks.guide={classifier}"], "is the checkpoint of a time-aware classifier, not of"),
+        pytest.param(
+            ["guidance=cfg_classifier"],
+            "guidance.classifier is missing: add guidance.classifier=PATH",
+            marks=pytest.mark.slow,
+        ),
+        pytest.param(
+            ["guidance=classifier", "guidance.classifier={diffusion}"],
+            "is the checkpoint of a diffusion model, not of",
+            marks=pytest.mark.slow,
+        ),
+        pytest.param(
+            ["guidance=classifier", "guidance.classifier={classifier}", "data.channels=3"],
+            "shape of images",
+            marks=pytest.mark.slow,
+        ),
+        pytest.param(
+            ["{classify}", "callbacks.guide={classifier}"],
+            "is the checkpoint of a time-aware classifier, not of",
+            marks=pytest.mark.slow,
+        ),
         (["{classify}", "callbacks.guide={diffusion}", "schedule=linear_beta"], "schedule of the first: LinearBeta"),
         (["{classify}", "callbacks.guide={diffusion}", "guidance=cfg"], "add guidance=classifier"),
-        (["{classify}", "callbacks.guide=nowhere.ckpt"], "there is no checkpoint at"),
-        (["{classify}", "guidance.base=both"], "base must be unconditional or conditional, got 'both'"),
+        pytest.param(
+            ["{classify}", "callbacks.guide=nowhere.ckpt"], "there is no checkpoint at", marks=pytest.mark.slow
+        ),
+        pytest.param(
+            ["{classify}", "guidance.base=both"],
+            "base must be unconditional or conditional, got 'both'",
+            marks=pytest.mark.slow,
+        ),
     ],
 )
 def test_models_that_do_not_fit_together_are_refused_before_training(

@@ -15,6 +15,7 @@ from guided_diffusion.guidance import ClassifierFree, Clip, NoThreshold
 from guided_diffusion.recipe import ImageToImage, Recipe
 from guided_diffusion.samplers import Sampler
 
+pytestmark = pytest.mark.one_schedule
 RECIPE = Recipe(ClassifierFree(), Clip(), Sampler(steps=3), batch_size=4)
 PLAN = Plan(scales=[0.0, 1.0, 3.0], num_samples=2, num_classes=3, shape=(2,), batch_size=4, seed=7)
 

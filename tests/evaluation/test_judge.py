@@ -136,7 +136,7 @@ def test_with_default_settings_a_judge_classifies_digits_well(architecture, comp
     assert source(Digits(batch_size=128, validation_size=180)).ceiling > 0.97
 
 
-@architectures
+@pytest.mark.parametrize("architecture", ["cnn", pytest.param("lenet", marks=pytest.mark.slow)])
 def test_a_short_training_is_enough_for_digits(architecture):
     judge = JudgeSource(steps=200, width=16, architecture=architecture)(Digits(batch_size=128, validation_size=180))
     assert judge.ceiling > 0.95

@@ -112,6 +112,7 @@ def test_on_gaussians_it_has_its_closed_form(schedule, w, base):
     assert (towards.sign() == math.copysign(1, k)).all()
 
 
+@pytest.mark.one_schedule
 @pytest.mark.parametrize("method", [ddim, ddpm, partial(ddim, eta=0.5), heun, dpmpp_2m, sde_dpmpp_2m])
 @every_base
 def test_with_every_sampler_both_families_give_the_same_samples(mixture, method, base):

@@ -35,7 +35,7 @@ def recipe(method=ddim, scale=2.0, batch_size=500, threshold=None):
 
 
 @every_method
-@pytest.mark.parametrize("batch_size", [1, 3])
+@pytest.mark.parametrize("batch_size", [pytest.param(1, marks=pytest.mark.slow), 3])
 def test_the_batch_size_does_not_change_the_samples(method, batch_size, exact):
     together = recipe(method).sample(exact, labels, (2,))
     in_parts = recipe(method, batch_size=batch_size).sample(exact, labels, (2,))

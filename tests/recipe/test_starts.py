@@ -43,6 +43,7 @@ def test_image_to_image_starts_from_the_samples_noised_to_its_strength(run, mixt
     torch.testing.assert_close(x.times, torch.tensor([0.55, 0.5, 0.4, 0.3, 0.2, 0.1, 0], dtype=F64))
 
 
+@pytest.mark.one_schedule
 @every_method
 def test_a_weak_change_stays_close_to_the_given_samples(method, exact):
     weak, strong = (
@@ -65,6 +66,7 @@ def test_a_strength_outside_0_to_1_is_refused(start, strength):
 # Inpainting
 
 
+@pytest.mark.one_schedule
 @every_method
 @pytest.mark.parametrize("strength", [1.0, 0.5])
 def test_the_known_values_are_kept_to_the_bit_by_every_sampler(method, strength, exact):
@@ -93,6 +95,7 @@ def test_the_denoiser_sees_the_known_values_at_each_level_of_noise(method, run, 
         torch.testing.assert_close(x_t[:, 1], perturb(given.to(F64), run.x, t, schedule)[:, 1], rtol=0, atol=1e-12)
 
 
+@pytest.mark.one_schedule
 @every_method
 def test_if_all_is_unknown_it_is_plain_sampling(method, exact):
     everything = torch.ones(5, 2, dtype=torch.bool)
@@ -112,6 +115,7 @@ def test_known_values_that_say_nothing_of_the_unknown_ones_change_nothing(method
 # Inversion
 
 
+@pytest.mark.one_schedule
 @pytest.mark.parametrize("method", [ddim, heun, dpmpp_2m])
 def test_the_noise_that_is_found_gives_the_samples_back(method, exact):
     plain = replace(recipe(method, steps=30), guidance=ClassifierFree(1.0))
@@ -124,6 +128,7 @@ def test_the_noise_that_is_found_gives_the_samples_back(method, exact):
 # What they share
 
 
+@pytest.mark.one_schedule
 @every_method
 @pytest.mark.parametrize(
     "start", [ImageToImage(given, 0.6), Inpainting(given, unknown), FromNoise(given)], ids=lambda s: type(s).__name__

@@ -46,6 +46,7 @@ def normal(generator):
 # What comes out of the samplers
 
 
+@pytest.mark.one_schedule
 @pytest.mark.parametrize(
     ("method", "steps"),
     [
@@ -71,6 +72,7 @@ def test_samples_of_a_gaussian_have_its_mean_and_covariance(method, steps, sched
     assert ((x.T.cov() - covariance).abs() < 5 * error_of_covariance).all()
 
 
+@pytest.mark.one_schedule
 @pytest.mark.parametrize(("method", "order"), [(ddim, 1), (heun, 2), (dpmpp_2m, 2)])
 @pytest.mark.parametrize("c", [0.5, 2.0])
 def test_order_of_convergence_to_the_closed_form_flow(method, order, c, schedule):
@@ -91,6 +93,7 @@ def test_order_of_convergence_to_the_closed_form_flow(method, order, c, schedule
     assert math.log2(errors[0] / errors[1]) == pytest.approx(order, abs=0.2)
 
 
+@pytest.mark.one_schedule
 @pytest.mark.parametrize(("method", "atol"), [(ddim, 0.05), (heun, 0.005), (dpmpp_2m, 0.005)])
 @pytest.mark.parametrize("times", [uniform_times, log_snr_times])
 def test_sampling_from_noise_to_image_ends_at_the_closed_form_solution(method, atol, times, schedule):
@@ -143,6 +146,7 @@ def test_one_step_is_the_estimate_at_pure_noise(method, mixture):
 deterministic = pytest.mark.parametrize(("method", "order"), [(ddim, 1), (heun, 2), (dpmpp_2m, 2)])
 
 
+@pytest.mark.one_schedule
 @deterministic
 def test_a_deterministic_sampler_finds_the_noise_of_a_gaussian_along_rising_times(method, order, schedule):
     mean, x = torch.tensor([1.0, -2.0], dtype=F64), torch.randn(4, 2, dtype=F64)
@@ -157,6 +161,7 @@ def test_a_deterministic_sampler_finds_the_noise_of_a_gaussian_along_rising_time
     assert errors[1] < (0.2 if order == 1 else 0.02)
 
 
+@pytest.mark.one_schedule
 @deterministic
 def test_inversion_then_sampling_comes_back_to_the_samples(method, order, mixture, generator):
     y = torch.tensor([0, 1, 2, 2])
@@ -204,6 +209,7 @@ def test_a_sampler_that_adds_noise_refuses_rising_times(method, name, mixture):
 # What a sampler is
 
 
+@pytest.mark.one_schedule
 @every_method
 @every_grid
 def test_a_sampler_yields_every_step_and_ends_with_its_estimate(method, times, mixture):

@@ -36,6 +36,7 @@ def at(schedule, t):
 # The law of its samples
 
 
+@pytest.mark.one_schedule
 @pytest.mark.parametrize("times", [uniform_times, log_snr_times])
 def test_a_gaussian_is_recovered_from_noise(times, oracle, schedule, law):
     errors = []
@@ -55,6 +56,7 @@ def test_its_covariance_is_closer_than_that_of_ancestral_sampling(steps, oracle,
     assert errors[0] < errors[1] / 2
 
 
+@pytest.mark.one_schedule
 @pytest.mark.parametrize(("method", "expected"), [(ddpm, 1), (sde_dpmpp_2m, 2)])
 @pytest.mark.parametrize("from_a_point", [False, True])
 def test_the_mean_is_exact_and_the_covariance_has_its_weak_order(method, expected, from_a_point, oracle, schedule, law):

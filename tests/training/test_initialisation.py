@@ -45,8 +45,12 @@ def test_a_training_starts_at_step_0_from_the_weights_of_another_and_records_whe
     [
         (["init_from=nowhere"], "init_from: there is no run or checkpoint at"),
         (["init_from={run}", "network.width=16"], "make equal: network.width (8 there, 16 here)"),
-        (["init_from={run}", "resume={run}"], "belongs to another training, which differs in"),
-        (["init_from=nowhere", "resume=auto"], "init_from: there is no run or checkpoint at"),
+        pytest.param(
+            ["init_from={run}", "resume={run}"], "belongs to another training, which differs in", marks=pytest.mark.slow
+        ),
+        pytest.param(
+            ["init_from=nowhere", "resume=auto"], "init_from: there is no run or checkpoint at", marks=pytest.mark.slow
+        ),
     ],
 )
 def test_weights_that_cannot_be_used_are_refused_on_one_line(overrides, message, call, arguments, run_dir, tmp_path):

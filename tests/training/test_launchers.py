@@ -110,6 +110,7 @@ def test_a_lightning_without_these_launchers_is_refused_only_with_several_proces
         trainer("ddp")
 
 
+@pytest.mark.slow
 def test_joblib_cannot_spawn_processes(call, tiny, tmp_path):
     """With one job at a time joblib works in this process."""
     launcher = ["hydra/launcher=joblib", "hydra.launcher.n_jobs=1", "hydra.sweep.dir=swept"]

@@ -28,7 +28,7 @@ class Gradients(Callback):
         self.batches.clear()
 
 
-@pytest.mark.parametrize("k", [1, 2, 3])
+@pytest.mark.parametrize("k", [*(pytest.param(k, marks=pytest.mark.slow) for k in (1, 2)), 3])
 def test_the_gradient_of_a_step_is_the_mean_of_those_of_its_batches(k, fit):
     gradients = Gradients()
     fit(f"trainer.accumulate_grad_batches={k}", "trainer.max_steps=2", callbacks=[gradients])

@@ -111,7 +111,11 @@ def test_one_process_needs_no_launcher(compose):
     ("arguments", "message"),
     [
         ([], "torchrun needs a folder that all processes know: add hydra.run.dir=FOLDER"),
-        (["-m", "seed=1"], "torchrun can't run a sweep: leave it out, strategy=ddp starts the processes of each job"),
+        pytest.param(
+            ["-m", "seed=1"],
+            "torchrun can't run a sweep: leave it out, strategy=ddp starts the processes of each job",
+            marks=pytest.mark.slow,
+        ),
     ],
     ids=["single run", "sweep"],
 )

@@ -206,6 +206,7 @@ def test_diversity_is_the_mean_over_the_classes_that_have_two_samples(gray, meas
     assert [row["diversity"] for row in found.per_class] == pytest.approx([1, 0.5, torch.nan, torch.nan], nan_ok=True)
 
 
+@pytest.mark.slow
 def test_the_interval_of_diversity_is_as_wide_as_the_spread_over_new_samples(gray, measured):
     """The mean distance of two uniform numbers is 1/3."""
     labels = torch.arange(200) % 2

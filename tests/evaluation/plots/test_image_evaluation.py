@@ -43,14 +43,18 @@ def centres(path, rows, columns):
 @pytest.mark.parametrize(
     "case",
     [
-        {"scales": [1.0]},
-        {"scales": [1.0], "nan": True},
+        pytest.param({"scales": [1.0]}, marks=pytest.mark.slow),
+        pytest.param({"scales": [1.0], "nan": True}, marks=pytest.mark.slow),
         pytest.param({"scales": EIGHTEEN, "channels": 3, "nan": True}, marks=pytest.mark.slow),
         pytest.param({"classes": 100, "scales": [0.0, 2.0]}, marks=pytest.mark.slow),
         pytest.param({"scales": [0.0, 2.0], "jobs": [{"p": "0.1"}, {"p": "0.2"}]}, marks=pytest.mark.slow),
-        {"scales": [0.0, 2.0], "channels": 5, "size": (12, 20), "classes": 1},
+        pytest.param({"scales": [0.0, 2.0], "channels": 5, "size": (12, 20), "classes": 1}, marks=pytest.mark.slow),
+        {"scales": [2.0], "channels": 5, "size": (12, 20), "classes": 1, "nan": True},
     ],
-    ids=["one scale", "all nan", "eighteen scales", "hundred classes", "two curves", "oblong, five channels"],
+    ids=[
+        *("one scale", "all nan", "eighteen scales", "hundred classes", "two curves", "oblong, five channels"),
+        "one scale, all nan, oblong, five channels",
+    ],
 )
 def test_every_plot_is_written_as_png_and_pdf(case, fabricate, tmp_path):
     results = fabricate(**case)
@@ -80,7 +84,7 @@ def test_accuracy_is_plotted_against_scale_with_intervals_and_ceiling(fabricate)
 
 
 @pytest.mark.filterwarnings("error::UserWarning", "error::RuntimeWarning")
-@pytest.mark.parametrize("jobs", [2, 10, 40])
+@pytest.mark.parametrize("jobs", [2, 10, pytest.param(40, marks=pytest.mark.slow)])
 def test_every_curve_has_its_own_colour_and_name(jobs, fabricate):
     lines = curves(fabricate(classes=1, jobs=[{"label_dropout": str(index)} for index in range(jobs)]))
     for figure in (drawn(plot_accuracy(lines, 0.9875)), drawn(plot_precision_recall(lines))):

@@ -61,7 +61,7 @@ def test_oblong_images_keep_their_proportions(size, shown):
     assert picture.shape == (shown[0] + 4, 2 * shown[1] + 6, 3)
 
 
-@pytest.mark.parametrize(("shape", "side"), [((2, 20_000), 0), ((20_000, 2), 1)])
+@pytest.mark.parametrize(("shape", "side"), [pytest.param((2, 20_000), 0, marks=pytest.mark.slow), ((20_000, 2), 1)])
 def test_a_picture_has_as_many_rows_and_columns_as_can_be_drawn(shape, side, tmp_path):
     images = torch.zeros(1, 1, 1, 28, 28).expand(*shape, 1, 28, 28)
     rows, columns = (["$a"] * count for count in shape)

@@ -130,6 +130,7 @@ def test_the_page_of_eighteen_scales_is_small(fabricate, tmp_path):
     assert path.stat().st_size < 3_500_000
 
 
+@pytest.mark.slow
 def test_in_a_browser_the_slider_chooses_the_scale(page, browser, tmp_path):
     from selenium.webdriver.common.keys import Keys
     from selenium.webdriver.support.select import Select
@@ -162,10 +163,9 @@ def test_in_a_browser_the_slider_chooses_the_scale(page, browser, tmp_path):
     assert browser.get_log("browser") == []
 
 
-def test_the_page_shows_inception_distances_where_they_were_measured(fabricate, with_inception, tmp_path):
+def test_the_page_shows_inception_distances_where_they_were_measured(fabricate, with_inception, render):
     first, *others = fabricate().rows
-    path = write_report(replace(fabricate(), rows=[with_inception(first), *others]), tmp_path, "", "")
-    page = path.read_text()
+    page = render(replace(fabricate(), rows=[with_inception(first), *others]))
     assert "compare 12 samples (ema weights) with the 10000 images of the test split" in page
     table = page.partition("<h2>Measured</h2>")[2].partition("<h2>")[0]
     heads, measured, other = re.findall(r"<tr>.*?</tr>", table)[:3]

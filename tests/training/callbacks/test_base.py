@@ -35,7 +35,14 @@ def assert_same_weights(one, other):
 
 
 @pytest.mark.parametrize(
-    ("every_n_steps", "steps"), [(0, [5]), (1, [1, 2, 3, 4, 5]), (2, [2, 4, 5]), (5, [5]), (9, [5])]
+    ("every_n_steps", "steps"),
+    [
+        (0, [5]),
+        pytest.param(1, [1, 2, 3, 4, 5], marks=pytest.mark.slow),
+        (2, [2, 4, 5]),
+        (5, [5]),
+        pytest.param(9, [5], marks=pytest.mark.slow),
+    ],
 )
 def test_samples_at_the_interval_and_once_at_the_end(every_n_steps, steps, fit):
     recorder = Recorder(every_n_steps)
@@ -81,7 +88,7 @@ def test_the_averaged_weights_are_sampled_in_any_order_of_callbacks(recorder_fir
 WITH_SAMPLES = ["callbacks.sample_grid.every_n_steps=1", "callbacks.accuracy.every_n_steps=2"]
 
 
-@pytest.mark.parametrize("dropout", [0, 0.5])
+@pytest.mark.parametrize("dropout", [pytest.param(0, marks=pytest.mark.slow), 0.5])
 def test_weights_are_bit_identical_with_and_without_sampling(dropout, fit, compose, tiny, tmp_path):
     """The judge is trained during the training, with a global seed of its own."""
     config = compose(*tiny, *WITH_SAMPLES, "judge.steps=3", output_dir=tmp_path).callbacks

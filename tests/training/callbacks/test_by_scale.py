@@ -50,9 +50,21 @@ def measured(fit, tmp_path):
     return rows
 
 
-@pytest.mark.parametrize("channels", [1, 3])
 @pytest.mark.parametrize(
-    ("answers", "accuracy"), [(RIGHT, "1.000000"), ([3] * 40, "0.100000"), ([0] * 20 + RIGHT[20:], "0.550000")]
+    ("answers", "accuracy", "channels"),
+    [
+        (RIGHT, "1.000000", 1),
+        ([3] * 40, "0.100000", 3),
+        *(
+            pytest.param(*case, marks=pytest.mark.slow)
+            for case in (
+                (RIGHT, "1.000000", 3),
+                ([3] * 40, "0.100000", 1),
+                ([0] * 20 + RIGHT[20:], "0.550000", 1),
+                ([0] * 20 + RIGHT[20:], "0.550000", 3),
+            )
+        ),
+    ],
 )
 def test_accuracy_is_the_share_in_which_the_judge_sees_the_label(answers, accuracy, channels, measured):
     assert measured(answers, f"data.channels={channels}") == [

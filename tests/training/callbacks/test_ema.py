@@ -148,6 +148,7 @@ def test_it_can_be_pickled():
     assert copy._kwargs["multi_avg_fn"] == WarmedUpDecay(0.5)
 
 
+@pytest.mark.slow
 def test_a_resumed_training_ends_with_the_weights_of_one_without_a_break(fit, tmp_path):
     """Two epochs of four steps each; it fails in the second and continues from the end of the first."""
 

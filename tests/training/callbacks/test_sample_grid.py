@@ -27,7 +27,7 @@ def drawn(monkeypatch):
     return calls
 
 
-@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("channels", [pytest.param(1, marks=pytest.mark.slow), 3])
 def test_rows_are_scales_and_columns_are_classes(channels, fit, drawn, tmp_path):
     grid = SampleGrid(RECIPE, [0, 1, 2.5], str(tmp_path))
     fit(f"data.channels={channels}", "data.num_classes=4", callbacks=[grid])

@@ -41,7 +41,7 @@ def spoilt_gradient(monkeypatch):
     return spoil
 
 
-@pytest.mark.parametrize("clipping", ["1.0", "null"])
+@pytest.mark.parametrize("clipping", ["1.0", pytest.param("null", marks=pytest.mark.slow)])
 def test_the_weights_are_the_same_without_it(clipping, fit):
     override = f"trainer.gradient_clip_val={clipping}"
     (_, with_it), (_, without) = fit(override, callbacks=[TerminateOnNonFinite(2)]), fit(override)
@@ -49,21 +49,24 @@ def test_the_weights_are_the_same_without_it(clipping, fit):
         assert torch.equal(one, other)
 
 
-@pytest.mark.parametrize(("factor", "every_n_steps"), [(float("nan"), 1), (float("inf"), 2), (float("nan"), 50)])
+@pytest.mark.parametrize(
+    ("factor", "every_n_steps"),
+    [(float("nan"), 1), pytest.param(float("inf"), 2, marks=pytest.mark.slow), (float("nan"), 50)],
+)
 def test_the_error_names_the_first_step_that_is_not_finite_and_its_batch(factor, every_n_steps, fit, spoilt):
     spoilt(3, factor)
     with pytest.raises(ValueError, match=rf"loss is {factor}, .* at step 3, batch .* = \(0, 0, 2, 0\): lower"):
         fit("trainer.max_steps=6", callbacks=[TerminateOnNonFinite(every_n_steps)])
 
 
-@pytest.mark.parametrize("clipping", ["1.0", "null"])
+@pytest.mark.parametrize("clipping", [pytest.param("1.0", marks=pytest.mark.slow), "null"])
 def test_gradients_that_are_not_finite_are_noticed_under_a_finite_loss(clipping, fit, spoilt_gradient):
     spoilt_gradient(2)
     with pytest.raises(ValueError, match=r"loss is \d.*norm of the gradients nan at step 2"):
         fit(f"trainer.gradient_clip_val={clipping}", callbacks=[TerminateOnNonFinite(1)])
 
 
-@pytest.mark.parametrize("spoil", ["loss", "gradient"])
+@pytest.mark.parametrize("spoil", [pytest.param("loss", marks=pytest.mark.slow), "gradient"])
 def test_the_last_finite_checkpoint_stays(spoil, fit, spoilt, spoilt_gradient, tmp_path):
     spoilt(4, float("nan")) if spoil == "loss" else spoilt_gradient(4)
     with pytest.raises(ValueError, match="at step 4"):
@@ -86,7 +89,9 @@ def test_weights_that_are_not_finite_are_not_saved(fit, tmp_path):
 @pytest.mark.parametrize(
     ("precision", "clipping", "advice"),
     [
-        ("32-true", "1.0", "lower module.optimizer.lr, or lower trainer.gradient_clip_val;"),
+        pytest.param(
+            "32-true", "1.0", "lower module.optimizer.lr, or lower trainer.gradient_clip_val;", marks=pytest.mark.slow
+        ),
         ("32-true", "null", "lower module.optimizer.lr, or set trainer.gradient_clip_val;"),
         ("bf16-mixed", "1.0", "lower module.optimizer.lr, or use trainer.precision=32-true, or lower"),
     ],

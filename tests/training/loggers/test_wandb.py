@@ -55,7 +55,11 @@ def test_a_run_without_an_account_is_offline(mode, variable, key, expected, star
     ("setting", "message"),
     [
         ("project=a/b", "logger.wandb: Invalid project name 'a/b': cannot contain"),
-        ("mode=foo", "logger.wandb.mode must be one of online, offline, disabled or null, got 'foo'"),
+        pytest.param(
+            "mode=foo",
+            "logger.wandb.mode must be one of online, offline, disabled or null, got 'foo'",
+            marks=pytest.mark.slow,
+        ),
     ],
 )
 def test_a_setting_that_wandb_refuses_is_refused_first(setting, message, compose, tiny, tmp_path):
@@ -119,6 +123,7 @@ def test_wandb_tensorboard_and_the_table_follow_a_training_together(compose, tin
     assert any(row["guidance/accuracy_w3"] for row in rows)
 
 
+@pytest.mark.slow
 def test_a_training_that_fails_is_recorded_as_failed(compose, tiny, exit_codes, tmp_path):
     with pytest.raises(ValueError, match=r"at step 2, .* lower module\.optimizer\.lr"):
         train(compose(*tiny, "logger=wandb", "module.optimizer.lr=1e30", output_dir=tmp_path))

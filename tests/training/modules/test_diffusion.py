@@ -162,7 +162,7 @@ def test_channels_last_changes_only_how_numbers_are_stored():
     ],
 )
 def test_the_first_twenty_steps_have_the_recorded_losses(channels, golden, fit, losses):
-    fit(f"data.channels={channels}", "trainer.max_steps=20", callbacks=[losses])
+    fit(f"data.channels={channels}", "trainer.max_steps=20", "trainer.val_check_interval=20", callbacks=[losses])
     assert losses.train[4::5] == pytest.approx(golden, rel=1e-3)
 
 
@@ -174,7 +174,7 @@ def test_the_learning_rate_schedule_spans_the_training(fit):
             self.rates += (trainer.optimizers[0].param_groups[0]["lr"],)
 
     callback = Rates()
-    fit("trainer.max_steps=20", callbacks=[callback])
+    fit("trainer.max_steps=20", "trainer.val_check_interval=20", callbacks=[callback])
     assert callback.rates[0] == pytest.approx(2e-3 / 25)
     assert max(callback.rates) == callback.rates[1] == pytest.approx(2e-3)
     assert callback.rates[-1] < 1e-4

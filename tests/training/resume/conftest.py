@@ -17,6 +17,7 @@ import torch
 import guided_diffusion
 
 SHORT = (
+    *("network=unet_8", "module/optimizer=adamw"),
     "data=fake",
     "data.num_train=80",
     "data.flip=true",

@@ -1,5 +1,7 @@
 """Which keys of a config decide the weights, and when two configs are the same training."""
 
+import copy
+import functools
 from itertools import zip_longest
 from pathlib import Path
 from zipfile import ZipFile
@@ -35,15 +37,16 @@ OPTIONS = [tuple(filter(None, several)) for several in zip_longest(*GROUPS)]
 """Each option once, several together, as composing a config takes time."""
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def config(compose):
-    """``config(*overrides)`` is a resolved config."""
+    """``config(*overrides)`` is a resolved config, which a test may change."""
 
+    @functools.cache
     def resolved(*overrides):
         composed = compose("classifier=a.ckpt", "trainer.precision=32-true", *overrides)
         return OmegaConf.to_container(composed, resolve=True)
 
-    return resolved
+    return lambda *overrides: copy.deepcopy(resolved(*overrides))
 
 
 @pytest.mark.parametrize("several", OPTIONS, ids=" ".join)
@@ -59,10 +62,10 @@ def test_every_key_of_every_option_is_in_one_of_the_lists(several, config):
         "guidance=classifier",
         "sampler=heun",
         "scales=[1]",
-        "threshold=dynamic",
-        "judge.steps=9",
-        "logger=wandb",
-        "callbacks.accuracy.num_samples=7",
+        pytest.param("threshold=dynamic", marks=pytest.mark.slow),
+        pytest.param("judge.steps=9", marks=pytest.mark.slow),
+        pytest.param("logger=wandb", marks=pytest.mark.slow),
+        pytest.param("callbacks.accuracy.num_samples=7", marks=pytest.mark.slow),
         "callbacks=minimal",
         "callbacks.last.every_n_steps=7",
         "output_dir=elsewhere",
@@ -79,12 +82,12 @@ def test_a_setting_that_leaves_the_weights_alone_leaves_the_fingerprint_alone(ov
     [
         "seed=1",
         "label_dropout=0.3",
-        "callbacks.ema.decay=0.9",
+        pytest.param("callbacks.ema.decay=0.9", marks=pytest.mark.slow),
         "trainer.max_steps=7",
-        "trainer.precision=64-true",
+        pytest.param("trainer.precision=64-true", marks=pytest.mark.slow),
         "schedule=linear_beta",
-        "weighting=min_snr",
-        "data.batch_size=7",
+        pytest.param("weighting=min_snr", marks=pytest.mark.slow),
+        pytest.param("data.batch_size=7", marks=pytest.mark.slow),
         "data.balance=true",
         "module.optimizer.lr=1",
     ],
