@@ -182,9 +182,8 @@ def train_and_load(name: str, args: argparse.Namespace) -> dict[str, Any]:
     folder = args.folder / name
     steps = ("trainer.max_steps=20", "trainer.val_check_interval=10", "trainer.log_every_n_steps=5")
     network = ("network.width=8",) if args.small else ()
-    wall, _ = watch(
-        program("train", folder, args, f"strategy={name}", "callbacks=sharded", "module/optimizer=adamw", *steps, *network), folder, args
-    )
+    settings = (f"strategy={name}", "callbacks=sharded", "module/optimizer=adamw", *steps, *network)
+    wall, _ = watch(program("train", folder, args, *settings), folder, args)
     model = guided_diffusion.load(folder / "checkpoints" / "last.ckpt")
     with torch.no_grad():
         prediction = model.denoiser(torch.randn(2, *model.shape), torch.full((2,), 0.5), torch.tensor([0, 1]))

@@ -88,6 +88,7 @@ class EvaluateConfig(ProgramConfig):
     scales: list[float] | None = None
     labels: Any = MISSING
     inception: bool | str | None = None
+    effective_scale: bool = False
     num_samples: int = MISSING
     weights: str = MISSING
     judge: dict[str, Any] = field(default_factory=dict)

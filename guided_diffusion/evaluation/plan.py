@@ -32,12 +32,15 @@ class LabelledSamples(NamedTuple):
     """The share of each sample's values with |x| > 1 before clamping."""
     num_extra: int = 0
     """The number of samples at the end that count for the measures of their own class only."""
+    guidance: Float[Tensor, "n 2"] | None = None
+    """The effective scale of each sample and its residual, where they were measured."""
 
     @property
     def counted(self) -> "LabelledSamples":
         """The samples without the extra ones."""
         rows = slice(len(self.labels) - self.num_extra)
-        return LabelledSamples(self.samples[rows], self.labels[rows], self.saturation[rows])
+        guidance = None if self.guidance is None else self.guidance[rows]
+        return LabelledSamples(self.samples[rows], self.labels[rows], self.saturation[rows], 0, guidance)
 
 
 @dataclass(frozen=True)
