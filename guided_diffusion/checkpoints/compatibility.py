@@ -9,6 +9,7 @@ from omegaconf import DictConfig
 from guided_diffusion.checkpoints.guidance_config import AUTO, classifier_checkpoint, guidance_needs_classifier
 from guided_diffusion.checkpoints.record import ModelSpec, SavedModel
 from guided_diffusion.data import kind_of
+from guided_diffusion.utils.validation import DoesNotSuit
 
 
 def read_spec(checkpoint: str | Path, kind: str, trusted: Sequence[str] = ()) -> ModelSpec:
@@ -44,7 +45,7 @@ def check_guidance(node: DictConfig | dict[str, Any], spec: ModelSpec, trusted: 
         return
     path = classifier_checkpoint(node)
     if not path:
-        raise ValueError(
+        raise DoesNotSuit(
             "guidance.classifier is missing: add guidance.classifier=PATH, the checkpoint of a classifier, or "
             "classifier=auto, which trains one"
         )
