@@ -14,7 +14,7 @@ from guided_diffusion.samplers import SampleNoise, Sampler, uniform_times
 from guided_diffusion.schedules import Cosine
 from guided_diffusion.utils.instantiate import build
 
-STEPS = 5
+STEPS, NO_THRESHOLD = 5, NoThreshold()
 NAMES = sorted(path.stem for path in Path(CONFIG_PATH, "sampler").glob("*.yaml"))
 every_sampler = pytest.mark.parametrize("name", NAMES)
 cosine = pytest.mark.parametrize("schedule", [Cosine()], ids=["Cosine"])
@@ -26,7 +26,7 @@ def method(name):
     return build(node["method"])
 
 
-def sampled(name, mixture, scale, rows=slice(None), threshold=NoThreshold(), seed=0):
+def sampled(name, mixture, scale, rows=slice(None), threshold=NO_THRESHOLD, seed=0):
     schedule, indices = mixture.schedule, torch.arange(4)[rows].tolist()
     draw = SampleNoise(seed, indices)
     denoise = threshold(ClassifierFree(scale)(mixture, schedule), schedule)
