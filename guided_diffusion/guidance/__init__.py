@@ -4,6 +4,8 @@ Each method is a frozen dataclass in a file of its own. All share the setting ``
 target p(x) p(y|x)^w.
 """
 
+from guided_diffusion.guidance.adaptive_projected import AdaptiveProjected
+from guided_diffusion.guidance.angle_domain import AngleDomain
 from guided_diffusion.guidance.base import (
     Guidance,
     Scale,
@@ -16,20 +18,34 @@ from guided_diffusion.guidance.base import (
 from guided_diffusion.guidance.classifier import ClassifierGuidance
 from guided_diffusion.guidance.classifier_free import ClassifierFree
 from guided_diffusion.guidance.combined import Combined
+from guided_diffusion.guidance.frequency_decoupled import FrequencyDecoupled
 from guided_diffusion.guidance.limited_interval import LimitedInterval
+from guided_diffusion.guidance.momentum import MomentumGuidance
+from guided_diffusion.guidance.rescaled import Rescaled
+from guided_diffusion.guidance.score_rescaling import ScoreRescaling
+from guided_diffusion.guidance.tangential_damping import TangentialDamping
 from guided_diffusion.guidance.thresholding import Clip, DynamicThreshold, NoThreshold
+from guided_diffusion.guidance.zero_star import ZeroStar
 
 __all__ = [
+    "AdaptiveProjected",
+    "AngleDomain",
     "ClassifierFree",
     "ClassifierGuidance",
     "Clip",
     "Combined",
     "DynamicThreshold",
+    "FrequencyDecoupled",
     "Guidance",
     "LimitedInterval",
+    "MomentumGuidance",
     "NoThreshold",
+    "Rescaled",
     "Scale",
+    "ScoreRescaling",
+    "TangentialDamping",
     "Wrapper",
+    "ZeroStar",
     "along_walk",
     "check_scale",
     "needs_classifier",

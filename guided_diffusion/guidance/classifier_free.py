@@ -44,5 +44,9 @@ class ClassifierFree(Guidance):
 def classifier_free(denoise: Denoise, x_t: Samples, t: Times, y: Labels, scale: Float[Tensor, "*b"]) -> Prediction:
     """Return ``u + w (c - u)``, with ``w`` from ``as_scale``: one value, or one for each sample."""
     c, u = conditional_and_unconditional(denoise, x_t, t, y, scale)
-    w = broadcast(scale, x_t)
+    return extrapolate(c, u, broadcast(scale, x_t))
+
+
+def extrapolate(c: Prediction, u: Prediction, w: Float[Tensor, "b ..."]) -> Prediction:
+    """Return ``u + w (c - u)``, with ``w`` from ``broadcast``."""
     return combine(lambda c, u: u + w * (c - u), c, u)
