@@ -4,6 +4,7 @@ Each method is a frozen dataclass in a file of its own. All share the setting ``
 target p(x) p(y|x)^w.
 """
 
+from guided_diffusion.guidance.adaptive import Adaptive
 from guided_diffusion.guidance.base import (
     Guidance,
     Scale,
@@ -13,22 +14,33 @@ from guided_diffusion.guidance.base import (
     needs_classifier,
     per_evaluation,
 )
+from guided_diffusion.guidance.cfgpp import CFGPlusPlus
 from guided_diffusion.guidance.classifier import ClassifierGuidance
 from guided_diffusion.guidance.classifier_free import ClassifierFree
 from guided_diffusion.guidance.combined import Combined
+from guided_diffusion.guidance.feedback import Feedback
 from guided_diffusion.guidance.limited_interval import LimitedInterval
+from guided_diffusion.guidance.magnitude_aware import MagnitudeAware
+from guided_diffusion.guidance.power_law import PowerLaw
 from guided_diffusion.guidance.thresholding import Clip, DynamicThreshold, NoThreshold
+from guided_diffusion.guidance.weight_schedule import WeightSchedule
 
 __all__ = [
+    "Adaptive",
+    "CFGPlusPlus",
     "ClassifierFree",
     "ClassifierGuidance",
     "Clip",
     "Combined",
     "DynamicThreshold",
+    "Feedback",
     "Guidance",
     "LimitedInterval",
+    "MagnitudeAware",
     "NoThreshold",
+    "PowerLaw",
     "Scale",
+    "WeightSchedule",
     "Wrapper",
     "along_walk",
     "check_scale",
