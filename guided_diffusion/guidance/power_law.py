@@ -46,9 +46,9 @@ class PowerLaw(Guidance):
 
         def guided(x_t: Tensor, t: Tensor, y: Labels) -> Prediction:
             def factor(c: Prediction, u: Prediction) -> Tensor:
-                alpha, sigma = schedule(t)
-                distance = torch.linalg.vector_norm(rows(c.x0) - rows(u.x0), dim=1) * (alpha / sigma**2)
-                return distance.where(distance > 0, 1) ** self.exponent
+                distance = torch.linalg.vector_norm(rows(c.x0) - rows(u.x0), dim=1)
+                alpha, sigma = schedule(t.to(distance.dtype))
+                return (distance * alpha / sigma**2).where(distance > 0, 1) ** self.exponent
 
             return with_factor(denoise, x_t, t, y, scale, factor)
 
