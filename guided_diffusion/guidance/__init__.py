@@ -4,6 +4,7 @@ Each method is a frozen dataclass in a file of its own. All share the setting ``
 target p(x) p(y|x)^w.
 """
 
+from guided_diffusion.guidance.adaptive import Adaptive
 from guided_diffusion.guidance.adaptive_projected import AdaptiveProjected
 from guided_diffusion.guidance.angle_domain import AngleDomain
 from guided_diffusion.guidance.base import (
@@ -15,35 +16,46 @@ from guided_diffusion.guidance.base import (
     needs_classifier,
     per_evaluation,
 )
+from guided_diffusion.guidance.cfgpp import CFGPlusPlus
 from guided_diffusion.guidance.classifier import ClassifierGuidance
 from guided_diffusion.guidance.classifier_free import ClassifierFree
 from guided_diffusion.guidance.combined import Combined
+from guided_diffusion.guidance.feedback import Feedback
 from guided_diffusion.guidance.frequency_decoupled import FrequencyDecoupled
 from guided_diffusion.guidance.limited_interval import LimitedInterval
+from guided_diffusion.guidance.magnitude_aware import MagnitudeAware
 from guided_diffusion.guidance.momentum import MomentumGuidance
+from guided_diffusion.guidance.power_law import PowerLaw
 from guided_diffusion.guidance.rescaled import Rescaled
 from guided_diffusion.guidance.score_rescaling import ScoreRescaling
 from guided_diffusion.guidance.tangential_damping import TangentialDamping
 from guided_diffusion.guidance.thresholding import Clip, DynamicThreshold, NoThreshold
+from guided_diffusion.guidance.weight_schedule import WeightSchedule
 from guided_diffusion.guidance.zero_star import ZeroStar
 
 __all__ = [
+    "Adaptive",
     "AdaptiveProjected",
     "AngleDomain",
+    "CFGPlusPlus",
     "ClassifierFree",
     "ClassifierGuidance",
     "Clip",
     "Combined",
     "DynamicThreshold",
+    "Feedback",
     "FrequencyDecoupled",
     "Guidance",
     "LimitedInterval",
+    "MagnitudeAware",
     "MomentumGuidance",
     "NoThreshold",
+    "PowerLaw",
     "Rescaled",
     "Scale",
     "ScoreRescaling",
     "TangentialDamping",
+    "WeightSchedule",
     "Wrapper",
     "ZeroStar",
     "along_walk",

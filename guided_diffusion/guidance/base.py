@@ -141,6 +141,24 @@ def broadcast(scale: Float[Tensor, "*b"], x: Samples) -> Float[Tensor, "b ..."]:
     return expand_as(to_device(scale.to(x.dtype), x).expand(len(x)), x)
 
 
+def shaped(scale: Float[Tensor, "*b"], shape: Float[Tensor, "*s"]) -> Float[Tensor, "*r"]:
+    """Return ``1 + (w - 1) shape`` of scale w: exactly w where the shape is 1, and exactly 1 where w is."""
+    return scale + (scale - 1) * (shape - 1)
+
+
+def unless_conditional(scale: Float[Tensor, "*b"]) -> Float[Tensor, "*b"]:
+    """Return a scale with which ``conditional_and_unconditional`` evaluates c alone where w = 1, and both elsewhere.
+
+    It is for methods that guide at w = 0 as well.
+    """
+    return scale.where(scale == 1, 2.0)
+
+
+def rows(x: Samples) -> Float[Tensor, "b d"]:
+    """Return each sample as a row, in float32 or better, for sums and norms over all its dimensions."""
+    return x.flatten(1).to(torch.promote_types(x.dtype, torch.float32))
+
+
 def combine(rule: Callable[..., Tensor], *predictions: Prediction) -> Prediction:
     """Return ``rule`` of the x0s and of the epss: a prediction if ``rule`` is a sum whose coefficients add up to 1."""
     return Prediction(*(rule(*values) for values in zip(*predictions, strict=True)))

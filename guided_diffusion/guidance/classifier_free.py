@@ -1,5 +1,6 @@
 """Classifier-free guidance."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from jaxtyping import Float
@@ -14,8 +15,10 @@ from guided_diffusion.guidance.base import (
     combine,
     conditional_and_unconditional,
     per_evaluation,
+    shaped,
+    unless_conditional,
 )
-from guided_diffusion.schedules import Samples, Schedule, Times
+from guided_diffusion.schedules import Samples, Schedule, Times, to_device
 
 
 @dataclass(frozen=True)
@@ -49,4 +52,23 @@ def classifier_free(denoise: Denoise, x_t: Samples, t: Times, y: Labels, scale: 
 
 def extrapolate(c: Prediction, u: Prediction, w: Float[Tensor, "b ..."]) -> Prediction:
     """Return ``u + w (c - u)``, with ``w`` from ``broadcast``."""
+    return combine(lambda c, u: u + w * (c - u), c, u)
+
+
+def with_factor(
+    denoise: Denoise,
+    x_t: Samples,
+    t: Times,
+    y: Labels,
+    scale: Float[Tensor, "*b"],
+    factor: Callable[[Prediction, Prediction], Float[Tensor, " b"]],
+) -> Prediction:
+    """Return ``c + (w - 1) factor (c - u)``, with a factor of each sample, ``factor(c, u)``.
+
+    ``scale``, from ``as_scale``, holds one w or one for each sample. Where the factor is 1 the prediction is that of
+    ``classifier_free``, bit for bit; where w = 1 it is c, at the cost of one evaluation.
+    """
+    c, u = conditional_and_unconditional(denoise, x_t, t, y, unless_conditional(scale))
+    shape = factor(c, u)
+    w = broadcast(shaped(to_device(scale.to(shape.dtype), shape), shape), x_t)
     return combine(lambda c, u: u + w * (c - u), c, u)
