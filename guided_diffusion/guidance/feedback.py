@@ -44,7 +44,9 @@ class Feedback(Guidance):
 
     where ``m_c, m_u, s^2`` are the means and the variance of a step of ``ddpm``. With tau = 1 and delta = 0 the change
     of L is that of log p(y|x), for small steps. ``L_min = log((1 - pi) lambda_max / (lambda_max - 1))``. The model's
-    c is taken for a mixture of the true one and u, which is why lambda is large where the class is unlikely.
+    c is taken for a mixture of the true one and u, which is why lambda is large where the class is unlikely. The
+    defaults of tau and delta are for images; in the plane, where a class gives less evidence, lambda rises to its bound
+    with them.
 
     See Koulischer et al. 2025 (arXiv 2506.06085, algorithm 1) and the authors' code. With w other than 1 it is their
     mixture of both methods; there they lower ``lambda_max`` by w - 1, here it bounds lambda alone.

@@ -1,4 +1,5 @@
 import math
+from itertools import pairwise
 
 import pytest
 import torch
@@ -15,7 +16,7 @@ GRIDS = [uniform_times, lambda schedule, steps: log_snr_times(schedule, steps, 6
 
 def pair_form(denoise, schedule, x, times, labels, strength):
     """Sample as the authors do: x0 of both predictions, and the noise of the unconditional one alone."""
-    for t, t_next in zip(times[:-1], times[1:], strict=True):
+    for t, t_next in pairwise(times):
         (alpha_next, sigma_next), now = schedule(t_next), t.expand(len(x))
         c, u = denoise(x, now, labels), denoise(x, now, None)
         x = alpha_next * (u.x0 + strength * (c.x0 - u.x0)) + sigma_next * u.eps

@@ -60,13 +60,9 @@ def test_the_means_of_power_and_clamp_are_those_documented():
 def test_a_constant_shape_is_classifier_free_guidance(scale, mixture):
     noise, labels = torch.randn(3, 2, dtype=F64), torch.tensor([0, 1, 2])
     settings = mixture.schedule, noise, uniform_times(mixture.schedule, 4), labels
-    for one, other in zip(
-        *(
-            heun(each(mixture, mixture.schedule), *settings)
-            for each in (WeightSchedule(scale, "constant"), ClassifierFree(scale))
-        ),
-        strict=True,
-    ):
+    guidances = WeightSchedule(scale, "constant"), ClassifierFree(scale)
+    walks = (heun(each(mixture, mixture.schedule), *settings) for each in guidances)
+    for one, other in zip(*walks, strict=True):
         assert torch.equal(one.x, other.x)
 
 
