@@ -80,5 +80,5 @@ def blur(images: Samples, std: float) -> Samples:
         weights = torch.exp(-(torch.arange(-radius, radius + 1, dtype=torch.float64) ** 2) / (2 * std**2))
         padded, size = pad(images, [radius * side for side in padding], mode="reflect"), images.shape[axis]
         kernel = (weights / weights.sum()).tolist()
-        images = torch.stack([k * padded.narrow(axis, i, size) for i, k in enumerate(kernel)]).sum(0)
+        images = sum((k * padded.narrow(axis, i, size) for i, k in enumerate(kernel)), torch.zeros_like(images))
     return images

@@ -14,7 +14,7 @@ from guided_diffusion.guidance.base import (
     per_evaluation,
 )
 from guided_diffusion.guidance.classifier_free import extrapolate
-from guided_diffusion.guidance.geometry import flow_velocity, inner, shift_velocity
+from guided_diffusion.guidance.geometry import flow_velocity, project, shift_velocity
 from guided_diffusion.schedules import Schedule
 
 
@@ -22,9 +22,9 @@ from guided_diffusion.schedules import Schedule
 class ZeroStar(Guidance):
     """``f = k f_u + w (f_c - k f_u)`` on the flow velocity ``f = eps - x0``, with ``k = <f_c, f_u> / |f_u|^2``.
 
-    ``k f_u`` is the multiple of ``f_u`` nearest to ``f_c``. The authors' 1e-8 is added to ``|f_u|^2``. In x0 it is
-    ``ClassifierFree`` plus ``(w - 1) (k - 1) sigma / (alpha + sigma) f_u``. The authors also set the prediction to 0 in
-    the first steps, which is left out: no scale would leave the model as it is (Fan et al. 2025, arXiv 2503.18886).
+    ``k f_u`` is the projection of ``f_c`` onto ``f_u``, so in one dimension this is the conditional model. The authors
+    add 1e-8 to ``|f_u|^2``. They also set the prediction to 0 in the first steps, which is left out here, because then
+    no scale would leave the model as it is. See Fan et al. 2025 (arXiv 2503.18886).
 
     Args:
         scale: w, a number or a tensor of shape (b,). At 0 it is exactly the unconditional model, with a jump, and at 1
@@ -43,8 +43,7 @@ class ZeroStar(Guidance):
         def guided(x_t: Tensor, t: Tensor, y: Labels) -> Prediction:
             c, u = conditional_and_unconditional(denoise, x_t, t, y, scale)
             w, f_c, f_u = broadcast(scale, x_t), flow_velocity(c), flow_velocity(u)
-            k = inner(f_c, f_u) / (inner(f_u, f_u) + 1e-8)
-            change = (1 - w) * (k - 1).to(f_u.dtype) * f_u
-            return shift_velocity(extrapolate(c, u, w), change, t, schedule)
+            scaling = project(f_c - f_u, f_u)  # (k - 1) f_u, exactly 0 where c is u
+            return shift_velocity(extrapolate(c, u, w), (1 - w) * scaling, t, schedule)
 
         return guided
