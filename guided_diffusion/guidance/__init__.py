@@ -4,6 +4,7 @@ Each method is a frozen dataclass in a file of its own. All share the setting ``
 target p(x) p(y|x)^w.
 """
 
+from guided_diffusion.guidance.adam_classifier import AdamClassifier
 from guided_diffusion.guidance.base import (
     Guidance,
     Scale,
@@ -16,16 +17,19 @@ from guided_diffusion.guidance.base import (
 from guided_diffusion.guidance.classifier import ClassifierGuidance
 from guided_diffusion.guidance.classifier_free import ClassifierFree
 from guided_diffusion.guidance.combined import Combined
+from guided_diffusion.guidance.joint_temperature import JointTemperature
 from guided_diffusion.guidance.limited_interval import LimitedInterval
 from guided_diffusion.guidance.thresholding import Clip, DynamicThreshold, NoThreshold
 
 __all__ = [
+    "AdamClassifier",
     "ClassifierFree",
     "ClassifierGuidance",
     "Clip",
     "Combined",
     "DynamicThreshold",
     "Guidance",
+    "JointTemperature",
     "LimitedInterval",
     "NoThreshold",
     "Scale",
