@@ -11,7 +11,7 @@ from torch import Tensor
 
 from guided_diffusion.classifiers import Classify, is_judge, softplus_for_relu
 from guided_diffusion.denoisers import Prediction
-from guided_diffusion.guidance.base import Guidance, Scale
+from guided_diffusion.guidance.base import Guidance
 from guided_diffusion.guidance.by_classifier import ByClassifier, Direction, gradient_of_rows
 from guided_diffusion.guidance.classifier import ClassifierGuidance
 from guided_diffusion.samplers.walk import Walk
@@ -42,7 +42,6 @@ class JointTemperature(ByClassifier):
             there is no classifier, or ``softplus_beta`` is given for one without ReLU.
     """
 
-    scale: Scale = 2.0
     base: str = "conditional"
     tau1: float = 1.0
     tau2: float = 0.5
