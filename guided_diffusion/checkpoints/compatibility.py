@@ -7,6 +7,7 @@ from typing import Any
 from omegaconf import DictConfig
 
 from guided_diffusion.checkpoints.guidance_config import AUTO, classifier_checkpoint, guidance_needs_classifier
+from guided_diffusion.checkpoints.judge_file import holds_judge, judge_spec
 from guided_diffusion.checkpoints.record import ModelSpec, SavedModel
 from guided_diffusion.data import kind_of
 from guided_diffusion.utils.validation import DoesNotSuit
@@ -51,7 +52,8 @@ def check_guidance(node: DictConfig | dict[str, Any], spec: ModelSpec, trusted: 
         )
     if path == AUTO:
         return
-    check_match(spec, read_spec(path, "classifier", trusted))
+    is_judge = holds_judge(path)
+    check_match(spec, judge_spec(path, spec.schedule) if is_judge else read_spec(path, "classifier", trusted))
 
 
 def _format(value: Any) -> str:

@@ -14,6 +14,7 @@ from torch.types import Device
 
 from guided_diffusion.checkpoints.files import Weights
 from guided_diffusion.checkpoints.guidance_config import AUTO
+from guided_diffusion.checkpoints.judge_file import JudgeClassifier, holds_judge, load_judge
 from guided_diffusion.checkpoints.record import ModelSpec, SavedModel, check_targets
 from guided_diffusion.classifiers import Classifier
 from guided_diffusion.data import LabelledDataModule, kind_of
@@ -141,12 +142,16 @@ def load_classifier(
         return TrainedClassifier(saved.spec, saved.config, classifier.to(device).eval(), trusted=tuple(trusted))
 
 
-def optional_classifier(checkpoint: str | None, trusted: Sequence[str] = ()) -> TrainedClassifier | None:
-    """Return the classifier of a checkpoint, or ``None`` without one: the guidance gets it later.
+def optional_classifier(
+    checkpoint: str | None, trusted: Sequence[str] = ()
+) -> TrainedClassifier | JudgeClassifier | None:
+    """Return the classifier of a checkpoint or of a judge's file, or ``None``: the guidance gets it later.
 
     That is so if the classifier in training is to guide, and for ``auto``, a classifier that may have to be trained.
     """
-    return load_classifier(checkpoint, trusted=trusted) if checkpoint not in (None, AUTO) else None
+    if checkpoint is None or checkpoint == AUTO:
+        return None
+    return load_judge(checkpoint) if holds_judge(checkpoint) else load_classifier(checkpoint, trusted=trusted)
 
 
 @dataclass(frozen=True)

@@ -4,6 +4,7 @@ Each method is a frozen dataclass in a file of its own. All share the setting ``
 target p(x) p(y|x)^w.
 """
 
+from guided_diffusion.guidance.adam_classifier import AdamClassifier
 from guided_diffusion.guidance.adaptive import Adaptive
 from guided_diffusion.guidance.adaptive_projected import AdaptiveProjected
 from guided_diffusion.guidance.angle_domain import AngleDomain
@@ -22,6 +23,7 @@ from guided_diffusion.guidance.classifier_free import ClassifierFree
 from guided_diffusion.guidance.combined import Combined
 from guided_diffusion.guidance.feedback import Feedback
 from guided_diffusion.guidance.frequency_decoupled import FrequencyDecoupled
+from guided_diffusion.guidance.joint_temperature import JointTemperature
 from guided_diffusion.guidance.limited_interval import LimitedInterval
 from guided_diffusion.guidance.magnitude_aware import MagnitudeAware
 from guided_diffusion.guidance.momentum import MomentumGuidance
@@ -34,6 +36,7 @@ from guided_diffusion.guidance.weight_schedule import WeightSchedule
 from guided_diffusion.guidance.zero_star import ZeroStar
 
 __all__ = [
+    "AdamClassifier",
     "Adaptive",
     "AdaptiveProjected",
     "AngleDomain",
@@ -46,6 +49,7 @@ __all__ = [
     "Feedback",
     "FrequencyDecoupled",
     "Guidance",
+    "JointTemperature",
     "LimitedInterval",
     "MagnitudeAware",
     "MomentumGuidance",

@@ -46,7 +46,11 @@ def test_a_classifier_can_be_given_by_each_of_its_keys(guidance, key, compose):
 
 
 @pytest.mark.parametrize(
-    ("guidance", "needed"), [("cfg", False), ("interval", False), ("classifier", True), ("cfg_classifier", True)]
+    ("guidance", "needed"),
+    [
+        *(("cfg", False), ("interval", False), ("classifier", True), ("cfg_classifier", True)),
+        *(("joint_temperature", True), ("adam_classifier", True)),
+    ],
 )
 def test_a_config_needs_a_classifier_if_its_method_declares_so(guidance, needed):
     node = OmegaConf.load(f"{CONFIG_PATH}/guidance/{guidance}.yaml")

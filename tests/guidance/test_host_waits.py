@@ -13,11 +13,13 @@ from torch.utils._pytree import tree_flatten, tree_map
 from guided_diffusion.classifiers import Classifier
 from guided_diffusion.denoisers import Denoiser
 from guided_diffusion.guidance import (
+    AdamClassifier,
     ClassifierFree,
     ClassifierGuidance,
     Clip,
     Combined,
     DynamicThreshold,
+    JointTemperature,
     LimitedInterval,
     NoThreshold,
 )
@@ -118,6 +120,8 @@ def methods(classifier):
         "classifier in an interval": ClassifierGuidance(classifier, 3.0, sigma_hi=1.0),
         "classifier per sample": ClassifierGuidance(classifier, per_sample, "conditional"),
         "cfg_classifier": Combined(classifier, 3.0, 2.0),
+        "joint temperature": JointTemperature(classifier, 3.0),
+        "adam classifier per sample": AdamClassifier(classifier, per_sample),
     }
 
 
