@@ -17,6 +17,7 @@ from guided_diffusion.guidance.classifier import ClassifierGuidance
 from guided_diffusion.guidance.classifier_free import ClassifierFree
 from guided_diffusion.guidance.combined import Combined
 from guided_diffusion.guidance.limited_interval import LimitedInterval
+from guided_diffusion.guidance.reconstruction import Reconstruction
 from guided_diffusion.guidance.thresholding import Clip, DynamicThreshold, NoThreshold
 
 __all__ = [
@@ -28,6 +29,7 @@ __all__ = [
     "Guidance",
     "LimitedInterval",
     "NoThreshold",
+    "Reconstruction",
     "Scale",
     "Wrapper",
     "along_walk",
