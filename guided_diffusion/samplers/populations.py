@@ -24,6 +24,7 @@ from guided_diffusion.utils.validation import check_positive
 
 Particles = Float[Tensor, "b particles *shape"]
 PerParticle = Float[Tensor, "b particles"]
+AnyPerParticle = Float[Tensor, "b particles ..."]
 
 
 class Islands:
@@ -35,7 +36,7 @@ class Islands:
         self._resampling = walk.noise("resampling")
         self._choice = self._uniform(walk.noise("choice"))
 
-    def weigh(self, change: PerParticle, *particles: Particles) -> list[Particles]:
+    def weigh(self, change: PerParticle, *particles: AnyPerParticle) -> list[AnyPerParticle]:
         """Add to the log weights, and return the particles, resampled in the islands of few effective particles.
 
         That is systematic resampling where ``1 / sum of squared weights`` is below half the number of particles.
@@ -64,7 +65,7 @@ def _places(weights: PerParticle, shares: Float[Tensor, "b places"]) -> Int[Tens
     return torch.searchsorted(sums, shares * sums[:, -1:]).clamp(max=weights.shape[1] - 1)
 
 
-def _take(particles: Particles, places: Int[Tensor, "b places"]) -> Particles:
+def _take(particles: AnyPerParticle, places: Int[Tensor, "b places"]) -> Float[Tensor, "b places ..."]:
     return particles[torch.arange(len(particles), device=particles.device)[:, None], places]
 
 
