@@ -28,6 +28,7 @@ from guided_diffusion.guidance.limited_interval import LimitedInterval
 from guided_diffusion.guidance.magnitude_aware import MagnitudeAware
 from guided_diffusion.guidance.momentum import MomentumGuidance
 from guided_diffusion.guidance.power_law import PowerLaw
+from guided_diffusion.guidance.reconstruction import Reconstruction
 from guided_diffusion.guidance.rescaled import Rescaled
 from guided_diffusion.guidance.score_rescaling import ScoreRescaling
 from guided_diffusion.guidance.tangential_damping import TangentialDamping
@@ -55,6 +56,7 @@ __all__ = [
     "MomentumGuidance",
     "NoThreshold",
     "PowerLaw",
+    "Reconstruction",
     "Rescaled",
     "Scale",
     "ScoreRescaling",

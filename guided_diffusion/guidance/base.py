@@ -38,7 +38,9 @@ def along_walk(call: Callable[[W, Denoise, Schedule, Walk], Denoise]) -> Callabl
             return replace(self, scale=scale)(denoise, schedule)  # type: ignore[type-var, operator]
 
         scale = getattr(self, "scale", None)
-        return Wrapped(denoise, follow, None if scale is None else rescale, scale)
+        return Wrapped(
+            denoise, follow, None if scale is None else rescale, scale, getattr(self, "log_likelihood", None)
+        )
 
     return wrapped
 

@@ -22,6 +22,9 @@ T = TypeVar("T")
 Scale = float | Tensor
 """``w``, the exponent of p(y|x) in the target p(x) p(y|x)^w: a number, or a tensor of shape (b,)."""
 
+Likelihood = Callable[[Tensor, Tensor], Tensor]
+"""``likelihood(x0, y)`` returns ``log p(y | x0)`` of each clean sample, 0 for one without a label."""
+
 
 class Walk:
     """One run of a sampler: its times, the step and the evaluation that it is at, and numbers for each guidance.
@@ -102,6 +105,18 @@ def scale_of(denoise: Denoise) -> Scale:
     return denoise.scale  # type: ignore[attr-defined]
 
 
+def likelihood_of(denoise: Denoise) -> Likelihood:
+    """Return the likelihood by which a guidance guides the denoiser.
+
+    Raises:
+        ValueError: If it is guided by none.
+    """
+    likelihood = getattr(denoise, "likelihood", None)
+    if not likelihood:
+        raise ValueError("this sampler needs a guidance by p(y | x0), the likelihood of clean samples: Reconstruction")
+    return likelihood
+
+
 @dataclass(frozen=True)
 class Wrapped:
     """A denoiser inside a guidance, a threshold or another wrapper, which follow the walk of a sampler.
@@ -115,12 +130,14 @@ class Wrapped:
         rescale: A function that returns this denoiser with another guidance scale; for a wrapper that is no guidance
             ``None``, and the scale is that of the denoiser inside.
         guidance_scale: The guidance scale, if it is a guidance.
+        guidance_likelihood: The likelihood of a clean sample by which it guides, if it is such a guidance.
     """
 
     denoise: Denoise
     follow: Callable[[Denoise, Walk], Denoise]
     rescale: Callable[[Scale], Denoise] | None = None
     guidance_scale: Scale | None = None
+    guidance_likelihood: Likelihood | None = None
 
     def begin(self, walk: Walk) -> Denoise:
         """Return the denoiser of this walk."""
@@ -133,6 +150,11 @@ class Wrapped:
     def scale(self) -> Scale:
         """The guidance scale; ``ValueError`` if nothing guides the denoiser."""
         return scale_of(self.denoise) if self.guidance_scale is None else self.guidance_scale
+
+    @property
+    def likelihood(self) -> Likelihood:
+        """The likelihood by which a guidance guides; raises as ``likelihood_of`` does."""
+        return self.guidance_likelihood or likelihood_of(self.denoise)
 
     def at(self, scale: Scale) -> Denoise:
         """Return this denoiser with another guidance scale; raises as ``at_scale`` does."""
