@@ -10,11 +10,10 @@ from guided_diffusion.guidance.base import (
     Guidance,
     Scale,
     as_scale,
-    broadcast,
-    combine,
     conditional_and_unconditional,
     per_evaluation,
 )
+from guided_diffusion.guidance.weak import extrapolate
 from guided_diffusion.schedules import Samples, Schedule, Times
 
 
@@ -44,5 +43,4 @@ class ClassifierFree(Guidance):
 def classifier_free(denoise: Denoise, x_t: Samples, t: Times, y: Labels, scale: Float[Tensor, "*b"]) -> Prediction:
     """Return ``u + w (c - u)``, with ``w`` from ``as_scale``: one value, or one for each sample."""
     c, u = conditional_and_unconditional(denoise, x_t, t, y, scale)
-    w = broadcast(scale, x_t)
-    return combine(lambda c, u: u + w * (c - u), c, u)
+    return extrapolate(c, u, scale)
