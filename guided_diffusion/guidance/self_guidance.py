@@ -2,12 +2,11 @@
 
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor
 
 from guided_diffusion.denoisers import Denoise, Labels, Prediction
 from guided_diffusion.guidance.base import Guidance, Scale, as_scale, per_evaluation
-from guided_diffusion.guidance.weak import guide_away
+from guided_diffusion.guidance.weak import guide_away, select
 from guided_diffusion.schedules import Schedule, expand_as
 
 
@@ -45,7 +44,7 @@ class SelfGuidance(Guidance):
             prediction = denoise(x_t, told, y)
             alpha, sigma = (expand_as(value, x_t) for value in schedule(t))
             x0 = (x_t - sigma * prediction.eps) / alpha
-            return Prediction(torch.where(expand_as(told == t, x_t), prediction.x0, x0), prediction.eps)
+            return select(told == t, prediction, Prediction(x0, prediction.eps))
 
         def guided(x_t: Tensor, t: Tensor, y: Labels) -> Prediction:
             return guide_away(denoise, later, x_t, t, y, scale)

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from guided_diffusion.denoisers import Condition, Denoise, Prediction
 from guided_diffusion.guidance.base import broadcast, check_length, combine
-from guided_diffusion.schedules import Samples, Times, expand_as, to_device
+from guided_diffusion.schedules import Samples, Times, to_device
 
 
 def extrapolate(model: Prediction, weak: Prediction, scale: Float[Tensor, "*b"]) -> Prediction:
@@ -40,7 +40,7 @@ def guide_away(
     if not needs_m.any():
         return weak(x_t, t, y)
     m, b = _of_rows(model, x_t, t, y, needs_m), _of_rows(weak, x_t, t, y, needs_b)
-    return extrapolate(_filled(m, b, needs_m), _filled(b, m, needs_b), scale)
+    return extrapolate(select(needs_m, m, b), select(needs_b, b, m), scale)
 
 
 def _of_rows(denoise: Denoise, x_t: Samples, t: Times, y: Condition, needed: Bool[Tensor, " b"]) -> Prediction:
@@ -53,12 +53,10 @@ def _of_rows(denoise: Denoise, x_t: Samples, t: Times, y: Condition, needed: Boo
     return Prediction(some.x0[place], some.eps[place])
 
 
-def _filled(prediction: Prediction, other: Prediction, needed: Bool[Tensor, " b"]) -> Prediction:
-    """Return the prediction, with that of ``other`` for the samples that do not need it."""
-    if needed.all():
-        return prediction
-    mask = expand_as(to_device(needed, prediction.x0), prediction.x0)
-    return combine(lambda value, replacement: torch.where(mask, value, replacement), prediction, other)
+def select(mask: Bool[Tensor, " b"], prediction: Prediction, other: Prediction) -> Prediction:
+    """Return ``prediction`` for the samples in the mask and ``other`` for the rest."""
+    mask = to_device(mask, prediction.x0).view(-1, *[1] * (prediction.x0.ndim - 1))
+    return combine(lambda value, rest: torch.where(mask, value, rest), prediction, other)
 
 
 def capability(denoise: Denoise, name: str, method: str, need: str) -> Any:
