@@ -19,7 +19,7 @@ def unlabelled(denoise):
 
 def elementwise(x_t, t, y):
     """A denoiser whose rounding does not depend on the size of the batch."""
-    shift = torch.full_like(t, 0.3) if y is None else y.where(y >= 0, 0.3).to(t)
+    shift = torch.full_like(t, 0.25) if y is None else y.where(y >= 0, 0.25).to(t)
     return Prediction((x_t * 0.7 + shift[:, None]) / (1 + t[:, None]), x_t * t[:, None] - shift[:, None])
 
 
