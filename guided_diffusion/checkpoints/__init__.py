@@ -8,10 +8,11 @@ from guided_diffusion.checkpoints.loading import (
     load,
     load_classifier,
     optional_classifier,
+    optional_weak_model,
 )
 from guided_diffusion.checkpoints.record import ModelSpec
 
 __all__ = [
     "LateClassifier", "ModelSpec", "TrainedClassifier", "TrainedDiffusion", "check_guidance", "check_match", "load",
-    "load_classifier", "optional_classifier",
+    "load_classifier", "optional_classifier", "optional_weak_model",
 ]  # fmt: skip

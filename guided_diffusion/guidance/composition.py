@@ -50,6 +50,8 @@ class Composition(Guidance):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        object.__setattr__(self, "classes", tuple(self.classes))
+        object.__setattr__(self, "scales", tuple(self.scales))
         if len(self.classes) != len(self.scales):
             raise ValueError(f"scales must have one number for each of {len(self.classes)} classes, got {self.scales}")
         if any(label < 0 for label in self.classes):
