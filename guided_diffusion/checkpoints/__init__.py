@@ -9,10 +9,11 @@ from guided_diffusion.checkpoints.loading import (
     load,
     load_classifier,
     optional_classifier,
+    optional_weak_model,
 )
 from guided_diffusion.checkpoints.record import ModelSpec
 
 __all__ = [
     "JudgeClassifier", "LateClassifier", "ModelSpec", "TrainedClassifier", "TrainedDiffusion", "check_guidance",
-    "check_match", "load", "load_classifier", "optional_classifier",
+    "check_match", "load", "load_classifier", "optional_classifier", "optional_weak_model",
 ]  # fmt: skip

@@ -18,7 +18,7 @@ from guided_diffusion.checkpoints.judge_file import JudgeClassifier, holds_judge
 from guided_diffusion.checkpoints.record import ModelSpec, SavedModel, check_targets
 from guided_diffusion.classifiers import Classifier
 from guided_diffusion.data import LabelledDataModule, kind_of
-from guided_diffusion.denoisers import Denoiser
+from guided_diffusion.denoisers import Denoiser, Labels, Prediction
 from guided_diffusion.schedules import Schedule
 from guided_diffusion.utils.instantiate import build
 from guided_diffusion.utils.listing import first_few
@@ -93,9 +93,12 @@ class Trained:
 
 @dataclass(frozen=True)
 class TrainedDiffusion(Trained):
-    """A trained denoiser, in eval mode."""
+    """A trained denoiser, in eval mode: ``model(x_t, t, y) -> Prediction``, on the device of ``x_t``."""
 
     denoiser: Denoiser
+
+    def __call__(self, x_t: Tensor, t: Tensor, y: Labels) -> Prediction:
+        return self.denoiser.to(x_t)(x_t, t, y)
 
 
 @dataclass(frozen=True)
@@ -152,6 +155,11 @@ def optional_classifier(
     if checkpoint is None or checkpoint == AUTO:
         return None
     return load_judge(checkpoint) if holds_judge(checkpoint) else load_classifier(checkpoint, trusted=trusted)
+
+
+def optional_weak_model(checkpoint: str | None, trusted: Sequence[str] = ()) -> TrainedDiffusion | None:
+    """Return the diffusion model of a checkpoint, with its averaged weights, or ``None`` without one."""
+    return load(checkpoint, trusted=trusted) if checkpoint else None
 
 
 @dataclass(frozen=True)

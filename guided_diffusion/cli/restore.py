@@ -8,7 +8,7 @@ from omegaconf import DictConfig
 
 from guided_diffusion.checkpoints.compatibility import check_guidance
 from guided_diffusion.checkpoints.files import LAST
-from guided_diffusion.checkpoints.guidance_config import expand_classifier, guidance_wants_guide
+from guided_diffusion.checkpoints.guidance_config import expand_paths, guidance_wants_guide
 from guided_diffusion.checkpoints.loading import TrainedDiffusion, load
 from guided_diffusion.cli.checks import (
     check_classifier_guides,
@@ -47,7 +47,7 @@ def prepare(config: DictConfig, overrides: Sequence[str], schema: type) -> tuple
     use_recipe_of_training(config, model.config, overrides)
     check_classifier_guides(overrides, config.guidance)
     check_guide_is_trusted(config)
-    expand_classifier(config.guidance)
+    expand_paths(config.guidance)
     check_guide_is_used(overrides, config.guidance)
     trust_packages(config)
     check_precision(config.trainer.get("precision"))

@@ -12,7 +12,7 @@ from jaxtyping import Float, Int
 from omegaconf import DictConfig, OmegaConf
 from torch import Tensor
 
-from guided_diffusion.checkpoints.guidance_config import classifier_checkpoint
+from guided_diffusion.checkpoints.guidance_config import classifier_checkpoint, weak_checkpoint
 from guided_diffusion.evaluation.proportions import EQUAL, PROPORTIONAL, apportion, interleave
 from guided_diffusion.utils.files import content_hash
 from guided_diffusion.utils.validation import check_positive
@@ -136,5 +136,6 @@ class Plan:
 def sampling_fingerprint(config: DictConfig, plan: Plan, *start: Any) -> str:
     """Return a hash of everything that decides the samples; ``start`` holds the settings and files of their start."""
     parts = {name: OmegaConf.to_container(config[name], resolve=True) for name in ("guidance", "threshold", "sampler")}
-    files = [Path(path) for path in (config.checkpoint, classifier_checkpoint(config.guidance)) if path]
+    models = classifier_checkpoint(config.guidance), weak_checkpoint(config.guidance)
+    files = [Path(path) for path in (config.checkpoint, *models) if path]
     return content_hash(plan.plain(), parts, config.weights, config.trainer.precision, *files, *start)

@@ -20,8 +20,9 @@ from guided_diffusion.guidance.base import (
     conditional_and_unconditional,
     shift_x0,
 )
-from guided_diffusion.guidance.classifier_free import ClassifierFree, extrapolate
+from guided_diffusion.guidance.classifier_free import ClassifierFree
 from guided_diffusion.guidance.geometry import norm, project
+from guided_diffusion.guidance.weak import extrapolate
 from guided_diffusion.samplers.walk import OncePerStep, Walk
 from guided_diffusion.schedules import Samples, Schedule
 
@@ -79,7 +80,7 @@ class AdaptiveProjected(Guidance):
             w, q = broadcast(scale, x_t), c.x0 - u.x0
             last, _ = sums(lambda before: self._advance(before, q))
             change = (w - 1) * self._change(q, last, c.x0)
-            return shift_x0(extrapolate(c, u, w), change, t, schedule)
+            return shift_x0(extrapolate(c, u, scale), change, t, schedule)
 
         return guided
 

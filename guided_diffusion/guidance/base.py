@@ -8,11 +8,11 @@ from functools import wraps
 from typing import ClassVar, Protocol, TypeVar, runtime_checkable
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from guided_diffusion.classifiers import Classify
-from guided_diffusion.denoisers import UNLABELLED, Denoise, Labels, Prediction
+from guided_diffusion.denoisers import UNLABELLED, Condition, Denoise, Prediction
 from guided_diffusion.samplers.walk import Scale, Walk, Wrapped
 from guided_diffusion.schedules import Samples, Schedule, Times, expand_as, to_device
 
@@ -65,6 +65,8 @@ class Guidance(Wrapper, Protocol):
 
     needs_classifier: ClassVar[bool] = False
     """Whether the method guides by the gradient of a classifier."""
+    needs_weak: ClassVar[bool] = False
+    """Whether the method guides away from a second, weaker model."""
     as_classifier_free: ClassVar[Mapping[str, object] | None] = None
     """The settings at which the samples are those of ``ClassifierFree`` of the same scale, bit for bit."""
     keeps_identity: ClassVar[bool] = True
@@ -84,6 +86,10 @@ class Guidance(Wrapper, Protocol):
         """Return this method guided by ``classifier``, if it needs one."""
         return self
 
+    def with_weak(self, weak: Denoise) -> Guidance:
+        """Return this method guided away from the model ``weak``, if it needs one."""
+        return self
+
     def counted_as(self) -> Guidance:
         """Return a method that takes the same evaluations of the network, and needs no walk and no special network."""
         return self
@@ -92,6 +98,11 @@ class Guidance(Wrapper, Protocol):
 def needs_classifier(method: object) -> bool:
     """Return ``needs_classifier`` of a guidance or its class, ``False`` if it has no such attribute."""
     return bool(getattr(method, "needs_classifier", False))
+
+
+def needs_weak(method: object) -> bool:
+    """Return ``needs_weak`` of a guidance or its class, ``False`` if it has no such attribute."""
+    return bool(getattr(method, "needs_weak", False))
 
 
 def check_scale(scale: Scale) -> None:
@@ -176,27 +187,49 @@ def shift_x0(prediction: Prediction, change: Samples, t: Times, schedule: Schedu
 
 
 def conditional_and_unconditional(
-    denoise: Denoise, x_t: Samples, t: Times, y: Labels, scale: Float[Tensor, "*b"]
+    denoise: Denoise, x_t: Samples, t: Times, y: Condition, scale: Float[Tensor, "*b"], other: Condition = None
 ) -> tuple[Prediction, Prediction]:
     """Return ``c = D(x_t, t, y)`` and ``u = D(x_t, t, None)``, both of the whole batch, from one call of ``denoise``.
 
     A sample with w = 1 needs ``c`` alone and one with w = 0 needs ``u`` alone. The other is not evaluated but set
     equal to it, so that ``c - u`` is exactly 0. The same holds for all samples if ``y`` is ``None``.
 
+    Args:
+        scale: One w or one for each sample, from ``as_scale``.
+        other: The labels that ``u`` gets in place of none.
+
     Raises:
-        ValueError: If ``scale``, from ``as_scale``, holds neither one w nor one for each sample.
+        ValueError: If ``scale`` has another length.
     """
     check_length(scale, x_t)
     needs_c, needs_u = ((scale != neutral).expand(len(x_t)) for neutral in (0, 1))
+    return predictions_of_rows(denoise, x_t, t, y, needs_c, needs_u, other)
+
+
+def predictions_of_rows(
+    denoise: Denoise,
+    x_t: Samples,
+    t: Times,
+    y: Condition,
+    needs_c: Bool[Tensor, " b"],
+    needs_u: Bool[Tensor, " b"],
+    other: Condition = None,
+) -> tuple[Prediction, Prediction]:
+    """Return ``c`` and ``u`` of the samples that need them, and of the others the one for the other.
+
+    The masks are on the CPU, and every sample needs ``c`` or ``u``. Other arguments as for
+    ``conditional_and_unconditional``.
+    """
     if y is None or not needs_c.any():
-        u = denoise(x_t, t, None if y is None else torch.full_like(y, UNLABELLED))
+        u = denoise(x_t, t, y.new_full((len(y),), UNLABELLED) if y is not None and other is None else other)
         return u, u
     if not needs_u.any():
         c = denoise(x_t, t, y)
         return c, c
     c_rows, u_rows = needs_c.nonzero()[:, 0], needs_u.nonzero()[:, 0]
     rows = to_device(torch.cat([c_rows, u_rows]), x_t)
-    labels = torch.cat([y[rows[: len(c_rows)]], y.new_full((len(u_rows),), UNLABELLED)])
+    others = y.new_full((len(u_rows),), UNLABELLED) if other is None else other[rows[len(c_rows) :]]
+    labels = torch.cat([y[rows[: len(c_rows)]], others])
     both = denoise(x_t[rows], t[rows], labels)
     if len(rows) == 2 * len(x_t):
         x0, eps = (values.chunk(2) for values in both)

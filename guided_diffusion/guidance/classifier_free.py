@@ -18,6 +18,7 @@ from guided_diffusion.guidance.base import (
     shaped,
     unless_conditional,
 )
+from guided_diffusion.guidance.weak import extrapolate
 from guided_diffusion.schedules import Samples, Schedule, Times, to_device
 
 
@@ -47,12 +48,7 @@ class ClassifierFree(Guidance):
 def classifier_free(denoise: Denoise, x_t: Samples, t: Times, y: Labels, scale: Float[Tensor, "*b"]) -> Prediction:
     """Return ``u + w (c - u)``, with ``w`` from ``as_scale``: one value, or one for each sample."""
     c, u = conditional_and_unconditional(denoise, x_t, t, y, scale)
-    return extrapolate(c, u, broadcast(scale, x_t))
-
-
-def extrapolate(c: Prediction, u: Prediction, w: Float[Tensor, "b ..."]) -> Prediction:
-    """Return ``u + w (c - u)``, with ``w`` from ``broadcast``."""
-    return combine(lambda c, u: u + w * (c - u), c, u)
+    return extrapolate(c, u, scale)
 
 
 def with_factor(

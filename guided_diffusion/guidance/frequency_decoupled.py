@@ -21,8 +21,8 @@ from guided_diffusion.guidance.base import (
     per_evaluation,
     shift_x0,
 )
-from guided_diffusion.guidance.classifier_free import extrapolate
 from guided_diffusion.guidance.geometry import check_images
+from guided_diffusion.guidance.weak import extrapolate
 from guided_diffusion.schedules import Samples, Schedule
 
 
@@ -68,7 +68,7 @@ class FrequencyDecoupled(Guidance):
             c, u = conditional_and_unconditional(denoise, x_t, t, y, scale)
             w, low = broadcast(scale, x_t), blur(c.x0 - u.x0, self.blur_std)
             change = (self.low_scale_ratio - 1) * (w - 1) * low
-            return shift_x0(extrapolate(c, u, w), change, t, schedule)
+            return shift_x0(extrapolate(c, u, scale), change, t, schedule)
 
         return guided
 

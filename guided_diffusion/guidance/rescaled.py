@@ -14,13 +14,12 @@ from guided_diffusion.guidance.base import (
     Guidance,
     Scale,
     as_scale,
-    broadcast,
     conditional_and_unconditional,
     per_evaluation,
     shift_x0,
 )
-from guided_diffusion.guidance.classifier_free import extrapolate
 from guided_diffusion.guidance.geometry import PerSample, check_images, norm, std
+from guided_diffusion.guidance.weak import extrapolate
 from guided_diffusion.samplers.base import check_fraction
 from guided_diffusion.schedules import Samples, Schedule, expand_as
 
@@ -58,7 +57,7 @@ class Rescaled(Guidance):
         def guided(x_t: Tensor, t: Tensor, y: Labels) -> Prediction:
             check_images("rescaled guidance", x_t)
             c, u = conditional_and_unconditional(denoise, x_t, t, y, scale)
-            free = extrapolate(c, u, broadcast(scale, x_t))
+            free = extrapolate(c, u, scale)
             alpha, sigma = (expand_as(value, x_t) for value in schedule(t))
             v_c, v_g = (alpha * prediction.eps - sigma * prediction.x0 for prediction in (c, free))
             return shift_x0(free, -sigma * (self.rescale * excess(v_c, v_g) * v_g), t, schedule)

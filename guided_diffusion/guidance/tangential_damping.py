@@ -15,8 +15,8 @@ from guided_diffusion.guidance.base import (
     conditional_and_unconditional,
     per_evaluation,
 )
-from guided_diffusion.guidance.classifier_free import extrapolate
 from guided_diffusion.guidance.geometry import inner
+from guided_diffusion.guidance.weak import extrapolate
 from guided_diffusion.schedules import Samples, Schedule, expand_as
 
 
@@ -47,7 +47,7 @@ class TangentialDamping(Guidance):
             w = broadcast(scale, x_t)
             change = (1 - w) * damping(c.eps, u.eps)
             alpha, sigma = (expand_as(value, change) for value in schedule(t))
-            free = extrapolate(c, u, w)
+            free = extrapolate(c, u, scale)
             return Prediction(free.x0 - (sigma / alpha) * change, free.eps + change)
 
         return guided

@@ -13,8 +13,8 @@ from guided_diffusion.guidance.base import (
     conditional_and_unconditional,
     per_evaluation,
 )
-from guided_diffusion.guidance.classifier_free import extrapolate
 from guided_diffusion.guidance.geometry import flow_velocity, project, shift_velocity
+from guided_diffusion.guidance.weak import extrapolate
 from guided_diffusion.schedules import Schedule
 
 
@@ -44,6 +44,6 @@ class ZeroStar(Guidance):
             c, u = conditional_and_unconditional(denoise, x_t, t, y, scale)
             w, f_c, f_u = broadcast(scale, x_t), flow_velocity(c), flow_velocity(u)
             scaling = project(f_c - f_u, f_u)  # (k - 1) f_u, exactly 0 where c is u
-            return shift_velocity(extrapolate(c, u, w), (1 - w) * scaling, t, schedule)
+            return shift_velocity(extrapolate(c, u, scale), (1 - w) * scaling, t, schedule)
 
         return guided

@@ -69,7 +69,7 @@ def test_the_size_of_a_correction_tends_to_that_of_the_authors():
     ratios = []
     for steps in (50, 100):
         times = torch.tensor([0.6, 0.6 - 1 / steps], dtype=F64)
-        (alpha, sigma), (alpha_next, sigma_next) = SCHEDULE(times[0]), SCHEDULE(times[1])
+        (alpha, _sigma), (alpha_next, _sigma_next) = SCHEDULE(times[0]), SCHEDULE(times[1])
         drawn = torch.ones(1, 1, dtype=F64)
 
         def still(x, t, y):
@@ -78,7 +78,7 @@ def test_the_size_of_a_correction_tends_to_that_of_the_authors():
         denoise = ClassifierFree(1.0)(still, SCHEDULE)
         moved, kept = (
             last(pcg(denoise, SCHEDULE, torch.zeros(1, 1, dtype=F64), times, None, draw)).x
-            for draw in (lambda shape: drawn, torch.zeros)
+            for draw in (lambda shape, drawn=drawn: drawn, torch.zeros)
         )
         ratios.append(((moved - kept) ** 2 / (2 * (alpha_next / alpha).log())).item())
     assert abs(ratios[1] - 1) < 0.6 * abs(ratios[0] - 1) < 0.06
@@ -86,7 +86,7 @@ def test_the_size_of_a_correction_tends_to_that_of_the_authors():
 
 def test_many_corrections_make_the_samples_those_of_the_powered_density(mixture_at_two):
     """The mean of x where the guided flow itself is far off; see the slow test for the whole distribution."""
-    oracle, target, guided = mixture_at_two
+    _oracle, target, guided = mixture_at_two
     errors = {}
     for name, method in {"flow": ddim, "1": pcg, "3": partial(pcg, corrections=3, g=2.0)}.items():
         draw = partial(torch.randn, generator=torch.Generator().manual_seed(1), dtype=F64)
