@@ -7,6 +7,7 @@ import torch
 
 from guided_diffusion.guidance import ClassifierFree, ClassifierGuidance, Clip
 from guided_diffusion.oracles.gaussian_mixture import GaussianMixture
+from guided_diffusion.oracles.powered_mixture import PoweredMixture
 from guided_diffusion.samplers import SampleNoise, ddim, gibbs, heun, pcg, uniform_times
 from guided_diffusion.schedules import Cosine
 
@@ -66,50 +67,28 @@ def test_a_correction_is_the_formula_by_hand(mixture):
 
 def test_the_size_of_a_correction_tends_to_that_of_the_authors():
     """Their g_t^2 dt is the decrease of log alpha^2 in a step towards the noise."""
-    ratios = []
+    denoise = ClassifierFree(1.0)(two_gaussians(0.0, 1.0), SCHEDULE)
+    x, errors = torch.zeros(1, 1, dtype=F64), []
     for steps in (50, 100):
         times = torch.tensor([0.6, 0.6 - 1 / steps], dtype=F64)
-        (alpha, _sigma), (alpha_next, _sigma_next) = SCHEDULE(times[0]), SCHEDULE(times[1])
-        drawn = torch.ones(1, 1, dtype=F64)
-
-        def still(x, t, y):
-            return two_gaussians(0.0, 1.0)(x, t, y)
-
-        denoise = ClassifierFree(1.0)(still, SCHEDULE)
-        moved, kept = (
-            last(pcg(denoise, SCHEDULE, torch.zeros(1, 1, dtype=F64), times, None, draw)).x
-            for draw in (lambda shape, drawn=drawn: drawn, torch.zeros)
-        )
-        ratios.append(((moved - kept) ** 2 / (2 * (alpha_next / alpha).log())).item())
-    assert abs(ratios[1] - 1) < 0.6 * abs(ratios[0] - 1) < 0.06
+        moved, kept = (last(pcg(denoise, SCHEDULE, x, times, None, draw)).x for draw in (torch.ones, torch.zeros))
+        increase = 2 * SCHEDULE(times)[0].log().diff()  # of log alpha^2, towards the data
+        errors.append(((moved - kept) ** 2 / increase - 1).abs().item())
+    assert errors[1] < 0.6 * errors[0] < 0.06
 
 
-def test_many_corrections_make_the_samples_those_of_the_powered_density(mixture_at_two):
-    """The mean of x where the guided flow itself is far off; see the slow test for the whole distribution."""
-    _oracle, target, guided = mixture_at_two
+def test_many_corrections_make_the_spread_that_of_the_powered_density():
+    means = torch.tensor([[0.3, 0.0], [-0.3, 0.0]], dtype=F64)
+    oracle = GaussianMixture(SCHEDULE, means, torch.diag(torch.tensor([0.09, 0.04], dtype=F64)).expand(2, 2, 2))
+    guided, labels = ClassifierFree(2.0)(oracle, SCHEDULE), torch.zeros(2000).long()
+    target = PoweredMixture(oracle, 2.0).sample(torch.zeros(20000).long(), torch.Generator().manual_seed(2))
     errors = {}
     for name, method in {"flow": ddim, "1": pcg, "3": partial(pcg, corrections=3, g=2.0)}.items():
         draw = partial(torch.randn, generator=torch.Generator().manual_seed(1), dtype=F64)
-        x = last(
-            method(guided, SCHEDULE, draw((2000, 2)), uniform_times(SCHEDULE, 20), torch.zeros(2000).long(), draw)
-        ).x
+        x = last(method(guided, SCHEDULE, draw((2000, 2)), uniform_times(SCHEDULE, 20), labels, draw)).x
         errors[name] = (x.std(0) / target.std(0) - 1).abs().max().item()
     assert errors["3"] < 0.08
     assert errors["3"] < errors["1"] < errors["flow"]
-
-
-@pytest.fixture
-def mixture_at_two():
-    """Return an exact mixture, samples of its powered density at w = 2, and its guided denoiser."""
-    from guided_diffusion.oracles.powered_mixture import PoweredMixture
-
-    oracle = GaussianMixture(
-        SCHEDULE,
-        torch.tensor([[0.3, 0.0], [-0.3, 0.0]], dtype=F64),
-        torch.diag_embed(torch.tensor([[0.09, 0.04], [0.09, 0.04]], dtype=F64)),
-    )
-    target = PoweredMixture(oracle, 2.0).sample(torch.zeros(20000).long(), torch.Generator().manual_seed(2))
-    return oracle, target, ClassifierFree(2.0)(oracle, SCHEDULE)
 
 
 @pytest.mark.parametrize("method", [pcg, gibbs])
@@ -129,7 +108,7 @@ def test_a_sample_depends_neither_on_its_batch_nor_on_classifier_or_classifier_f
     torch.testing.assert_close(by_classifier, whole, rtol=1e-9, atol=1e-9)
 
 
-def test_gibbs_noises_to_the_level_and_reuses_the_grid_below_it(mixture, counted):
+def test_gibbs_noises_to_the_level_and_reuses_the_grid_below_it(mixture):
     schedule, times = mixture.schedule, uniform_times(mixture.schedule, 8)
     level = (-schedule.log_snr(torch.tensor(0.3, dtype=F64)) / 2).exp().item()
     denoise, noise = ClassifierFree(2.0)(mixture, schedule), torch.randn(2, 2, dtype=F64)
