@@ -14,14 +14,19 @@ from guided_diffusion.classifiers import Classifier
 from guided_diffusion.denoisers import Denoiser
 from guided_diffusion.guidance import (
     AdamClassifier,
+    Autoguidance,
     ClassifierFree,
     ClassifierGuidance,
     Clip,
     Combined,
+    Composition,
+    ConditionAnnealed,
     DynamicThreshold,
+    IndependentCondition,
     JointTemperature,
     LimitedInterval,
     NoThreshold,
+    SelfGuidance,
 )
 from guided_diffusion.networks import NoisyClassifier
 from guided_diffusion.samplers import ddim, dpmpp_2m, heun, uniform_times
@@ -81,13 +86,19 @@ def place(value):
 class Small(nn.Module):
     """A network that depends on image, noise level and label, in a few operations."""
 
+    num_classes = 3
+
     def __init__(self, rows, columns):
         super().__init__()
         self.table = nn.Parameter(torch.randn(rows, columns))
 
+    def embed_labels(self, y):
+        return self.table[y]
+
     def forward(self, x_t, log_snr, y):
         y = torch.full_like(log_snr, -1, dtype=torch.long) if y is None else y
-        return (x_t.flatten(1) * self.table[y] * log_snr.sigmoid()[:, None]).sin().view_as(x_t)
+        label = y if y.is_floating_point() else self.embed_labels(y)
+        return (x_t.flatten(1) * label * log_snr.sigmoid()[:, None]).sin().view_as(x_t)
 
 
 class SmallClassifier(nn.Module):
@@ -138,6 +149,21 @@ def last_sample(method, guidance, threshold, denoiser, noise, labels, schedule):
 @pytest.mark.parametrize("name", NAMES)
 def test_a_step_never_waits_for_the_gpu(name, denoiser, classifier):
     check(methods(classifier)[name], ddim, DynamicThreshold(), denoiser, torch.randn(4, 1, 2, 2))
+
+
+@pytest.mark.parametrize(
+    "guidance",
+    [
+        Autoguidance(Denoiser(Small(4, 4), LinearBeta()), per_sample),
+        Composition(per_sample, [1], [-1.0]),
+        ConditionAnnealed(per_sample),
+        IndependentCondition(per_sample),
+        SelfGuidance(per_sample),
+    ],
+    ids=lambda guidance: type(guidance).__name__,
+)
+def test_no_weak_model_or_noise_of_a_guidance_waits_for_the_gpu(guidance, denoiser):
+    check(guidance, ddim, Clip(), denoiser, torch.randn(4, 1, 2, 2))
 
 
 @pytest.mark.parametrize("method", [heun, dpmpp_2m])

@@ -8,7 +8,7 @@ from omegaconf import OmegaConf
 
 from guided_diffusion.cli.config import CONFIG_PATH
 from guided_diffusion.evaluation.cost import evaluations_per_sample
-from guided_diffusion.guidance import ClassifierFree, Clip, NoThreshold
+from guided_diffusion.guidance import ClassifierFree, Clip, NoThreshold, Reconstruction
 from guided_diffusion.recipe import Recipe
 from guided_diffusion.samplers import SampleNoise, Sampler, uniform_times
 from guided_diffusion.schedules import Cosine
@@ -26,10 +26,15 @@ def method(name):
     return build(node["method"])
 
 
+def guidance_for(name, scale, mixture):
+    """Return a guidance that the sampler can use."""
+    return Reconstruction(mixture.log_posterior, scale, clean_t=0.0) if name == "twisted" else ClassifierFree(scale)
+
+
 def sampled(name, mixture, scale, rows=slice(None), threshold=NO_THRESHOLD, seed=0):
     schedule, indices = mixture.schedule, torch.arange(4)[rows].tolist()
     draw = SampleNoise(seed, indices)
-    denoise = threshold(ClassifierFree(scale)(mixture, schedule), schedule)
+    denoise = threshold(guidance_for(name, scale, mixture)(mixture, schedule), schedule)
     noise = draw((len(indices), 2)).double()
     *_, last = method(name)(denoise, schedule, noise, uniform_times(schedule, STEPS), LABELS[rows], draw)
     assert last.t == 0
@@ -65,6 +70,7 @@ def test_the_evaluations_are_as_many_as_declared(name, scale, mixture):
 
     schedule, draw = mixture.schedule, SampleNoise(0, range(4))
     noise = draw((4, 2)).double()
-    recipe = Recipe(ClassifierFree(scale), NoThreshold(), Sampler(method(name), STEPS))
-    *_, _ = recipe.sampler(ClassifierFree(scale)(counting, schedule), schedule, noise, LABELS, draw)
+    guidance = guidance_for(name, scale, mixture)
+    recipe = Recipe(guidance, NoThreshold(), Sampler(method(name), STEPS))
+    *_, _ = recipe.sampler(guidance(counting, schedule), schedule, noise, LABELS, draw)
     assert sum(count) / 4 == evaluations_per_sample(recipe, schedule)
