@@ -7,15 +7,25 @@ score of a class and the unconditional score (Dhariwal & Nichol 2021, arXiv 2105
 """
 
 from collections.abc import Callable
+from functools import partial
+from typing import Any
 
 import torch
+import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from guided_diffusion.schedules import Samples, Schedule, Times
 
 Classify = Callable[[Tensor, Tensor], Tensor]
 """A classifier, ``classify(x_t, t) -> logits``, with one time per sample; the softmax of the logits is p(y | x_t)."""
+
+Objective = Callable[[Tensor, Tensor], Tensor]
+"""A function ``objective(logits, y)`` of the logits and the class of each sample, of shape (b,)."""
+
+RELUS = frozenset({F.relu, F.relu_, torch.relu, torch.relu_, Tensor.relu, Tensor.relu_})
+"""The functions by which a network may compute a ReLU."""
 
 
 class Classifier(nn.Module):
@@ -30,16 +40,71 @@ class Classifier(nn.Module):
         return self.backbone(x_t, self.schedule.log_snr(t)).to(x_t.dtype)
 
 
+def is_judge(classify: object) -> bool:
+    """Return ``is_judge`` of a classifier, ``False`` if it has no such attribute."""
+    return bool(getattr(classify, "is_judge", False))
+
+
 def gradient(classify: Classify, x_t: Samples, t: Times, y: Int[Tensor, " b"], temperature: float = 1.0) -> Samples:
     """Return ``grad log p(y | x_t)`` of each sample, with ``p = softmax(logits / temperature)``.
 
-    Every sample must have a class ``y``. A temperature of 1 leaves the classifier as trained; below 1 it is more
-    certain. The gradient is computed in float32 or better even under autocast, and also under ``no_grad`` and in
-    inference mode.
+    A temperature of 1 leaves the classifier as trained; below 1 it is more certain. For the rest see
+    ``logits_and_gradient``.
     """
-    with torch.inference_mode(False), torch.enable_grad(), torch.autocast(x_t.device.type, enabled=False):
+    return logits_and_gradient(partial(log_probability, temperature=temperature), classify, x_t, t, y)[1]
+
+
+def log_probability(
+    logits: Float[Tensor, "b classes"], y: Int[Tensor, " b"], temperature: float = 1.0
+) -> Float[Tensor, " b"]:
+    """Return ``log softmax(logits / temperature)`` at the class of each sample."""
+    return (logits / temperature).log_softmax(1).gather(1, y[:, None])[:, 0]
+
+
+def logits_and_gradient(
+    objective: Objective, classify: Classify, x: Samples, t: Times, y: Int[Tensor, " b"]
+) -> tuple[Float[Tensor, "b classes"], Samples]:
+    """Return the logits of each sample, and the gradient of ``objective(logits, y)`` with respect to it.
+
+    Every sample must have a class ``y``. Both are computed in float32 or better even under autocast, and also under
+    ``no_grad`` and in inference mode.
+    """
+    with torch.inference_mode(False), torch.enable_grad(), torch.autocast(x.device.type, enabled=False):
         # Tensors made in inference mode can't require gradients; their copies can.
-        x = x_t.detach().to(torch.promote_types(x_t.dtype, torch.float32), copy=True).requires_grad_()
-        log_p = (classify(x, t.to(x.dtype, copy=True)) / temperature).log_softmax(1)
-        (grad,) = torch.autograd.grad(log_p.gather(1, y.clone()[:, None]).sum(), x)
-    return grad
+        x = x.detach().to(torch.promote_types(x.dtype, torch.float32), copy=True).requires_grad_()
+        logits = classify(x, t.to(x.dtype, copy=True))
+        (grad,) = torch.autograd.grad(objective(logits, y.clone()).sum(), x)
+    return logits.detach(), grad
+
+
+def softplus_for_relu(classify: Classify, beta: float) -> Classify:
+    """Return a classifier with ``Softplus(beta)`` in place of every ReLU; ``classify`` itself stays as it is.
+
+    Raises:
+        ValueError: When called, if the classifier has no ReLU.
+    """
+
+    def smooth(x: Samples, t: Times) -> Float[Tensor, "b classes"]:
+        with _SoftplusMode(beta) as mode:
+            logits = classify(x, t)
+        if not mode.replaced:
+            raise ValueError("softplus_beta has no effect on a classifier without ReLU: leave it out")
+        return logits
+
+    return smooth
+
+
+class _SoftplusMode(TorchFunctionMode):
+    """A context in which every ReLU, that of a module or a function, is ``softplus(beta x) / beta``."""
+
+    def __init__(self, beta: float) -> None:
+        super().__init__()
+        self.beta = beta
+        self.replaced = 0
+
+    def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        if function not in RELUS:
+            return function(*args, **kwargs)
+        self.replaced += 1
+        return F.softplus(args[0] if args else kwargs["input"], self.beta)

@@ -11,12 +11,13 @@ The last line holds where ``alpha^2 + sigma^2 = 1`` (Salimans & Ho 2022, arXiv 2
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
-from jaxtyping import Int
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from guided_diffusion.schedules import Samples, Schedule, Times, expand_as
@@ -26,6 +27,10 @@ UNLABELLED = -1
 
 Labels = Int[Tensor, " b"] | None
 """The class of each sample, ``UNLABELLED`` for a sample without one; ``None`` if no sample has a class."""
+
+
+Condition = Labels | Float[Tensor, "b e"]
+"""Labels, or in their place the label embeddings of the network, see ``Denoiser.embed_labels``."""
 
 
 class Prediction(NamedTuple):
@@ -100,6 +105,9 @@ class Denoiser(nn.Module):
             log-SNR and never on an index, so the schedule may be changed after training.
         parameterization: What F is: ``eps``, ``x0`` or ``v``.
 
+    The methods of guidance that need more of a network than predictions find it here, ``None`` where the network does
+    not offer it: ``num_classes``, ``size_multiple`` and ``embed_labels``.
+
     Raises:
         ValueError: If the parameterization is unknown.
     """
@@ -113,7 +121,38 @@ class Denoiser(nn.Module):
         self.schedule = schedule
         self.parameterization = PARAMETERIZATIONS[parameterization]
 
-    def output(self, x_t: Samples, t: Times, y: Labels = None) -> Samples:
+    @property
+    def num_classes(self) -> int | None:
+        """The number of classes of the labels."""
+        return getattr(self.backbone, "num_classes", None)
+
+    @property
+    def size_multiple(self) -> int | None:
+        """The number of which the sides of an image must be multiples, if the network takes images of any size."""
+        return getattr(self.backbone, "size_multiple", None)
+
+    @property
+    def embed_labels(self) -> Callable[[Tensor], Tensor] | None:
+        """The function that turns labels (b,) into embeddings (b, e), which the denoiser takes in place of labels."""
+        return getattr(self.backbone, "embed_labels", None)
+
+    def with_identity_attention(self) -> Denoiser:
+        """Return a denoiser with the same weights, not a copy of them, in which each pixel attends to itself alone.
+
+        Raises:
+            ValueError: If the network has no layer of attention with the attribute ``is_identity``.
+        """
+        weights = {id(tensor): tensor for tensor in (*self.parameters(), *self.buffers())}
+        weak = copy.deepcopy(self, weights)
+        layers = [layer for layer in weak.modules() if getattr(layer, "is_identity", None) is not None]
+        if not layers:
+            name = type(self.backbone).__name__
+            raise ValueError(f"perturbed-attention guidance needs attention, and {name} has none: use another guidance")
+        for layer in layers:
+            layer.is_identity = True  # type: ignore[assignment]
+        return weak
+
+    def output(self, x_t: Samples, t: Times, y: Condition = None) -> Samples:
         """Return the network's output F, in the precision of ``x_t`` also under autocast."""
         return self.backbone(x_t, self.schedule.log_snr(t), y).to(x_t.dtype)
 
@@ -121,7 +160,7 @@ class Denoiser(nn.Module):
         """Return the value that F should have for this clean sample and this noise."""
         return self._combine(self.parameterization.target, x0, eps, t)
 
-    def forward(self, x_t: Samples, t: Times, y: Labels = None) -> Prediction:
+    def forward(self, x_t: Samples, t: Times, y: Condition = None) -> Prediction:
         output = self.output(x_t, t, y)
         return Prediction(
             x0=self._combine(self.parameterization.x0, x_t, output, t),

@@ -20,6 +20,9 @@ Weighting = Callable[[Tensor, Parameterization], Tensor]
 TimeSampling = Callable[[int, Schedule, torch.Generator], Tensor]
 """The random times of a batch, in (0, 1]: ``time_sampling(batch_size, schedule, generator)``."""
 
+Attack = Callable[[Classifier, Tensor, Tensor, Tensor], Tensor]
+"""A function ``attack(classifier, x_t, t, y)`` that returns noisy samples which mislead the classifier."""
+
 SMALLEST_TIME = 1e-12
 """The smallest time of ``LogNormalTimes``: at t = 0 the log-SNR is infinite."""
 
@@ -60,14 +63,20 @@ def denoising_loss(
 
 
 def classification_loss(
-    classifier: Classifier, x0: Samples, y: Int[Tensor, " b"], t: Times, eps: Samples
+    classifier: Classifier,
+    x0: Samples,
+    y: Int[Tensor, " b"],
+    t: Times,
+    eps: Samples,
+    attack: Attack | None = None,
 ) -> tuple[Float[Tensor, " b"], Float[Tensor, "b classes"]]:
     """Return the cross-entropy ``-log p(y | x_t)`` of each sample, and the logits; t in (0, 1].
 
     The classifier is trained on noisy samples because it will guide noisy samples (Dhariwal & Nichol 2021,
-    arXiv 2105.05233, section 4).
+    arXiv 2105.05233, section 4). With an ``attack`` both are of the samples after it.
     """
-    logits = classifier(perturb(x0, eps, t, classifier.schedule), t)
+    x_t = perturb(x0, eps, t, classifier.schedule)
+    logits = classifier(attack(classifier, x_t, t, y) if attack else x_t, t)
     return F.cross_entropy(logits, y, reduction="none"), logits
 
 

@@ -18,7 +18,7 @@ CORE = {  # what each noun of the core may import of the package, besides itself
     "classifiers": {"schedules"},
     "losses": {"schedules", "denoisers", "classifiers"},
     "oracles": {"schedules", "denoisers"},
-    "guidance": {"schedules", "denoisers", "classifiers"},
+    "guidance": {"schedules", "denoisers", "classifiers", "samplers"},
     "samplers": {"schedules", "denoisers"},
     "networks": {"denoisers"},
     "recipe": {"schedules", "denoisers", "guidance", "samplers"},

@@ -1,6 +1,7 @@
 """Trained models on disk: reading and exporting files, rebuilding models, and checking that two models match."""
 
 from guided_diffusion.checkpoints.compatibility import check_guidance, check_match
+from guided_diffusion.checkpoints.judge_file import JudgeClassifier
 from guided_diffusion.checkpoints.loading import (
     LateClassifier,
     TrainedClassifier,
@@ -8,10 +9,11 @@ from guided_diffusion.checkpoints.loading import (
     load,
     load_classifier,
     optional_classifier,
+    optional_weak_model,
 )
 from guided_diffusion.checkpoints.record import ModelSpec
 
 __all__ = [
-    "LateClassifier", "ModelSpec", "TrainedClassifier", "TrainedDiffusion", "check_guidance", "check_match", "load",
-    "load_classifier", "optional_classifier",
+    "JudgeClassifier", "LateClassifier", "ModelSpec", "TrainedClassifier", "TrainedDiffusion", "check_guidance",
+    "check_match", "load", "load_classifier", "optional_classifier", "optional_weak_model",
 ]  # fmt: skip

@@ -6,9 +6,17 @@ from typing import Any
 
 from omegaconf import DictConfig
 
-from guided_diffusion.checkpoints.guidance_config import AUTO, classifier_checkpoint, guidance_needs_classifier
+from guided_diffusion.checkpoints.guidance_config import (
+    AUTO,
+    classifier_checkpoint,
+    guidance_needs_classifier,
+    guidance_needs_weak,
+    weak_checkpoint,
+)
+from guided_diffusion.checkpoints.judge_file import holds_judge, judge_spec
 from guided_diffusion.checkpoints.record import ModelSpec, SavedModel
 from guided_diffusion.data import kind_of
+from guided_diffusion.utils.validation import DoesNotSuit
 
 
 def read_spec(checkpoint: str | Path, kind: str, trusted: Sequence[str] = ()) -> ModelSpec:
@@ -35,22 +43,29 @@ def check_match(one: ModelSpec, other: ModelSpec) -> None:
 
 
 def check_guidance(node: DictConfig | dict[str, Any], spec: ModelSpec, trusted: Sequence[str] = ()) -> None:
-    """Raise ``ValueError`` if a guidance needs a classifier and names none, or one that does not match the model.
+    """Raise ``ValueError`` if a guidance needs another model and names none, or one that does not match the model.
 
-    The classifier of ``auto`` is made for the model.
-    ``trusted`` names the packages that the classifier's checkpoint may use, as for ``load_classifier``.
+    That is a classifier or a weaker diffusion model. The classifier of ``auto`` is made for the model.
+    ``trusted`` names the packages that the other model's checkpoint may use, as for ``load``.
     """
-    if not guidance_needs_classifier(node):
-        return
-    path = classifier_checkpoint(node)
-    if not path:
-        raise ValueError(
-            "guidance.classifier is missing: add guidance.classifier=PATH, the checkpoint of a classifier, or "
-            "classifier=auto, which trains one"
-        )
-    if path == AUTO:
-        return
-    check_match(spec, read_spec(path, "classifier", trusted))
+    if guidance_needs_classifier(node):
+        path = classifier_checkpoint(node)
+        if not path:
+            raise DoesNotSuit(
+                "guidance.classifier is missing: add guidance.classifier=PATH, the checkpoint of a classifier, or "
+                "classifier=auto, which trains one"
+            )
+        if path != AUTO:
+            is_judge = holds_judge(path)
+            check_match(spec, judge_spec(path, spec.schedule) if is_judge else read_spec(path, "classifier", trusted))
+    if guidance_needs_weak(node):
+        path = weak_checkpoint(node)
+        if not path:
+            raise DoesNotSuit(
+                "guidance.weak is missing: add guidance.weak=PATH, the checkpoint of a smaller or less trained "
+                "diffusion model"
+            )
+        check_match(spec, read_spec(path, "diffusion", trusted))
 
 
 def _format(value: Any) -> str:

@@ -1,11 +1,11 @@
-"""Config nodes of guidance: whether one needs a classifier, and the checkpoint that the classifier comes from."""
+"""Config nodes of guidance: whether one needs a classifier or a weaker model, and the checkpoint it comes from."""
 
 from typing import Any
 
 from hydra.utils import get_object
 from omegaconf import DictConfig
 
-from guided_diffusion.guidance import needs_classifier
+from guided_diffusion.guidance import needs_classifier, needs_weak
 
 Node = DictConfig | dict[str, Any]
 
@@ -13,11 +13,18 @@ AUTO = "auto"
 """The word in place of a classifier's path that asks for one which is trained when sampling first needs it."""
 
 
-def expand_classifier(guidance: Node) -> None:
-    """Replace, in place, a path given as ``guidance.classifier=PATH`` by the node that loads the classifier."""
-    path = guidance.get("classifier")
-    if path is not None and not isinstance(path, dict | DictConfig) and guidance_needs_classifier(guidance):
-        guidance["classifier"] = classifier_node(path)
+def expand_paths(guidance: Node) -> None:
+    """Replace, in place, a path given as ``guidance.classifier=PATH`` or ``guidance.weak=PATH``.
+
+    The node that loads the model takes its place, if the method needs such a model.
+    """
+    for key, needed, node in (
+        ("classifier", guidance_needs_classifier, classifier_node),
+        ("weak", guidance_needs_weak, weak_node),
+    ):
+        path = guidance.get(key)
+        if path is not None and not isinstance(path, dict | DictConfig) and needed(guidance):
+            guidance[key] = node(path)
 
 
 def guidance_needs_classifier(guidance: Node) -> bool:
@@ -25,10 +32,19 @@ def guidance_needs_classifier(guidance: Node) -> bool:
 
     Return ``False`` if it can't be imported; building it will raise the error.
     """
+    return needs_classifier(_method(guidance))
+
+
+def guidance_needs_weak(guidance: Node) -> bool:
+    """Return whether the method that a config node names needs a weaker model; ``False`` as above."""
+    return needs_weak(_method(guidance))
+
+
+def _method(guidance: Node) -> Any:
     try:
-        return needs_classifier(get_object(str(guidance.get("_target_"))))
+        return get_object(str(guidance.get("_target_")))
     except Exception:  # an import may raise anything
-        return False
+        return None
 
 
 def classifier_checkpoint(guidance: Node) -> str | None:
@@ -36,9 +52,19 @@ def classifier_checkpoint(guidance: Node) -> str | None:
     return (guidance.get("classifier") or {}).get("checkpoint")
 
 
+def weak_checkpoint(guidance: Node) -> str | None:
+    """Return the path of the weaker model that an expanded node names, or ``None`` where there is none."""
+    return (guidance.get("weak") or {}).get("checkpoint")
+
+
 def classifier_node(path: Any) -> dict[str, Any]:
     """Return the node that loads the classifier of a checkpoint."""
     return {"_target_": "guided_diffusion.checkpoints.optional_classifier", "checkpoint": path}
+
+
+def weak_node(path: Any) -> dict[str, Any]:
+    """Return the node that loads the weaker model of a checkpoint."""
+    return {"_target_": "guided_diffusion.checkpoints.optional_weak_model", "checkpoint": path}
 
 
 def guidance_wants_guide(guidance: Node) -> bool:

@@ -14,10 +14,11 @@ from torch.types import Device
 
 from guided_diffusion.checkpoints.files import Weights
 from guided_diffusion.checkpoints.guidance_config import AUTO
+from guided_diffusion.checkpoints.judge_file import JudgeClassifier, holds_judge, load_judge
 from guided_diffusion.checkpoints.record import ModelSpec, SavedModel, check_targets
 from guided_diffusion.classifiers import Classifier
 from guided_diffusion.data import LabelledDataModule, kind_of
-from guided_diffusion.denoisers import Denoiser
+from guided_diffusion.denoisers import Denoiser, Labels, Prediction
 from guided_diffusion.schedules import Schedule
 from guided_diffusion.utils.instantiate import build
 from guided_diffusion.utils.listing import first_few
@@ -92,9 +93,12 @@ class Trained:
 
 @dataclass(frozen=True)
 class TrainedDiffusion(Trained):
-    """A trained denoiser, in eval mode."""
+    """A trained denoiser, in eval mode: ``model(x_t, t, y) -> Prediction``, on the device of ``x_t``."""
 
     denoiser: Denoiser
+
+    def __call__(self, x_t: Tensor, t: Tensor, y: Labels) -> Prediction:
+        return self.denoiser.to(x_t)(x_t, t, y)
 
 
 @dataclass(frozen=True)
@@ -141,12 +145,21 @@ def load_classifier(
         return TrainedClassifier(saved.spec, saved.config, classifier.to(device).eval(), trusted=tuple(trusted))
 
 
-def optional_classifier(checkpoint: str | None, trusted: Sequence[str] = ()) -> TrainedClassifier | None:
-    """Return the classifier of a checkpoint, or ``None`` without one: the guidance gets it later.
+def optional_classifier(
+    checkpoint: str | None, trusted: Sequence[str] = ()
+) -> TrainedClassifier | JudgeClassifier | None:
+    """Return the classifier of a checkpoint or of a judge's file, or ``None``: the guidance gets it later.
 
     That is so if the classifier in training is to guide, and for ``auto``, a classifier that may have to be trained.
     """
-    return load_classifier(checkpoint, trusted=trusted) if checkpoint not in (None, AUTO) else None
+    if checkpoint is None or checkpoint == AUTO:
+        return None
+    return load_judge(checkpoint) if holds_judge(checkpoint) else load_classifier(checkpoint, trusted=trusted)
+
+
+def optional_weak_model(checkpoint: str | None, trusted: Sequence[str] = ()) -> TrainedDiffusion | None:
+    """Return the diffusion model of a checkpoint, with its averaged weights, or ``None`` without one."""
+    return load(checkpoint, trusted=trusted) if checkpoint else None
 
 
 @dataclass(frozen=True)

@@ -23,8 +23,8 @@ VALUE_RANGE = (-1.0, 1.0)
 """The range of the pixels, or the coordinates, that every model of this package takes."""
 TRUSTED = tuple(f"guided_diffusion.{name}." for name in ("data", "guidance", "networks", "samplers", "schedules"))
 """The prefixes of the names of objects that a record may build, unless the caller trusts more packages."""
-CLASSIFIER_LOADER = "guided_diffusion.checkpoints.optional_classifier"
-"""The one other function that a record may call, with a path alone: the checkpoint there is checked in the same way."""
+LOADERS = tuple(f"guided_diffusion.checkpoints.optional_{model}" for model in ("classifier", "weak_model"))
+"""The other functions that a record may call, with a path alone: the checkpoint there is checked in the same way."""
 MODEL_NAMES = {"diffusion": "diffusion model", "classifier": "time-aware classifier"}
 """The kinds of models, as messages call them."""
 
@@ -65,7 +65,7 @@ def check_targets(node: Any, trusted: Sequence[str], path: Path) -> None:
         check_targets(value, trusted, path)
     if not isinstance(node, dict) or "_target_" not in node:
         return
-    if node["_target_"] != CLASSIFIER_LOADER or node.keys() != {"_target_", "checkpoint"}:
+    if node["_target_"] not in LOADERS or node.keys() != {"_target_", "checkpoint"}:
         _check_target(str(node["_target_"]), (*TRUSTED, *(f"{name.rstrip('.')}." for name in trusted)), path)
 
 

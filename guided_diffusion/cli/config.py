@@ -88,6 +88,7 @@ class EvaluateConfig(ProgramConfig):
     scales: list[float] | None = None
     labels: Any = MISSING
     inception: bool | str | None = None
+    effective_scale: bool = False
     num_samples: int = MISSING
     weights: str = MISSING
     judge: dict[str, Any] = field(default_factory=dict)
@@ -188,15 +189,14 @@ def use_recipe_of_training(config: DictConfig, trained: dict[str, Any], override
 
 
 def trust_packages(config: DictConfig) -> None:
-    """Hand the packages in ``trusted`` to the nodes that load checkpoints: the classifier of the guidance, the guide.
+    """Hand the packages in ``trusted`` to the nodes that load checkpoints: the models of the guidance, the guide.
 
     The packages are those that the user names in ``config``, never those of a checkpoint.
     """
     if not config.trusted:
         return
     loaders = {f"callbacks.{name}" for name, node in config.get("callbacks", {}).items() if _loads_a_guide(node)}
-    if isinstance(config.guidance.get("classifier"), DictConfig):
-        loaders.add("guidance.classifier")
+    loaders |= {f"guidance.{key}" for key in ("classifier", "weak") if isinstance(config.guidance.get(key), DictConfig)}
     for key in loaders:
         OmegaConf.update(config, f"{key}.trusted", list(config.trusted), force_add=True)
 

@@ -25,6 +25,7 @@ from guided_diffusion.cli.restore import prepare
 from guided_diffusion.data import LabelledDataModule
 from guided_diffusion.evaluation.chunks import Chunks, EvaluationProgress, draw, sampling_lock
 from guided_diffusion.evaluation.cost import evaluations_per_sample
+from guided_diffusion.evaluation.effective_scale import with_effective_scale
 from guided_diffusion.evaluation.metrics.inception import load_inception
 from guided_diffusion.evaluation.modalities import Examination, JudgeSource, modality
 from guided_diffusion.evaluation.plan import Plan, sampling_fingerprint
@@ -73,8 +74,9 @@ def evaluate(config: DictConfig, overrides: Sequence[str] = ()) -> Path:
     recipe = with_guide(config, model, recipe, lambda: data)
     inception = load_inception(config.inception, data, config.labels, device) if config.inception else None
 
-    folder = cache_dir() / "samples" / sampling_fingerprint(config, plan)
-    chunks = Chunks(model.denoiser, recipe, plan, folder)
+    asked = ["effective_scale"] if config.effective_scale else []
+    folder = cache_dir() / "samples" / sampling_fingerprint(config, plan, *asked)
+    chunks = Chunks(model.denoiser, recipe, plan, folder, measures_scale=config.effective_scale)
     chunks.costs = [evaluations_per_sample(recipe.at(scale), model.schedule) for scale in plan.scales]
     with sampling_lock(folder):
         with explain_out_of_memory("recipe.batch_size"):
@@ -83,6 +85,8 @@ def evaluate(config: DictConfig, overrides: Sequence[str] = ()) -> Path:
             samples, seconds = chunks.collect(chunks.costs)
             with keeping("the samples are kept, and the same command goes on from there"):
                 examination = modality(data.kind).examine(data, judge_source, samples, plan, inception)
+                if config.effective_scale:
+                    examination = with_effective_scale(examination, samples, plan.seed)
             rows = _rows(examination, seconds, chunks, data.kind, config.weights)
             results = Results(rows, {**_about(config, model, data), **examination.about})
             _write(config, results, Path(config.output_dir), device.type, loggers)

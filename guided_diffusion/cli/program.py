@@ -32,6 +32,7 @@ from guided_diffusion.cli.output_folders import (
 from guided_diffusion.cli.sweep_folder import JobError
 from guided_diffusion.utils.memory import keep_freed_memory
 from guided_diffusion.utils.signals import INTERRUPTED, STOP_SIGNALS, TERMINATED, Terminated, signal_handlers
+from guided_diffusion.utils.validation import DoesNotSuit
 
 log = logging.getLogger(__name__)
 
@@ -126,9 +127,17 @@ def _run_job(config: DictConfig, config_name: str, run: Run | None) -> None:
     except Exception as error:
         if not in_sweep or _nobody_reads(error):
             raise JobError from error
-        _note_failure(error, config_name)
+        if isinstance(error, DoesNotSuit) and _takes_all_options():
+            print(f"skipped guidance={hydra_config.runtime.choices['guidance']}: {error}")
+        else:
+            _note_failure(error, config_name)
     finally:
         remove_if_empty(folder)
+
+
+def _takes_all_options() -> bool:
+    """Return whether the sweep is over all guidances of some name, as in ``guidance=glob(*)``."""
+    return any(argument.startswith("guidance=glob(") for argument in sys.argv)
 
 
 def _note_failure(error: Exception, config_name: str) -> None:

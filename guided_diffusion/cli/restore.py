@@ -3,11 +3,12 @@
 from collections.abc import Sequence
 from pathlib import Path
 
+import torch
 from omegaconf import DictConfig
 
 from guided_diffusion.checkpoints.compatibility import check_guidance
 from guided_diffusion.checkpoints.files import LAST
-from guided_diffusion.checkpoints.guidance_config import expand_classifier
+from guided_diffusion.checkpoints.guidance_config import expand_paths, guidance_wants_guide
 from guided_diffusion.checkpoints.loading import TrainedDiffusion, load
 from guided_diffusion.cli.checks import (
     check_classifier_guides,
@@ -19,9 +20,12 @@ from guided_diffusion.cli.checks import (
 from guided_diffusion.cli.config import plain, trust_packages, use_recipe_of_training
 from guided_diffusion.cli.guide import check_guide_is_trusted, guide_of_model
 from guided_diffusion.cli.validation import check_config
-from guided_diffusion.recipe import Recipe
+from guided_diffusion.guidance import Guidance
+from guided_diffusion.recipe import Recipe, eval_mode
+from guided_diffusion.samplers import Walk, begin
 from guided_diffusion.utils.instantiate import build
 from guided_diffusion.utils.precision import check_precision
+from guided_diffusion.utils.validation import DoesNotSuit
 
 
 def prepare(config: DictConfig, overrides: Sequence[str], schema: type) -> tuple[TrainedDiffusion, Recipe]:
@@ -43,7 +47,7 @@ def prepare(config: DictConfig, overrides: Sequence[str], schema: type) -> tuple
     use_recipe_of_training(config, model.config, overrides)
     check_classifier_guides(overrides, config.guidance)
     check_guide_is_trusted(config)
-    expand_classifier(config.guidance)
+    expand_paths(config.guidance)
     check_guide_is_used(overrides, config.guidance)
     trust_packages(config)
     check_precision(config.trainer.get("precision"))
@@ -52,4 +56,18 @@ def prepare(config: DictConfig, overrides: Sequence[str], schema: type) -> tuple
     guide_of_model(config, model)
     recipe: Recipe = build(config.recipe)
     check_recipe(recipe, model.schedule)
+    if not guidance_wants_guide(config.guidance):
+        check_guidance_suits(recipe.guidance, model)
     return model, recipe
+
+
+def check_guidance_suits(guidance: Guidance, model: TrainedDiffusion) -> None:
+    """Raise ``DoesNotSuit`` if the guidance refuses the model, in one evaluation of two samples."""
+    x, t = torch.zeros(2, *model.shape), torch.full((2,), 0.5)
+    walk = Walk(torch.tensor([0.5, 0.4], dtype=torch.float64))
+    next(iter(walk))
+    try:
+        with torch.no_grad(), eval_mode(model.denoiser):
+            begin(guidance(model.denoiser, model.schedule), walk)(x, t, torch.tensor([0, model.num_classes - 1]))
+    except ValueError as error:
+        raise DoesNotSuit(str(error)) from error

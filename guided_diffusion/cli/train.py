@@ -15,7 +15,7 @@ from pytorch_lightning.utilities.exceptions import SIGTERMException
 
 from guided_diffusion.checkpoints.compatibility import check_guidance, check_match, read_spec
 from guided_diffusion.checkpoints.files import LAST
-from guided_diffusion.checkpoints.guidance_config import expand_classifier, guidance_needs_classifier
+from guided_diffusion.checkpoints.guidance_config import expand_paths, guidance_needs_classifier
 from guided_diffusion.checkpoints.record import ModelSpec, build_network, make_record
 from guided_diffusion.cli.checks import (
     check_classifier_guides,
@@ -72,7 +72,7 @@ def run(config: DictConfig) -> Path:
     check_no_key_replaces_another(overrides)
     check_keys_of_module(overrides, config.module)
     check_classifier_guides(overrides, config.guidance)
-    expand_classifier(config.guidance)
+    expand_paths(config.guidance)
     check_guide_is_used(overrides, config.guidance)
     scale = config.guidance.get("scale")
     if is_overridden(overrides, "guidance.scale") and isinstance(scale, int | float):
@@ -108,7 +108,7 @@ def train(config: DictConfig, search: Sequence[Path] = (), sweep: Path | None = 
         ValueError, FileNotFoundError: For a wrong config or missing data, before anything is written.
         SystemExit: With status 143 after Ctrl-C, SIGTERM or SIGUSR1; a checkpoint is saved.
     """
-    expand_classifier(config.guidance)
+    expand_paths(config.guidance)
     prefer_epochs(config)
     _check_values(plain(config))
     initial_weights = resolve_init_from(config, [Path(config.output_dir), *search])

@@ -23,8 +23,9 @@ from torch.utils.data import DataLoader
 from tqdm import tqdm
 
 from guided_diffusion.denoisers import Denoise, Denoiser, Labels, Prediction
+from guided_diffusion.evaluation.effective_scale import EffectiveScale, ScaleMeter, mean_of
 from guided_diffusion.evaluation.plan import LabelledSamples, Plan
-from guided_diffusion.guidance import Wrapper
+from guided_diffusion.guidance import Wrapper, per_evaluation
 from guided_diffusion.recipe import Recipe, Start
 from guided_diffusion.schedules import Schedule
 from guided_diffusion.utils.distributed import rank, rank_zero_print
@@ -41,22 +42,33 @@ class Watched:
     watch: Callable[[Prediction], None]
 
     def __call__(self, denoise: Denoise, schedule: Schedule) -> Denoise:
+        return self.threshold(self._observed(denoise, schedule), schedule)
+
+    @per_evaluation
+    def _observed(self, denoise: Denoise, schedule: Schedule) -> Denoise:
         def observed(x_t: Tensor, t: Tensor, y: Labels) -> Prediction:
             prediction = denoise(x_t, t, y)
             self.watch(prediction)
             return prediction
 
-        return self.threshold(observed, schedule)
+        return observed
 
 
 class Chunks(LightningModule):
     """A module that samples chunks and saves each as a file: ``trainer.predict(Chunks(...), chunk_numbers)``.
 
-    ``start`` is the start of the samples of one scale, by default pure noise.
+    ``start`` is the start of the samples of one scale, by default pure noise. With ``measures_scale`` the effective
+    scale of each sample is measured too.
     """
 
     def __init__(
-        self, denoiser: Denoiser, recipe: Recipe, plan: Plan, folder: Path, start: Start | None = None
+        self,
+        denoiser: Denoiser,
+        recipe: Recipe,
+        plan: Plan,
+        folder: Path,
+        start: Start | None = None,
+        measures_scale: bool = False,
     ) -> None:
         super().__init__()
         self.denoiser = denoiser
@@ -64,6 +76,7 @@ class Chunks(LightningModule):
         self.plan = plan
         self.folder = folder
         self.start = start
+        self.measures_scale = measures_scale
         self.after_step: Callable[[int], None] = _nothing
         """A function that gets the number of the chunk after each of its steps."""
         self.costs: Sequence[float] = [1.0] * len(plan.scales)
@@ -94,8 +107,12 @@ class Chunks(LightningModule):
     def _sample(self, chunk: int) -> None:
         rows = self.plan.rows(chunk)
         indices = rows % self.plan.per_scale
-        saturations = []
-        watched = Watched(self.recipe.threshold, lambda prediction: saturations.append(saturation(prediction.x0)))
+        saturations: list[Tensor] = []
+        scales_found: list[EffectiveScale] = []
+        threshold = self.recipe.threshold
+        if self.measures_scale:
+            threshold = ScaleMeter(threshold, self.denoiser, scales_found.append)
+        watched = Watched(threshold, lambda prediction: saturations.append(saturation(prediction.x0)))
         start = perf_counter()
         labels, scales = self.plan.labels[indices], self.plan.scales_of(rows)
         samples = replace(self.recipe, threshold=watched).sample(
@@ -109,6 +126,8 @@ class Chunks(LightningModule):
             lambda: self.after_step(chunk),
         )
         content = {"images": samples, "saturation": saturations[-1].cpu(), "seconds": perf_counter() - start}
+        if self.measures_scale:
+            content["guidance"] = torch.stack(mean_of(scales_found), 1)
         with atomic_write(self._path(chunk)) as path:
             torch.save(content, path)
 
@@ -123,13 +142,22 @@ class Chunks(LightningModule):
         chunks = [_read(self._path(chunk)) for chunk in range(len(self.plan))]
         per_scale, labels = self.plan.per_scale, self.plan.labels
         samples, saturations = (torch.cat([chunk[name] for chunk in chunks]) for name in ("images", "saturation"))
+        guidance = torch.cat([chunk["guidance"] for chunk in chunks]) if self.measures_scale else None
         cost = torch.tensor(costs, dtype=torch.float64).repeat_interleave(per_scale)
         shares = (cost[self.plan.rows(number)] for number in range(len(chunks)))
         seconds = torch.cat(
             [share / share.sum() * chunk["seconds"] for share, chunk in zip(shares, chunks, strict=True)]
         )
-        parts = zip(samples.split(per_scale), saturations.split(per_scale), strict=True)
-        drawn = [LabelledSamples(part, labels, saturation, self.plan.num_extra) for part, saturation in parts]
+        drawn = [
+            LabelledSamples(
+                samples[rows],
+                labels,
+                saturations[rows],
+                self.plan.num_extra,
+                None if guidance is None else guidance[rows],
+            )
+            for rows in torch.arange(len(samples)).split(per_scale)
+        ]
         return drawn, [float(part.sum()) for part in seconds.split(per_scale)]
 
 

@@ -1,5 +1,10 @@
 """The network evaluations that a sample takes: how many, and whether with or without its label."""
 
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 
 import torch
@@ -21,12 +26,23 @@ def evaluations_per_sample(recipe: Recipe, schedule: Schedule) -> float:
 
 def labels_needed(recipe: Recipe, schedule: Schedule) -> set[bool]:
     """Return whether the model predicts with the label (True), without it (False), or both."""
-    return set(_predictions_at(recipe.sampler.times(schedule, recipe.sampler.steps)[:-1], recipe, schedule))
+    times = recipe.sampler.times(schedule, recipe.sampler.steps)[:-1]
+    scales = _evaluations(
+        replace(recipe, sampler=replace(recipe.sampler, steps=min(recipe.sampler.steps, 2))), schedule
+    )
+    return {label for scale in scales for label in _predictions_at(times, _at(recipe, scale), schedule)}
 
 
 def predictions_needed(recipe: Recipe, schedule: Schedule) -> list[bool]:
     """Return, for each evaluation of the model that a sample takes, whether it gets the label."""
-    return _predictions_at(_evaluation_times(recipe.sampler, schedule), recipe, schedule)
+    evaluations = _evaluations(recipe, schedule)
+    return [
+        label for scale, times in evaluations.items() for label in _predictions_at(times, _at(recipe, scale), schedule)
+    ]
+
+
+def _at(recipe: Recipe, scale: float | None) -> Recipe:
+    return recipe if scale is None else recipe.at(scale)
 
 
 def check_first_step(recipe: Recipe, schedule: Schedule, reverse: bool = False) -> None:
@@ -37,26 +53,60 @@ def check_first_step(recipe: Recipe, schedule: Schedule, reverse: bool = False) 
     """
     times = recipe.sampler.times(schedule, recipe.sampler.steps)
     grid = times.flip(0) if reverse else times
-    next(recipe.sampler.method(_zeros, schedule, torch.zeros(1, 1, 1, 1), grid[:2], None, torch.zeros))
+    next(recipe.sampler.method(Recorder(), schedule, torch.zeros(1, 1, 1, 1), grid[:2], None, torch.zeros))
 
 
-def _zeros(x_t: Tensor, t: Tensor, y: Labels) -> Prediction:
-    return Prediction(torch.zeros_like(x_t), torch.zeros_like(x_t))
+def _zeros(x_t: Tensor) -> Prediction:
+    """Return a prediction of zeros, through which gradients pass."""
+    return Prediction(0 * x_t, 0 * x_t)
+
+
+@dataclass
+class Recorder:
+    """A guided denoiser that predicts zeros, and notes when and at which scales it is evaluated.
+
+    Args:
+        own_scale: The guidance scale that it tells a sampler.
+        at_scale: The scale at which it is evaluated, ``None`` for its own.
+    """
+
+    own_scale: float = 2.0
+    at_scale: float | None = None
+    times: dict[float | None, list[Tensor]] = field(default_factory=lambda: defaultdict(list))
+    """The times of the evaluations at each scale, in order."""
+    questions: list[str] = field(default_factory=list)
+    """A note for each time that a sampler asked for the scale."""
+
+    def __call__(self, x_t: Tensor, t: Tensor, y: Labels) -> Prediction:
+        self.times[self.at_scale].append(t)
+        return _zeros(x_t)
+
+    @property
+    def scale(self) -> float:
+        self.questions.append("scale")
+        return self.own_scale
+
+    def at(self, scale: float) -> Recorder:
+        return replace(self, at_scale=scale)
+
+    def likelihood(self, x0: Tensor, y: Tensor) -> Tensor:
+        return x0.flatten(1).sum(1)
+
+
+def _evaluations(recipe: Recipe, schedule: Schedule) -> Mapping[float | None, Float[Tensor, " evaluations"]]:
+    """Return the times at which the sampler evaluates its denoiser, for each scale; ``None`` is the recipe's own."""
+    times, depends = _recorded(recipe.sampler, schedule, None)
+    return _recorded(recipe.sampler, schedule, float(recipe.guidance.scale))[0] if depends else times
 
 
 @lru_cache
-def _evaluation_times(sampler: Sampler, schedule: Schedule) -> Float[Tensor, " evaluations"]:
-    """Return the times at which the sampler evaluates its denoiser, in order."""
-    times: list[Tensor] = []
-
-    def record_times(x_t: Tensor, t: Tensor, y: Labels) -> Prediction:
-        times.append(t)
-        return _zeros(x_t, t, y)
-
-    steps = sampler(record_times, schedule, torch.zeros(1, 1, dtype=torch.float64), None, torch.zeros)
+def _recorded(sampler: Sampler, schedule: Schedule, scale: float | None) -> tuple[dict[float | None, Tensor], bool]:
+    """Return what ``_evaluations`` does, and whether the sampler asks for the scale; ``None`` is any scale."""
+    recorder = Recorder() if scale is None else Recorder(scale)
+    steps = sampler(recorder, schedule, torch.zeros(1, 1, dtype=torch.float64), None, torch.zeros)
     for _ in progress_bar(steps, desc="counting evaluations", total=sampler.steps, leave=False, delay=2):
         pass
-    return torch.cat(times)
+    return {at_scale: torch.cat(times) for at_scale, times in recorder.times.items()}, bool(recorder.questions)
 
 
 def _predictions_at(times: Float[Tensor, " n"], recipe: Recipe, schedule: Schedule) -> list[bool]:
@@ -68,9 +118,9 @@ def _predictions_at(times: Float[Tensor, " n"], recipe: Recipe, schedule: Schedu
 
     def record_labels(x_t: Tensor, t: Tensor, y: Labels) -> Prediction:
         with_label.extend([False] * len(x_t) if y is None else (y >= 0).tolist())
-        return _zeros(x_t, t, y)
+        return _zeros(x_t)
 
-    guidance = recipe.guidance
+    guidance = recipe.guidance.counted_as()
     if needs_classifier(guidance):
         guidance = guidance.with_classifier(lambda x_t, t: x_t.flatten(1).sum(1, keepdim=True))
     denoise = recipe.threshold(guidance(record_labels, schedule), schedule)

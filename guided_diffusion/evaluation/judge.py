@@ -1,4 +1,4 @@
-"""The judge: a classifier trained on clean images that evaluates samples and never guides them.
+"""The judge: a classifier trained on clean images that evaluates samples, and guides none unless it is allowed to.
 
 It is trained when first needed and cached by a hash of the data and its settings. A second judge can check the first.
 """
@@ -11,20 +11,20 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import singledispatch
 from pathlib import Path
-from typing import Any, cast
+from typing import cast
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from guided_diffusion.data import ImageDataModule, network_sizes, normalise
-from guided_diffusion.networks import JudgeNet, LeNet
+from guided_diffusion.checkpoints.judge_file import build_judge, holds_judge, judge_network
+from guided_diffusion.data import ImageDataModule, normalise
+from guided_diffusion.networks.judge import ARCHITECTURES
 from guided_diffusion.utils.files import atomic_write, cache_dir, check_cache, load_tensors
 from guided_diffusion.utils.rng import generator_for
 
 CHUNK = 1000  # images that go through the network at a time
-ARCHITECTURES: dict[str, type[JudgeNet] | type[LeNet]] = {"cnn": JudgeNet, "lenet": LeNet}
 
 
 @dataclass(frozen=True)
@@ -107,8 +107,10 @@ class JudgeSource:
                 return self._read(path, data)
             judge = self._train(data)
         content = {"judge": judge.network.state_dict(), "ceiling": judge.ceiling}
+        settings = {"width": self.width, "architecture": self.architecture}
+        images = {"shape": list(data.shape), "class_names": list(data.class_names)}
         with atomic_write(path) as temporary:
-            torch.save(content | {"width": self.width, "architecture": self.architecture}, temporary)
+            torch.save(content | settings | images, temporary)
         return judge
 
     def check(self, data: ImageDataModule) -> None:
@@ -129,7 +131,7 @@ class JudgeSource:
         return cache_dir() / f"judge-{data.name}-{self._key(data)}.pt"
 
     def _key(self, data: ImageDataModule) -> str:
-        network = str(_build(self.architecture, data, self.width))
+        network = str(build_judge(self.architecture, data.shape, data.num_classes, self.width))
         settings = repr((self, data.shape, data.class_names, data.flip, network))
         content = hashlib.sha256(settings.encode())
         for part in (*data.split("train"), *data.split("test")):
@@ -139,10 +141,8 @@ class JudgeSource:
     def _read(self, path: Path, data: ImageDataModule) -> Judge:
         try:
             saved = load_tensors(path)
-            width, architecture = saved["width"], saved.get("architecture", "cnn")  # older files do not name it
-            network = _build(architecture, data, width)
-            network.load_state_dict(saved["judge"])
-            return Judge(network.eval(), saved["ceiling"], type(network).__name__)
+            network = judge_network(saved, data.shape, data.num_classes)
+            return Judge(network, saved["ceiling"], type(network).__name__)
         except (ValueError, RuntimeError, KeyError, TypeError) as error:
             raise ValueError(
                 f"{path} holds no judge for {data.name} ({'x'.join(map(str, data.shape))}, "
@@ -157,7 +157,7 @@ class JudgeSource:
             )
         images, labels = data.split("train")
         torch.default_generator.manual_seed(self.seed)
-        network = _build(self.architecture, data, self.width)
+        network = build_judge(self.architecture, data.shape, data.num_classes, self.width)
         optimizer = torch.optim.AdamW(network.parameters(), weight_decay=0.05)
         scheduler = torch.optim.lr_scheduler.OneCycleLR(optimizer, self.learning_rate, self.steps)
         for rows in itertools.islice(self._batches(len(labels)), self.steps):
@@ -222,18 +222,9 @@ def _in_chunks(function: Callable[[Tensor], Tensor], images: Float[Tensor, "n c 
     return torch.cat([function(chunk) for chunk in images.split(CHUNK)])
 
 
-def _build(architecture: str, data: ImageDataModule, width: int) -> nn.Module:
-    sizes: dict[str, Any] = dict(network_sizes(data.shape))
-    return ARCHITECTURES[architecture](**sizes, num_classes=data.num_classes, width=width)
-
-
 def _check_file(path: Path) -> None:
     """Raise an error if the file holds no judge, before samples are drawn for it."""
     if not path.is_file():
         raise FileNotFoundError(f"there is no judge at {path.absolute()}")
-    try:
-        saved = load_tensors(path)
-    except ValueError:
-        saved = None
-    if not isinstance(saved, dict) or not saved.keys() >= {"judge", "width"}:
+    if not holds_judge(path):
         raise ValueError(f"{path} holds no judge: use a judge-*.pt file from the cache, or leave judge.checkpoint out")

@@ -12,7 +12,7 @@ from jaxtyping import Float, Int
 from omegaconf import DictConfig, OmegaConf
 from torch import Tensor
 
-from guided_diffusion.checkpoints.guidance_config import classifier_checkpoint
+from guided_diffusion.checkpoints.guidance_config import classifier_checkpoint, weak_checkpoint
 from guided_diffusion.evaluation.proportions import EQUAL, PROPORTIONAL, apportion, interleave
 from guided_diffusion.utils.files import content_hash
 from guided_diffusion.utils.validation import check_positive
@@ -32,12 +32,15 @@ class LabelledSamples(NamedTuple):
     """The share of each sample's values with |x| > 1 before clamping."""
     num_extra: int = 0
     """The number of samples at the end that count for the measures of their own class only."""
+    guidance: Float[Tensor, "n 2"] | None = None
+    """The effective scale of each sample and its residual, where they were measured."""
 
     @property
     def counted(self) -> "LabelledSamples":
         """The samples without the extra ones."""
         rows = slice(len(self.labels) - self.num_extra)
-        return LabelledSamples(self.samples[rows], self.labels[rows], self.saturation[rows])
+        guidance = None if self.guidance is None else self.guidance[rows]
+        return LabelledSamples(self.samples[rows], self.labels[rows], self.saturation[rows], 0, guidance)
 
 
 @dataclass(frozen=True)
@@ -133,5 +136,6 @@ class Plan:
 def sampling_fingerprint(config: DictConfig, plan: Plan, *start: Any) -> str:
     """Return a hash of everything that decides the samples; ``start`` holds the settings and files of their start."""
     parts = {name: OmegaConf.to_container(config[name], resolve=True) for name in ("guidance", "threshold", "sampler")}
-    files = [Path(path) for path in (config.checkpoint, classifier_checkpoint(config.guidance)) if path]
+    models = classifier_checkpoint(config.guidance), weak_checkpoint(config.guidance)
+    files = [Path(path) for path in (config.checkpoint, *models) if path]
     return content_hash(plan.plain(), parts, config.weights, config.trainer.precision, *files, *start)

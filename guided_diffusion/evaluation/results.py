@@ -214,12 +214,12 @@ def describe_setting(setting: Any) -> str:
     """Return the class of a setting and the fields that differ from their defaults.
 
     For example ``ClassifierGuidance(base=conditional)``. The scale is left out because it is the axis of the plots, and
-    the classifier because all rows share it.
+    classifier and weak model because all rows share them.
     """
     if isinstance(setting, partial):
         name, differing = setting.func.__name__, [(key, value) for key, value in setting.keywords.items() if value]
     elif is_dataclass(setting):
-        shown = [one for one in fields(setting) if one.name not in ("scale", "classifier")]
+        shown = [one for one in fields(setting) if one.name not in ("scale", "classifier", "weak")]
         values = [(one.name, getattr(setting, one.name), one.default) for one in shown]
         name, differing = type(setting).__name__, [(key, value) for key, value, default in values if value != default]
     else:

@@ -2,38 +2,75 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
-from typing import ClassVar, Protocol, runtime_checkable
+from functools import wraps
+from typing import ClassVar, Protocol, TypeVar, runtime_checkable
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from guided_diffusion.classifiers import Classify
-from guided_diffusion.denoisers import UNLABELLED, Denoise, Labels, Prediction
+from guided_diffusion.denoisers import UNLABELLED, Condition, Denoise, Prediction
+from guided_diffusion.samplers.walk import Scale, Walk, Wrapped
 from guided_diffusion.schedules import Samples, Schedule, Times, expand_as, to_device
 
-Scale = float | Tensor
-"""``w``, the exponent of p(y|x) in the target p(x) p(y|x)^w: a number, or a tensor of shape (b,).
-
-For every method 0 is the unconditional model, 1 the conditional one, and guidance begins above 1.
-"""
+W = TypeVar("W")
 
 
 @runtime_checkable
 class Wrapper(Protocol):
     """A guidance or a threshold: anything that turns one denoiser into another."""
 
-    def __call__(self, denoise: Denoise, schedule: Schedule) -> Denoise: ...
+    def __call__(self, denoise: Denoise, schedule: Schedule, /) -> Denoise: ...
+
+
+def along_walk(call: Callable[[W, Denoise, Schedule, Walk], Denoise]) -> Callable[[W, Denoise, Schedule], Denoise]:
+    """Decorate the ``__call__`` of a wrapper that follows a walk, which it gets after denoiser and schedule."""
+
+    @wraps(call)
+    def wrapped(self: W, denoise: Denoise, schedule: Schedule) -> Denoise:
+        def follow(begun: Denoise, walk: Walk) -> Denoise:
+            return call(self, begun, schedule, walk)
+
+        def rescale(scale: Scale) -> Denoise:
+            return replace(self, scale=scale)(denoise, schedule)  # type: ignore[type-var, operator]
+
+        scale = getattr(self, "scale", None)
+        return Wrapped(
+            denoise, follow, None if scale is None else rescale, scale, getattr(self, "log_likelihood", None)
+        )
+
+    return wrapped
+
+
+def per_evaluation(call: Callable[[W, Denoise, Schedule], Denoise]) -> Callable[[W, Denoise, Schedule], Denoise]:
+    """Decorate the ``__call__`` of a wrapper that is a function of each evaluation alone."""
+
+    @along_walk
+    @wraps(call)
+    def wrapped(self: W, denoise: Denoise, schedule: Schedule, walk: Walk) -> Denoise:
+        return call(self, denoise, schedule)
+
+    return wrapped
 
 
 @runtime_checkable
 class Guidance(Wrapper, Protocol):
-    """The base of guidance methods: frozen dataclasses whose ``scale`` is set by ``dataclasses.replace``."""
+    """The base of guidance methods: frozen dataclasses whose ``scale`` is set by ``dataclasses.replace``.
+
+    For every method a scale of 1 is the conditional model unless it says otherwise, and guidance begins above 1.
+    """
 
     needs_classifier: ClassVar[bool] = False
     """Whether the method guides by the gradient of a classifier."""
+    needs_weak: ClassVar[bool] = False
+    """Whether the method guides away from a second, weaker model."""
+    as_classifier_free: ClassVar[Mapping[str, object] | None] = None
+    """The settings at which the samples are those of ``ClassifierFree`` of the same scale, bit for bit."""
+    keeps_identity: ClassVar[bool] = True
+    """Whether ``alpha x0 + sigma eps`` is ``x_t``."""
 
     @property
     def scale(self) -> Scale: ...
@@ -49,10 +86,23 @@ class Guidance(Wrapper, Protocol):
         """Return this method guided by ``classifier``, if it needs one."""
         return self
 
+    def with_weak(self, weak: Denoise) -> Guidance:
+        """Return this method guided away from the model ``weak``, if it needs one."""
+        return self
+
+    def counted_as(self) -> Guidance:
+        """Return a method that takes the same evaluations of the network, and needs no walk and no special network."""
+        return self
+
 
 def needs_classifier(method: object) -> bool:
     """Return ``needs_classifier`` of a guidance or its class, ``False`` if it has no such attribute."""
     return bool(getattr(method, "needs_classifier", False))
+
+
+def needs_weak(method: object) -> bool:
+    """Return ``needs_weak`` of a guidance or its class, ``False`` if it has no such attribute."""
+    return bool(getattr(method, "needs_weak", False))
 
 
 def check_scale(scale: Scale) -> None:
@@ -88,13 +138,13 @@ def check_interval(sigma_lo: float, sigma_hi: float, prefix: str = "") -> None:
 
 
 def scale_in_interval(
-    scale: Float[Tensor, "*s"], t: Times, schedule: Schedule, sigma_lo: float, sigma_hi: float
-) -> Float[Tensor, " b"]:
-    """Return, for each sample, ``scale`` where ``sigma_lo < sigma / alpha <= sigma_hi`` at its time, and 1 elsewhere.
+    scale: Float[Tensor, "*s"], walk: Walk, schedule: Schedule, sigma_lo: float, sigma_hi: float
+) -> Float[Tensor, "*b"]:
+    """Return ``scale`` where ``sigma_lo < sigma / alpha <= sigma_hi`` at the time of the walk, and 1 elsewhere.
 
     ``scale``, from ``as_scale``, holds one w or one for each sample.
     """
-    noise = (-schedule.log_snr(t.cpu().double()) / 2).exp()  # on the CPU: Apple's GPUs have no float64
+    noise = (-schedule.log_snr(walk.t) / 2).exp()
     return scale.where((sigma_lo < noise) & (noise <= sigma_hi), 1.0)
 
 
@@ -104,33 +154,82 @@ def broadcast(scale: Float[Tensor, "*b"], x: Samples) -> Float[Tensor, "b ..."]:
     return expand_as(to_device(scale.to(x.dtype), x).expand(len(x)), x)
 
 
+def shaped(scale: Float[Tensor, "*b"], shape: Float[Tensor, "*s"]) -> Float[Tensor, "*r"]:
+    """Return ``1 + (w - 1) shape`` of scale w: exactly w where the shape is 1, and exactly 1 where w is."""
+    return scale + (scale - 1) * (shape - 1)
+
+
+def unless_conditional(scale: Float[Tensor, "*b"]) -> Float[Tensor, "*b"]:
+    """Return a scale with which ``conditional_and_unconditional`` evaluates c alone where w = 1, and both elsewhere.
+
+    It is for methods that guide at w = 0 as well.
+    """
+    return scale.where(scale == 1, 2.0)
+
+
+def rows(x: Samples) -> Float[Tensor, "b d"]:
+    """Return each sample as a row, in float32 or better, for sums and norms over all its dimensions."""
+    return x.flatten(1).to(torch.promote_types(x.dtype, torch.float32))
+
+
 def combine(rule: Callable[..., Tensor], *predictions: Prediction) -> Prediction:
     """Return ``rule`` of the x0s and of the epss: a prediction if ``rule`` is a sum whose coefficients add up to 1."""
     return Prediction(*(rule(*values) for values in zip(*predictions, strict=True)))
 
 
+def shift_x0(prediction: Prediction, change: Samples, t: Times, schedule: Schedule) -> Prediction:
+    """Return a prediction with ``x0 + change``, and ``eps`` such that ``alpha x0 + sigma eps`` stays what it is.
+
+    A ``change`` of exactly 0 leaves the prediction as it is, bit for bit.
+    """
+    alpha, sigma = (expand_as(value, change) for value in schedule(t))
+    return Prediction(prediction.x0 + change, prediction.eps - (alpha / sigma) * change)
+
+
 def conditional_and_unconditional(
-    denoise: Denoise, x_t: Samples, t: Times, y: Labels, scale: Float[Tensor, "*b"]
+    denoise: Denoise, x_t: Samples, t: Times, y: Condition, scale: Float[Tensor, "*b"], other: Condition = None
 ) -> tuple[Prediction, Prediction]:
     """Return ``c = D(x_t, t, y)`` and ``u = D(x_t, t, None)``, both of the whole batch, from one call of ``denoise``.
 
     A sample with w = 1 needs ``c`` alone and one with w = 0 needs ``u`` alone. The other is not evaluated but set
     equal to it, so that ``c - u`` is exactly 0. The same holds for all samples if ``y`` is ``None``.
 
+    Args:
+        scale: One w or one for each sample, from ``as_scale``.
+        other: The labels that ``u`` gets in place of none.
+
     Raises:
-        ValueError: If ``scale``, from ``as_scale``, holds neither one w nor one for each sample.
+        ValueError: If ``scale`` has another length.
     """
     check_length(scale, x_t)
     needs_c, needs_u = ((scale != neutral).expand(len(x_t)) for neutral in (0, 1))
+    return predictions_of_rows(denoise, x_t, t, y, needs_c, needs_u, other)
+
+
+def predictions_of_rows(
+    denoise: Denoise,
+    x_t: Samples,
+    t: Times,
+    y: Condition,
+    needs_c: Bool[Tensor, " b"],
+    needs_u: Bool[Tensor, " b"],
+    other: Condition = None,
+) -> tuple[Prediction, Prediction]:
+    """Return ``c`` and ``u`` of the samples that need them, and of the others the one for the other.
+
+    The masks are on the CPU, and every sample needs ``c`` or ``u``. Other arguments as for
+    ``conditional_and_unconditional``.
+    """
     if y is None or not needs_c.any():
-        u = denoise(x_t, t, None if y is None else torch.full_like(y, UNLABELLED))
+        u = denoise(x_t, t, y.new_full((len(y),), UNLABELLED) if y is not None and other is None else other)
         return u, u
     if not needs_u.any():
         c = denoise(x_t, t, y)
         return c, c
     c_rows, u_rows = needs_c.nonzero()[:, 0], needs_u.nonzero()[:, 0]
     rows = to_device(torch.cat([c_rows, u_rows]), x_t)
-    labels = torch.cat([y[rows[: len(c_rows)]], y.new_full((len(u_rows),), UNLABELLED)])
+    others = y.new_full((len(u_rows),), UNLABELLED) if other is None else other[rows[len(c_rows) :]]
+    labels = torch.cat([y[rows[: len(c_rows)]], others])
     both = denoise(x_t[rows], t[rows], labels)
     if len(rows) == 2 * len(x_t):
         x0, eps = (values.chunk(2) for values in both)

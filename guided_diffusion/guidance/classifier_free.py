@@ -1,12 +1,25 @@
 """Classifier-free guidance."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
+from jaxtyping import Float
 from torch import Tensor
 
 from guided_diffusion.denoisers import Denoise, Labels, Prediction
-from guided_diffusion.guidance.base import Guidance, Scale, as_scale, broadcast, combine, conditional_and_unconditional
-from guided_diffusion.schedules import Schedule
+from guided_diffusion.guidance.base import (
+    Guidance,
+    Scale,
+    as_scale,
+    broadcast,
+    combine,
+    conditional_and_unconditional,
+    per_evaluation,
+    shaped,
+    unless_conditional,
+)
+from guided_diffusion.guidance.weak import extrapolate
+from guided_diffusion.schedules import Samples, Schedule, Times, to_device
 
 
 @dataclass(frozen=True)
@@ -22,12 +35,36 @@ class ClassifierFree(Guidance):
 
     scale: Scale = 1.0
 
+    @per_evaluation
     def __call__(self, denoise: Denoise, schedule: Schedule) -> Denoise:
         scale = as_scale(self.scale)
 
         def guided(x_t: Tensor, t: Tensor, y: Labels) -> Prediction:
-            c, u = conditional_and_unconditional(denoise, x_t, t, y, scale)
-            w = broadcast(scale, x_t)
-            return combine(lambda c, u: u + w * (c - u), c, u)
+            return classifier_free(denoise, x_t, t, y, scale)
 
         return guided
+
+
+def classifier_free(denoise: Denoise, x_t: Samples, t: Times, y: Labels, scale: Float[Tensor, "*b"]) -> Prediction:
+    """Return ``u + w (c - u)``, with ``w`` from ``as_scale``: one value, or one for each sample."""
+    c, u = conditional_and_unconditional(denoise, x_t, t, y, scale)
+    return extrapolate(c, u, scale)
+
+
+def with_factor(
+    denoise: Denoise,
+    x_t: Samples,
+    t: Times,
+    y: Labels,
+    scale: Float[Tensor, "*b"],
+    factor: Callable[[Prediction, Prediction], Float[Tensor, " b"]],
+) -> Prediction:
+    """Return ``c + (w - 1) factor (c - u)``, with a factor of each sample, ``factor(c, u)``.
+
+    ``scale``, from ``as_scale``, holds one w or one for each sample. Where the factor is 1 the prediction is that of
+    ``classifier_free``, bit for bit; where w = 1 it is c, at the cost of one evaluation.
+    """
+    c, u = conditional_and_unconditional(denoise, x_t, t, y, unless_conditional(scale))
+    shape = factor(c, u)
+    w = broadcast(shaped(to_device(scale.to(shape.dtype), shape), shape), x_t)
+    return combine(lambda c, u: u + w * (c - u), c, u)

@@ -8,9 +8,10 @@ from typing import ClassVar
 
 from guided_diffusion.classifiers import Classify
 from guided_diffusion.denoisers import Denoise
-from guided_diffusion.guidance.base import Guidance, Scale, check_interval
+from guided_diffusion.guidance.base import Guidance, Scale, along_walk, check_interval
 from guided_diffusion.guidance.classifier import ClassifierGuidance
 from guided_diffusion.guidance.classifier_free import ClassifierFree
+from guided_diffusion.samplers.walk import Walk, begin
 from guided_diffusion.schedules import Schedule
 
 
@@ -49,9 +50,10 @@ class Combined(Guidance):
     def with_classifier(self, classifier: Classify) -> Combined:
         return replace(self, classifier=classifier)
 
-    def __call__(self, denoise: Denoise, schedule: Schedule) -> Denoise:
+    @along_walk
+    def __call__(self, denoise: Denoise, schedule: Schedule, walk: Walk) -> Denoise:
         classifier_free, by_classifier = self._parts()
-        return by_classifier(classifier_free(denoise, schedule), schedule)
+        return begin(by_classifier(classifier_free(denoise, schedule), schedule), walk)
 
     def _parts(self) -> tuple[ClassifierFree, ClassifierGuidance]:
         interval = self.classifier_sigma_lo, self.classifier_sigma_hi

@@ -5,8 +5,17 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from guided_diffusion.denoisers import Denoise, Labels, Prediction
-from guided_diffusion.guidance.base import Guidance, Scale, as_scale, check_interval, check_length, scale_in_interval
-from guided_diffusion.guidance.classifier_free import ClassifierFree
+from guided_diffusion.guidance.base import (
+    Guidance,
+    Scale,
+    along_walk,
+    as_scale,
+    check_interval,
+    check_length,
+    scale_in_interval,
+)
+from guided_diffusion.guidance.classifier_free import classifier_free
+from guided_diffusion.samplers.walk import Walk
 from guided_diffusion.schedules import Schedule
 
 
@@ -34,12 +43,13 @@ class LimitedInterval(Guidance):
         super().__post_init__()
         check_interval(self.sigma_lo, self.sigma_hi)
 
-    def __call__(self, denoise: Denoise, schedule: Schedule) -> Denoise:
+    @along_walk
+    def __call__(self, denoise: Denoise, schedule: Schedule, walk: Walk) -> Denoise:
         scale = as_scale(self.scale)
 
         def guided(x_t: Tensor, t: Tensor, y: Labels) -> Prediction:
             check_length(scale, x_t)
-            w = scale_in_interval(scale, t, schedule, self.sigma_lo, self.sigma_hi)
-            return ClassifierFree(w)(denoise, schedule)(x_t, t, y)
+            w = scale_in_interval(scale, walk, schedule, self.sigma_lo, self.sigma_hi)
+            return classifier_free(denoise, x_t, t, y, w)
 
         return guided

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from guided_diffusion.denoisers import Denoise, Labels, Prediction
+from guided_diffusion.guidance.base import per_evaluation
 from guided_diffusion.schedules import Schedule, expand_as
 
 
@@ -31,6 +32,7 @@ class Clip:
         if not self.bound > 0:
             raise ValueError(f"bound must be positive, got {self.bound}")
 
+    @per_evaluation
     def __call__(self, denoise: Denoise, schedule: Schedule) -> Denoise:
         def clipped(x_t: Tensor, t: Tensor, y: Labels) -> Prediction:
             return Prediction.from_x0(denoise(x_t, t, y).x0.clamp(-self.bound, self.bound), x_t, t, schedule)
@@ -52,6 +54,7 @@ class DynamicThreshold:
         if not 0 < self.quantile <= 1:
             raise ValueError(f"quantile must be in (0, 1], got {self.quantile}")
 
+    @per_evaluation
     def __call__(self, denoise: Denoise, schedule: Schedule) -> Denoise:
         def thresholded(x_t: Tensor, t: Tensor, y: Labels) -> Prediction:
             x0 = denoise(x_t, t, y).x0

@@ -5,10 +5,10 @@ from collections.abc import Iterator, Sequence
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from guided_diffusion.denoisers import Labels
+from guided_diffusion.denoisers import Condition
 from guided_diffusion.networks.blocks import check_sizes, contracting_half, expanding_half
 from guided_diffusion.networks.layers import Conditioning, attention_heads, zero_init
 from guided_diffusion.utils.validation import height_and_width
@@ -56,6 +56,7 @@ class FastUNet(nn.Module):
         sides = [side // factor for side in height_and_width(image_size)]
 
         self.patch_size = patch_size
+        self.num_classes = num_classes
         self.condition = Conditioning(num_classes, 4 * width, combine)
         self.input = nn.Conv2d(channels * patch_size**2, widths[0], 3, padding=1)
         self.down, skips = contracting_half(
@@ -72,8 +73,12 @@ class FastUNet(nn.Module):
         self.modulation = nn.Linear(4 * width, sum(self.modulated))
         self.to(memory_format=torch.channels_last)
 
+    def embed_labels(self, y: Int[Tensor, " b"]) -> Float[Tensor, "b e"]:
+        """Return the embeddings of labels, which ``forward`` takes in place of them."""
+        return self.condition.embed(y)
+
     def forward(
-        self, x_t: Float[Tensor, "b c h w"], log_snr: Float[Tensor, " b"], y: Labels = None
+        self, x_t: Float[Tensor, "b c h w"], log_snr: Float[Tensor, " b"], y: Condition = None
     ) -> Float[Tensor, "b c h w"]:
         modulations = iter(self.modulation(self.condition(log_snr, y)).split(self.modulated, dim=1))
         patches = F.pixel_unshuffle(x_t, self.patch_size)
@@ -145,10 +150,12 @@ class Joining(nn.Module):
 class RelativeAttention(nn.Module):
     """Self-attention over the pixels with a learned bias for each relative place and head, added to the input.
 
+    With ``is_identity`` each pixel attends to itself alone.
     It is written as matrix products, which are faster than ``scaled_dot_product_attention`` for few pixels. The bias is
     that of Liu et al. 2021 (arXiv 2103.14030, eq. 4).
     """
 
+    is_identity: bool = False
     places: Tensor
 
     def __init__(self, channels: int, sides: Sequence[int], head_channels: int) -> None:
@@ -167,6 +174,8 @@ class RelativeAttention(nn.Module):
         tokens = pixels.flatten(1, 2)
         normalised = F.layer_norm(tokens, tokens.shape[1:])
         query, key, value = self.qkv(normalised).unflatten(2, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
-        scores = query @ key.transpose(-1, -2) / math.sqrt(query.shape[-1]) + self.bias[:, self.places]
-        attended = (scores.softmax(-1).to(value.dtype) @ value).transpose(1, 2).flatten(2)
+        if not self.is_identity:
+            scores = query @ key.transpose(-1, -2) / math.sqrt(query.shape[-1]) + self.bias[:, self.places]
+            value = scores.softmax(-1).to(value.dtype) @ value
+        attended = value.transpose(1, 2).flatten(2)
         return (tokens + self.output(attended)).view(pixels.shape).permute(0, 3, 1, 2)

@@ -1,4 +1,4 @@
-"""Judges: small classifiers of clean images, which measure samples and never guide."""
+"""Judges: small classifiers of clean images, which measure samples."""
 
 import math
 from collections.abc import Sequence
@@ -72,3 +72,7 @@ class LeNet(nn.Module):
 
     def forward(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b classes"]:
         return self.logits(self.features(x))
+
+
+ARCHITECTURES: dict[str, type[JudgeNet] | type[LeNet]] = {"cnn": JudgeNet, "lenet": LeNet}
+"""The networks of judges, by the names that configs and files have for them."""

@@ -7,10 +7,10 @@ from typing import TypeVar
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from guided_diffusion.denoisers import UNLABELLED, Labels
+from guided_diffusion.denoisers import UNLABELLED, Condition
 
 Module = TypeVar("Module", bound=nn.Module)
 
@@ -74,7 +74,7 @@ class Conditioning(nn.Module):
     """An embedding of the noise level and the label of each sample in one vector.
 
     The label table has ``num_classes + 1`` rows. The last stands for "no label" and is used for negative labels only:
-    the label ``num_classes`` is out of range.
+    the label ``num_classes`` is out of range. Embeddings from ``embed``, also changed ones, may stand in for labels.
 
     Args:
         num_classes: The number of classes; a label is 0 to ``num_classes - 1``, or negative for none.
@@ -94,10 +94,14 @@ class Conditioning(nn.Module):
         self.label = nn.Embedding(num_classes + 1, channels)
         self.output = nn.Linear(2 * channels if combine == "concat" else channels, channels)
 
-    def forward(self, log_snr: Float[Tensor, " b"], y: Labels) -> Float[Tensor, "b c"]:
+    def embed(self, y: Int[Tensor, " b"]) -> Float[Tensor, "b c"]:
+        """Return the embeddings of labels."""
+        return self.label(torch.where(y < 0, self.num_classes, y + (y >= self.num_classes)))
+
+    def forward(self, log_snr: Float[Tensor, " b"], y: Condition) -> Float[Tensor, "b c"]:
         if y is None:
             y = torch.full_like(log_snr, UNLABELLED, dtype=torch.long)
-        label = self.label(torch.where(y < 0, self.num_classes, y + (y >= self.num_classes)))
+        label = y if y.is_floating_point() else self.embed(y)
         return F.silu(self.output(self.combine(self.time(log_snr), label)))
 
 
@@ -155,7 +159,9 @@ def attention_heads(channels: int, head_channels: int) -> int:
 
 
 class Attention(nn.Module):
-    """Self-attention over the pixels, added to the input."""
+    """Self-attention over the pixels, added to the input; with ``is_identity`` each pixel attends to itself alone."""
+
+    is_identity: bool = False
 
     def __init__(self, channels: int, head_channels: int) -> None:
         super().__init__()
@@ -166,7 +172,8 @@ class Attention(nn.Module):
 
     def forward(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h w"]:
         qkv = self.qkv(self.norm(x)).flatten(2).unflatten(1, (3, self.heads, -1)).transpose(-1, -2)
-        attended = F.scaled_dot_product_attention(*qkv.unbind(1))
+        query, key, value = qkv.unbind(1)
+        attended = value if self.is_identity else F.scaled_dot_product_attention(query, key, value)
         return x + self.output(attended.transpose(-1, -2).reshape(x.shape))
 
 

@@ -4,10 +4,10 @@ import math
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from guided_diffusion.denoisers import Labels
+from guided_diffusion.denoisers import Condition
 from guided_diffusion.networks.layers import Conditioning, noise_embedding, zero_init
 from guided_diffusion.utils.validation import check_positive
 
@@ -56,13 +56,18 @@ class MLP(nn.Module):
         combine: str = "add",
     ) -> None:
         super().__init__()
+        self.num_classes = num_classes
         self.condition = Conditioning(num_classes, embedding, combine)
         self.harmonics = harmonics
         self.hidden = _hidden(dimensions * (1 + 2 * harmonics), width, layers, embedding)
         self.output = zero_init(nn.Linear(width, dimensions))
 
+    def embed_labels(self, y: Int[Tensor, " b"]) -> Float[Tensor, "b e"]:
+        """Return the embeddings of labels, which ``forward`` takes in place of them."""
+        return self.condition.embed(y)
+
     def forward(
-        self, x_t: Float[Tensor, "b d"], log_snr: Float[Tensor, " b"], y: Labels = None
+        self, x_t: Float[Tensor, "b d"], log_snr: Float[Tensor, " b"], y: Condition = None
     ) -> Float[Tensor, "b d"]:
         condition, h = self.condition(log_snr, y), waves(x_t, self.harmonics)
         for layer in self.hidden:

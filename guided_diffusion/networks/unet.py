@@ -5,10 +5,10 @@ from functools import partial
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from guided_diffusion.denoisers import Labels
+from guided_diffusion.denoisers import Condition
 from guided_diffusion.networks.blocks import Block, check_groups, check_sizes, contracting_half, expanding_half
 from guided_diffusion.networks.layers import Conditioning, group_norm, zero_init
 
@@ -61,6 +61,8 @@ class UNet(nn.Module):
         block = partial(Block, condition_channels=features, head_channels=head_channels, dropout=dropout)
 
         self.patch_size = patch_size
+        self.size_multiple = patch_size * 2 ** (len(multipliers) - 1)
+        self.num_classes = num_classes
         self.condition = Conditioning(num_classes, features, combine)
         self.input = nn.Conv2d(channels * patch_size**2, width, 3, padding=1)
 
@@ -71,8 +73,12 @@ class UNet(nn.Module):
         self.norm = group_norm(width * multipliers[0])
         self.output = zero_init(nn.Conv2d(width * multipliers[0], channels * patch_size**2, 3, padding=1))
 
+    def embed_labels(self, y: Int[Tensor, " b"]) -> Float[Tensor, "b e"]:
+        """Return the embeddings of labels, which ``forward`` takes in place of them."""
+        return self.condition.embed(y)
+
     def forward(
-        self, x_t: Float[Tensor, "b c h w"], log_snr: Float[Tensor, " b"], y: Labels = None
+        self, x_t: Float[Tensor, "b c h w"], log_snr: Float[Tensor, " b"], y: Condition = None
     ) -> Float[Tensor, "b c h w"]:
         condition = self.condition(log_snr, y)
         h = self.input(F.pixel_unshuffle(x_t, self.patch_size))

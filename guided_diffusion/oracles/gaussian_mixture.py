@@ -77,6 +77,11 @@ class GaussianMixture:
     def _labels(self) -> Tensor:
         return torch.arange(len(self.means)) if self.labels is None else self.labels
 
+    @property
+    def num_classes(self) -> int:
+        """The number of classes, up to the largest label."""
+        return int(self._labels.max()) + 1
+
     def __call__(self, x_t: Samples, t: Times, y: Labels = None) -> Prediction:
         alpha, sigma = (expand_as(value, x_t[:, None].flatten(2)) for value in self.schedule(t))
         whitened, log_joint = self._components(x_t, t, y)

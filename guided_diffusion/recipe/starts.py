@@ -14,7 +14,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from guided_diffusion.denoisers import Denoise, Labels, Prediction
-from guided_diffusion.samplers import Grid, times_from
+from guided_diffusion.samplers import Grid, Walk, Wrapped, times_from
 from guided_diffusion.schedules import Samples, Schedule, perturb
 
 Rows = Int[Tensor, " rows"]
@@ -100,12 +100,16 @@ class Inpainting:
     def __call__(self, run: Run, schedule: Schedule) -> Run:
         given, unknown, eps = self.samples.to(run.x), self.unknown.to(run.x.device), run.x
 
-        def inpainted(x_t: Tensor, t: Tensor, y: Labels) -> Prediction:
-            x_t = torch.where(unknown, x_t, perturb(given, eps, t, schedule))
-            drawn = run.denoise(x_t, t, y)
-            return Prediction(torch.where(unknown, drawn.x0, given), torch.where(unknown, drawn.eps, eps))
+        def inpainting(denoise: Denoise, walk: Walk) -> Denoise:
+            def inpainted(x_t: Tensor, t: Tensor, y: Labels) -> Prediction:
+                x_t = torch.where(unknown, x_t, perturb(given, eps, t, schedule))
+                drawn = denoise(x_t, t, y)
+                return Prediction(torch.where(unknown, drawn.x0, given), torch.where(unknown, drawn.eps, eps))
 
-        return ImageToImage(self.samples, self.strength)(run._replace(denoise=inpainted), schedule)
+            return inpainted
+
+        inpainted = run._replace(denoise=Wrapped(run.denoise, inpainting))
+        return ImageToImage(self.samples, self.strength)(inpainted, schedule)
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,8 @@ No module of this package has the name of a sampler: importing it would replace 
 """
 
 from guided_diffusion.samplers.ancestral import ddpm
-from guided_diffusion.samplers.base import Draw, Step
+from guided_diffusion.samplers.base import Step
+from guided_diffusion.samplers.correctors import gibbs, pcg
 from guided_diffusion.samplers.grids import (
     Grid,
     karras_times,
@@ -25,25 +26,52 @@ from guided_diffusion.samplers.grids import (
     uniform_times,
 )
 from guided_diffusion.samplers.implicit import ddim
+from guided_diffusion.samplers.likelihood import with_gradient
 from guided_diffusion.samplers.multistep import dpmpp_2m, sde_dpmpp_2m
-from guided_diffusion.samplers.noise import SampleNoise
+from guided_diffusion.samplers.noise import Draw, SampleNoise
+from guided_diffusion.samplers.populations import feynman_kac, twisted
 from guided_diffusion.samplers.runge_kutta import heun
 from guided_diffusion.samplers.sampler import Sampler
+from guided_diffusion.samplers.walk import (
+    Likelihood,
+    OncePerStep,
+    Scale,
+    Walk,
+    Wrapped,
+    at_scale,
+    begin,
+    likelihood_of,
+    scale_of,
+)
 
 __all__ = [
     "Draw",
     "Grid",
+    "Likelihood",
+    "OncePerStep",
     "SampleNoise",
     "Sampler",
+    "Scale",
     "Step",
+    "Walk",
+    "Wrapped",
+    "at_scale",
+    "begin",
     "ddim",
     "ddpm",
     "dpmpp_2m",
+    "feynman_kac",
+    "gibbs",
     "heun",
     "karras_times",
+    "likelihood_of",
     "log_snr_times",
+    "pcg",
+    "scale_of",
     "sde_dpmpp_2m",
     "shifted_times",
     "times_from",
+    "twisted",
     "uniform_times",
+    "with_gradient",
 ]

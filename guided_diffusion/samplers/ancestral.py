@@ -1,14 +1,35 @@
 """Ancestral sampling: each step draws from the posterior of the forward process (DDPM)."""
 
 from collections.abc import Iterator
-from itertools import pairwise
+from typing import NamedTuple
 
 import torch
+from jaxtyping import Float
+from torch import Tensor
 
 from guided_diffusion.denoisers import Denoise, Labels
-from guided_diffusion.samplers.base import Draw, Step, check_falling, check_fraction, predict
+from guided_diffusion.samplers.base import Step, check_falling, check_fraction
 from guided_diffusion.samplers.grids import Grid
+from guided_diffusion.samplers.noise import Draw
+from guided_diffusion.samplers.walk import Walk, begin, predict
 from guided_diffusion.schedules import Samples, Schedule
+
+
+class Posterior(NamedTuple):
+    """The normal distribution ``q(x_t' | x_t, x0)``, with the mean ``of_x x_t + of_x0 x0``."""
+
+    of_x: Float[Tensor, ""]
+    of_x0: Float[Tensor, ""]
+    std: Float[Tensor, ""]
+
+
+def posterior(schedule: Schedule, t: Float[Tensor, ""], t_next: Float[Tensor, ""], variance: float = 0.0) -> Posterior:
+    """Return the distribution of a step of ``ddpm``, whose formula it holds."""
+    (alpha, sigma), (alpha_next, sigma_next) = schedule(t), schedule(t_next)
+    a = alpha / alpha_next
+    s_squared = sigma**2 - a**2 * sigma_next**2
+    std = (s_squared * (sigma_next / sigma) ** (2 * (1 - variance))).sqrt()
+    return Posterior(a * sigma_next**2 / sigma**2, alpha_next * s_squared / sigma**2, std)
 
 
 def ddpm(
@@ -32,13 +53,12 @@ def ddpm(
     """
     check_fraction("variance", variance)
     check_falling("ddpm", times)
-    x = noise
-    for t, t_next in pairwise(times):
-        (alpha, sigma), (alpha_next, sigma_next) = schedule(t), schedule(t_next)
-        x0 = predict(denoise, x, t, t_next, labels).x0
-        a = alpha / alpha_next
-        s_squared = sigma**2 - a**2 * sigma_next**2
-        x = (a * sigma_next**2 / sigma**2) * x + (alpha_next * s_squared / sigma**2) * x0
-        if sigma_next > 0:
-            x = x + (s_squared * (sigma_next / sigma) ** (2 * (1 - variance))).sqrt() * draw(x.shape).to(x)
+    walk, x = Walk(times, draw), noise
+    denoise = begin(denoise, walk)
+    for t, t_next in walk:
+        of_x, of_x0, std = posterior(schedule, t, t_next, variance)
+        x0 = predict(denoise, walk, x, t, labels).x0
+        x = of_x * x + of_x0 * x0
+        if t_next > 0:
+            x = x + std * draw(x.shape).to(x)
         yield Step(t_next, x, x0)

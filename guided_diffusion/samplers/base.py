@@ -1,18 +1,12 @@
-"""The parts that all samplers share: the state after a step, the noise they draw, and checks of their arguments."""
+"""The parts that all samplers share: the state after a step, and checks of their arguments."""
 
-from collections.abc import Callable
 from typing import NamedTuple
 
-import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from guided_diffusion.denoisers import Denoise, Labels, Prediction
 from guided_diffusion.samplers.grids import Grid
-from guided_diffusion.schedules import Samples, to_device
-
-Draw = Callable[[torch.Size], Tensor]
-"""``draw(shape)`` returns new standard normal noise, for samplers that add noise in a step."""
+from guided_diffusion.schedules import Samples
 
 
 class Step(NamedTuple):
@@ -24,13 +18,6 @@ class Step(NamedTuple):
     """The samples at that time."""
     x0: Samples
     """The estimates of the clean samples from which the step was made."""
-
-
-def predict(denoise: Denoise, x: Samples, t: Float[Tensor, ""], neighbour: Float[Tensor, ""], y: Labels) -> Prediction:
-    """Return the prediction at time t. At t = 0 a sample is its own x0, and eps is that of the neighbouring time."""
-    if t > 0:
-        return denoise(x, _one_per_sample(t, x), y)
-    return Prediction(x, denoise(x, _one_per_sample(neighbour, x), y).eps)
 
 
 def check_fraction(name: str, value: float) -> None:
@@ -46,7 +33,3 @@ def check_falling(name: str, times: Grid) -> None:
             f"{name} adds noise in each step, so it can't go along rising times, from samples to noise: "
             "use ddim with eta=0, heun or dpmpp_2m"
         )
-
-
-def _one_per_sample(t: Float[Tensor, ""], x: Samples) -> Float[Tensor, " b"]:
-    return to_device(t.to(x.dtype), x).expand(len(x))

@@ -1,13 +1,14 @@
 """Denoising diffusion implicit models (DDIM): from the deterministic flow to ancestral sampling."""
 
 from collections.abc import Iterator
-from itertools import pairwise
 
 import torch
 
 from guided_diffusion.denoisers import Denoise, Labels
-from guided_diffusion.samplers.base import Draw, Step, check_falling, check_fraction, predict
+from guided_diffusion.samplers.base import Step, check_falling, check_fraction
 from guided_diffusion.samplers.grids import Grid
+from guided_diffusion.samplers.noise import Draw
+from guided_diffusion.samplers.walk import Walk, begin, predict
 from guided_diffusion.schedules import Samples, Schedule
 
 
@@ -30,10 +31,11 @@ def ddim(
     check_fraction("eta", eta)
     if eta > 0:
         check_falling(f"ddim with eta={eta:g}", times)
-    x = noise
-    for t, t_next in pairwise(times):
+    walk, x = Walk(times, draw), noise
+    denoise = begin(denoise, walk)
+    for t, t_next in walk:
         (alpha, sigma), (alpha_next, sigma_next) = schedule(t), schedule(t_next)
-        x0, eps = predict(denoise, x, t, t_next, labels)
+        x0, eps = predict(denoise, walk, x, t, labels)
         std = torch.zeros_like(sigma)
         if eta > 0:
             std = eta * (sigma_next / sigma) * (sigma**2 - (alpha / alpha_next) ** 2 * sigma_next**2).sqrt()

@@ -1,15 +1,16 @@
 """Multistep methods, which use the estimate of the last step: DPM-Solver++(2M), as a flow and with noise."""
 
 from collections.abc import Iterator
-from itertools import pairwise
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from guided_diffusion.denoisers import Denoise, Labels
-from guided_diffusion.samplers.base import Draw, Step, check_falling, predict
+from guided_diffusion.samplers.base import Step, check_falling
 from guided_diffusion.samplers.grids import Grid
+from guided_diffusion.samplers.noise import Draw
+from guided_diffusion.samplers.walk import Walk, begin, predict
 from guided_diffusion.schedules import Samples, Schedule
 
 Scalar = Float[Tensor, ""]
@@ -24,10 +25,11 @@ def dpmpp_2m(
     the log-SNR and ``r`` the last ``h`` divided by this one (Lu et al. 2022, arXiv 2211.01095, algorithm 2). The first
     step and those to and from t = 0 are of first order.
     """
-    x, last = noise, None
-    for t, t_next in pairwise(times):
+    walk, x, last = Walk(times, draw), noise, None
+    denoise = begin(denoise, walk)
+    for t, t_next in walk:
         (_, sigma), (alpha_next, sigma_next) = schedule(t), schedule(t_next)
-        x0, eps = predict(denoise, x, t, t_next, labels)
+        x0, eps = predict(denoise, walk, x, t, labels)
         h = (schedule.log_snr(t_next) - schedule.log_snr(t)) / 2
         if sigma > 0:
             extrapolated = _extrapolate(x0, h, last if sigma_next > 0 else None)
@@ -48,10 +50,11 @@ def sde_dpmpp_2m(
     step and that to t = 0 are of first order, which is a step of ``ddpm`` with the small variance.
     """
     check_falling("sde_dpmpp_2m", times)
-    x, last = noise, None
-    for t, t_next in pairwise(times):
+    walk, x, last = Walk(times, draw), noise, None
+    denoise = begin(denoise, walk)
+    for t, t_next in walk:
         (_, sigma), (alpha_next, sigma_next) = schedule(t), schedule(t_next)
-        x0 = predict(denoise, x, t, t_next, labels).x0
+        x0 = predict(denoise, walk, x, t, labels).x0
         h = (schedule.log_snr(t_next) - schedule.log_snr(t)) / 2
         extrapolated = _extrapolate(x0, h, last if sigma_next > 0 else None)
         share_of_new = -torch.expm1(-2 * h)

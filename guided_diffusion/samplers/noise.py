@@ -1,10 +1,17 @@
 """The noise of each sample, which depends on a seed and the index of the sample only."""
 
-from collections.abc import Sequence
+from __future__ import annotations
+
+import zlib
+from collections.abc import Callable, Sequence
 
 import torch
+from torch import Tensor
 
 from guided_diffusion.schedules import Samples
+
+Draw = Callable[[torch.Size], Tensor]
+"""``draw(shape)`` returns new standard normal noise, for samplers that add noise in a step."""
 
 
 class SampleNoise:
@@ -15,6 +22,7 @@ class SampleNoise:
     """
 
     def __init__(self, seed: int, indices: Sequence[int]) -> None:
+        self._seed, self._indices = seed, indices
         order = {index: row for row, index in enumerate(dict.fromkeys(indices))}
         self._generators = [torch.Generator().manual_seed(_generator_seed(seed, index)) for index in order]
         self._rows = torch.tensor([order[index] for index in indices])
@@ -24,6 +32,10 @@ class SampleNoise:
         draws = (torch.randn(tuple(shape[1:]), generator=one, dtype=torch.float32) for one in self._generators)
         unique = torch.stack(list(draws))
         return unique[self._rows]
+
+    def named(self, name: str) -> SampleNoise:
+        """Return other noise for the same samples, which depends on ``name`` as well."""
+        return SampleNoise(zlib.crc32(f"{self._seed} {name}".encode()), self._indices)
 
 
 def _generator_seed(seed: int, index: int) -> int:

@@ -7,9 +7,10 @@ import torch
 from torch import Tensor
 
 from guided_diffusion.denoisers import Denoise, Labels
-from guided_diffusion.samplers.base import Draw, Step
+from guided_diffusion.samplers.base import Step
 from guided_diffusion.samplers.grids import uniform_times
 from guided_diffusion.samplers.implicit import ddim
+from guided_diffusion.samplers.noise import Draw
 from guided_diffusion.schedules import Samples, Schedule
 from guided_diffusion.utils.validation import check_positive
 

@@ -3,6 +3,10 @@
 from collections.abc import Sequence
 
 
+class DoesNotSuit(ValueError):
+    """An option that is right in itself, but not for this model; a sweep over all options leaves it out."""
+
+
 def check_positive(**values: int) -> None:
     """Raise ``ValueError`` that names the first of the values that is below 1."""
     for name, value in values.items():

@@ -7,7 +7,7 @@ from omegaconf import OmegaConf
 
 from guided_diffusion.checkpoints.guidance_config import (
     classifier_checkpoint,
-    expand_classifier,
+    expand_paths,
     guidance_needs_classifier,
 )
 from guided_diffusion.checkpoints.renamed import update_targets
@@ -37,7 +37,7 @@ def former(name, classifier):
 )
 def test_a_classifier_can_be_given_by_each_of_its_keys(guidance, key, compose):
     config = compose(f"guidance={guidance}", f"{key}=some.ckpt")
-    expand_classifier(config.guidance)
+    expand_paths(config.guidance)
     assert config.guidance.classifier == {
         "_target_": "guided_diffusion.checkpoints.optional_classifier",
         "checkpoint": "some.ckpt",
@@ -46,7 +46,11 @@ def test_a_classifier_can_be_given_by_each_of_its_keys(guidance, key, compose):
 
 
 @pytest.mark.parametrize(
-    ("guidance", "needed"), [("cfg", False), ("interval", False), ("classifier", True), ("cfg_classifier", True)]
+    ("guidance", "needed"),
+    [
+        *(("cfg", False), ("interval", False), ("classifier", True), ("cfg_classifier", True)),
+        *(("joint_temperature", True), ("adam_classifier", True)),
+    ],
 )
 def test_a_config_needs_a_classifier_if_its_method_declares_so(guidance, needed):
     node = OmegaConf.load(f"{CONFIG_PATH}/guidance/{guidance}.yaml")
@@ -57,7 +61,7 @@ def test_a_config_needs_a_classifier_if_its_method_declares_so(guidance, needed)
 
 @pytest.mark.parametrize("node", [{}, {"_target_": "nowhere.Method", "classifier": "some.ckpt"}])
 def test_a_node_that_names_no_known_method_is_left_unchanged(node):
-    expand_classifier(node)
+    expand_paths(node)
     assert not guidance_needs_classifier(node)
     assert node.get("classifier") in (None, "some.ckpt")
 

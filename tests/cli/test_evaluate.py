@@ -237,6 +237,17 @@ def test_a_sweep_ends_in_one_table_and_one_page(call, checkpoint, classifier, tm
 
 
 @pytest.mark.slow
+def test_a_sweep_over_all_guidances_leaves_out_what_does_not_suit(call, checkpoint, tmp_path):
+    few = ("scales=[2]", "num_samples=1", "judge.steps=2", "judge.width=8", "trainer.accelerator=cpu")
+    called = call("evaluate", f"checkpoint={checkpoint}", *few, "guidance=glob(cfg*)", "-m", "hydra.sweep.dir=all")
+    assert called.status == 0, called.err
+    (skipped,) = [line for line in called.out.splitlines() if line.startswith("skipped ")]
+    assert skipped.startswith("skipped guidance=cfg_classifier: guidance.classifier is missing")
+    assert "ClassifierFree" in {row["method"] for row in table(tmp_path / "all")}
+    assert not (tmp_path / "all" / "failed.txt").exists()
+
+
+@pytest.mark.slow
 def test_a_sweep_names_its_failed_job_and_gathers_the_others(call, checkpoint, tmp_path):
     called = call("evaluate", "-m", f"checkpoint={checkpoint}", *SMALL, "guidance.scale=0,nan,2")
     assert called.status == 1

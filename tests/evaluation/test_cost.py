@@ -1,11 +1,23 @@
+from functools import partial
 from time import perf_counter
 
 import pytest
 
 from guided_diffusion.evaluation.cost import check_first_step, evaluations_per_sample, labels_needed
-from guided_diffusion.guidance import ClassifierFree, ClassifierGuidance, Combined, LimitedInterval
+from guided_diffusion.guidance import ClassifierFree, ClassifierGuidance, Combined, LimitedInterval, Reconstruction
 from guided_diffusion.recipe import Recipe
-from guided_diffusion.samplers import Sampler, ddim, ddpm, dpmpp_2m, heun, sde_dpmpp_2m
+from guided_diffusion.samplers import (
+    Sampler,
+    ddim,
+    ddpm,
+    dpmpp_2m,
+    feynman_kac,
+    gibbs,
+    heun,
+    pcg,
+    sde_dpmpp_2m,
+    twisted,
+)
 from guided_diffusion.schedules import Cosine
 
 
@@ -25,6 +37,40 @@ def test_evaluations_of_five_steps(guidance, method, expected):
     assert evaluations_per_sample(Recipe(guidance, sampler=Sampler(method, 5)), Cosine()) == expected
 
 
+@pytest.mark.parametrize(
+    ("guidance", "method", "expected"),
+    [
+        (ClassifierFree(2.0), partial(pcg, corrections=0), 5),
+        (ClassifierFree(2.0), partial(pcg, corrections=3), 5 + 4 * 3 * 2),
+        (ClassifierFree(1.0), partial(pcg, corrections=3), 5 + 4 * 3),
+        (ClassifierFree(2.0), partial(pcg, corrections=3, g=1.0), 5 + 4 * 3),
+        (ClassifierFree(2.0), partial(gibbs, rounds=2, noise_level=1e4), 9 + 2 * 9 * 2),
+        (ClassifierFree(2.0), partial(gibbs, rounds=1, noise_level=0.1), 9 + 1 * 2),
+        (ClassifierFree(2.0), partial(feynman_kac, particles=3), 4 * 3 * 2 + 2),
+        (ClassifierFree(1.0), partial(feynman_kac, particles=3), 4 * 3 * 2 + 1),
+        (Reconstruction(None, 2.0), partial(twisted, particles=3), 5 * 3),
+        (Reconstruction(None, 2.0), ddim, 5),
+    ],
+)
+def test_corrections_rounds_and_particles_are_counted(guidance, method, expected):
+    assert evaluations_per_sample(Recipe(guidance, sampler=Sampler(method, 5)), Cosine()) == expected
+
+
+@pytest.mark.parametrize(
+    ("guidance", "method", "expected"),
+    [
+        (ClassifierFree(2.0), partial(pcg, corrections=0), {True}),
+        (ClassifierFree(0.0), pcg, {True, False}),
+        (ClassifierFree(0.0), gibbs, {True, False}),
+        (ClassifierFree(1.0), gibbs, {True}),
+        (ClassifierFree(1.0), feynman_kac, {True, False}),
+        (Reconstruction(None, 2.0), twisted, {False}),
+    ],
+)
+def test_the_labels_that_a_sampler_of_several_scales_needs(guidance, method, expected):
+    assert labels_needed(Recipe(guidance, sampler=Sampler(method, 100_000)), Cosine()) == expected
+
+
 @pytest.mark.parametrize(("scale", "expected"), [(0.0, {False}), (1.0, {True}), (2.0, {True, False})])
 def test_predictions_with_and_without_label_are_needed_as_the_scale_asks(scale, expected):
     assert labels_needed(Recipe(ClassifierFree(scale), sampler=Sampler(steps=5)), Cosine()) == expected
@@ -41,7 +87,10 @@ def test_the_labels_that_a_hundred_thousand_steps_need_are_found_at_once():
 
 @pytest.mark.parametrize(
     ("method", "reverse"),
-    [(ddim, False), (ddpm, False), (heun, False), (dpmpp_2m, False), (sde_dpmpp_2m, False), (ddim, True)],
+    [
+        *((method, False) for method in (ddim, ddpm, heun, dpmpp_2m, sde_dpmpp_2m, pcg, gibbs, feynman_kac, twisted)),
+        (ddim, True),
+    ],
 )
 def test_the_first_step_of_a_valid_recipe_can_be_taken(method, reverse):
     check_first_step(Recipe(sampler=Sampler(method, 100_000)), Cosine(), reverse)

@@ -12,7 +12,7 @@ from torchmetrics.classification import MulticlassAccuracy, MulticlassCalibratio
 
 from guided_diffusion.classifiers import Classifier
 from guided_diffusion.data.base import Batch
-from guided_diffusion.losses import TimeSampling, UniformTimes, classification_loss
+from guided_diffusion.losses import Attack, TimeSampling, UniformTimes, classification_loss
 from guided_diffusion.schedules import Schedule
 from guided_diffusion.training.modules.base import NoisyTraining, ParameterGroups, band_name
 
@@ -24,13 +24,14 @@ class ClassifierModule(NoisyTraining):
     """The training of a classifier of noisy images, at every noise level of the diffusion model that it guides.
 
     The loss is the cross-entropy. Validation logs the accuracy and the expected
-    calibration error for each tenth of time.
+    calibration error for each tenth of time, without an attack.
 
     Args:
         network: The backbone, ``network(x_t, log_snr) -> logits``, with an attribute ``num_classes``.
         schedule: The noise schedule, that of the diffusion model.
         optimizer, lr_scheduler, seed, channels_last, compile: As for ``NoisyTraining``.
         time_sampling, parameter_groups: As for ``NoisyTraining``.
+        adversarial: The attack on the noisy samples of the training; without it they stay as they are.
 
     Raises:
         ValueError: If the network has no ``num_classes``, or fewer than two.
@@ -52,6 +53,7 @@ class ClassifierModule(NoisyTraining):
         compile: bool = False,
         time_sampling: TimeSampling | None = None,
         parameter_groups: ParameterGroups | None = None,
+        adversarial: Attack | None = None,
     ) -> None:
         super().__init__(
             network, optimizer, lr_scheduler, seed, channels_last, compile, time_sampling, parameter_groups
@@ -66,13 +68,14 @@ class ClassifierModule(NoisyTraining):
         if num_classes < 2:
             raise ValueError(f"a classifier needs at least 2 classes, and the data have {num_classes}")
         self.schedule = schedule
+        self.adversarial = adversarial
         self.classifier = Classifier(network, schedule)
         per_band = (band_metrics(num_classes) for _ in range(NUM_BANDS))
         self.band_metrics = cast(Sequence[MetricCollection], nn.ModuleList(per_band))
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         x0, eps, t = self.draw_noise(batch.samples, self.training_generator(batch_idx), self.time_sampling)
-        losses, logits = classification_loss(self.classifier, x0, batch.labels, t, eps)
+        losses, logits = classification_loss(self.classifier, x0, batch.labels, t, eps, self.adversarial)
         self.log_mean("train/loss", losses.mean(), prog_bar=True)
         self.log_mean("train/accuracy", (logits.argmax(1) == batch.labels).float().mean())
         return losses.mean()

@@ -36,6 +36,7 @@ LATER_KEYS = MappingProxyType(
         "callbacks.ema.warm_up": 10,
         "time_sampling._target_": "guided_diffusion.losses.UniformTimes",
         "module.time_sampling._target_": "guided_diffusion.losses.UniformTimes",
+        "module.adversarial": None,
         "guidance.sigma_lo": 0.0,
         "guidance.sigma_hi": math.inf,
         "guidance.classifier_sigma_lo": 0.0,

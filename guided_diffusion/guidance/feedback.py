@@ -1,0 +1,158 @@
+"""Feedback guidance (FBG), whose scale follows the posterior of the class along the samples' own path."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+from typing import ClassVar
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from guided_diffusion.denoisers import Denoise, Labels, Prediction
+from guided_diffusion.guidance.base import (
+    Guidance,
+    Scale,
+    along_walk,
+    as_scale,
+    broadcast,
+    check_length,
+    combine,
+    conditional_and_unconditional,
+    rows,
+)
+from guided_diffusion.guidance.classifier_free import ClassifierFree, classifier_free
+from guided_diffusion.samplers.grids import Grid
+from guided_diffusion.samplers.walk import OncePerStep, Walk
+from guided_diffusion.schedules import Schedule, to_device
+
+Rows = Float[Tensor, "b d"]
+
+BOTH = 2.0
+"""A scale at which ``conditional_and_unconditional`` evaluates both predictions."""
+
+
+@dataclass(frozen=True)
+class Feedback(Guidance):
+    """``u + (lambda + w - 1) (c - u)`` with ``lambda = e^L / (e^L - (1 - pi))``; L estimates ``log p(y|x) - log p(y)``.
+
+    L begins at 0, and after a step from x to x' of ``z = x / alpha``, with ``r = sigma / alpha``,
+
+        L <- clamp(L - tau (|z' - m_c|^2 - |z' - m_u|^2) / (2 s^2) + delta, L_min, 3)
+        m = z r'^2 / r^2 + x0 (1 - r'^2 / r^2),    s^2 = (r^2 - r'^2) r'^2 / r^2
+
+    where ``m_c, m_u, s^2`` are the means and the variance of a step of ``ddpm``. With tau = 1 and delta = 0 the change
+    of L is that of log p(y|x), for small steps. ``L_min = log((1 - pi) lambda_max / (lambda_max - 1))``. The model's
+    c is taken for a mixture of the true one and u, which is why lambda is large where the class is unlikely. The
+    defaults of tau and delta are for images; in the plane, where a class gives less evidence, lambda rises to its bound
+    with them.
+
+    See Koulischer et al. 2025 (arXiv 2506.06085, algorithm 1) and the authors' code. With w other than 1 it is their
+    mixture of both methods; there they lower ``lambda_max`` by w - 1, here it bounds lambda alone.
+
+    Args:
+        scale: w, a number or a tensor of shape (b,); 1 is feedback guidance alone, which is not the conditional model.
+        pi: The trust in the conditional model, in (0, 1]; 1 is ``ClassifierFree`` at w.
+        lambda_max: The largest lambda, above 1.
+        t0: The share of the steps that is left when lambda reaches 3, if nothing but delta moves L: in [0, 1).
+        t1: The share of the steps that is left where ``|z' - m_c|^2`` must be lower by 10 to make up for delta:
+            in [0, 1).
+        tau: The temperature; by default from t1.
+        delta: The change of L in each step; by default from t0.
+
+    Raises:
+        ValueError: If a scale is not finite or another setting outside of its range; when called, outside of a sampler
+            or along rising times.
+    """
+
+    as_classifier_free: ClassVar[dict[str, object]] = {"pi": 1.0}
+
+    scale: Scale = 1.0
+    pi: float = 0.95
+    lambda_max: float = 10.0
+    t0: float = 0.5
+    t1: float = 0.4
+    tau: float | None = None
+    delta: float | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not 0 < self.pi <= 1:
+            raise ValueError(f"pi must be in (0, 1], got {self.pi}")
+        if not 1 < self.lambda_max < math.inf:
+            raise ValueError(f"lambda_max must be above 1 and finite, got {self.lambda_max}")
+        for name, share in (("t0", self.t0), ("t1", self.t1)):
+            if not 0 <= share < 1:
+                raise ValueError(f"{name} must be in [0, 1), got {share}")
+        if self.tau is not None and not 0 <= self.tau < math.inf:
+            raise ValueError(f"tau must be at least 0 and finite, got {self.tau}")
+        if self.delta is not None and not math.isfinite(self.delta):
+            raise ValueError(f"delta must be finite, got {self.delta}")
+
+    def unguided(self) -> Feedback:
+        return replace(self, scale=1.0, pi=1.0)
+
+    def counted_as(self) -> Guidance:
+        return ClassifierFree(self.scale if self.pi == 1 else BOTH)
+
+    @along_walk
+    def __call__(self, denoise: Denoise, schedule: Schedule, walk: Walk) -> Denoise:
+        scale, steps = as_scale(self.scale), OncePerStep[_Step](walk)
+        settings = OncePerStep[tuple[float, float]](walk)
+
+        def guided(x_t: Tensor, t: Tensor, y: Labels) -> Prediction:
+            if self.pi == 1:
+                return classifier_free(denoise, x_t, t, y, scale)
+            check_length(scale, x_t)
+            tau, delta = settings(lambda known: known or self._tau_and_delta(schedule, walk.times))
+            alpha, sigma = (value.item() for value in schedule(walk.ends[0]))
+            step = steps(lambda before: self._step(before, rows(x_t) / alpha, sigma / alpha, tau, delta))
+            c, u = conditional_and_unconditional(denoise, x_t, t, y, as_scale(BOTH))
+            step.predicted = step.predicted or (rows(c.x0), rows(u.x0))
+            above_one = 1 / (step.log_posterior - math.log(1 - self.pi)).expm1()
+            w = broadcast(to_device(scale.to(above_one.dtype), above_one) + above_one, x_t)
+            return combine(lambda c, u: u + w * (c - u), c, u)
+
+        return guided
+
+    def _step(self, before: _Step | None, z: Rows, r: float, tau: float, delta: float) -> _Step:
+        """Return the state of the step that begins at ``z`` and the noise level ``r``."""
+        log_posterior = z.new_zeros(len(z))
+        if before:
+            log_posterior = before.log_posterior + tau * before.log_ratio(z, r) + delta
+        lowest = math.log(1 - self.pi) - math.log1p(-1 / self.lambda_max)
+        return _Step(log_posterior.clamp(lowest, 3), z, r)
+
+    def _tau_and_delta(self, schedule: Schedule, times: Grid) -> tuple[float, float]:
+        """Return both settings, from ``t0`` and ``t1`` where they aren't given."""
+        if not (times.diff() < 0).all():
+            raise ValueError("feedback guidance needs times that fall in each step, from noise to samples")
+        alpha, sigma = schedule(times)
+        before, after = ((sigma / alpha) ** 2).unfold(0, 2, 1).T
+        variances = ((before - after) * after / before).flip(0)
+        n = len(variances)
+        delta = math.log((1 - self.pi) * 1.5) / ((1 - self.t0) * n) if self.delta is None else self.delta
+        place = min(self.t1 * n, n - 1)
+        around = variances[int(place)], variances[math.ceil(place)]
+        tau = abs(2 * torch.lerp(*around, place % 1).item() * delta / 10) if self.tau is None else self.tau
+        return tau, delta
+
+
+@dataclass
+class _Step:
+    """The estimate L in one step, its beginning ``z = x / alpha`` at noise level r, and the x0 that c and u predict."""
+
+    log_posterior: Float[Tensor, " b"]
+    z: Rows
+    r: float
+    predicted: tuple[Rows, Rows] | None = None
+
+    def log_ratio(self, z: Rows, r: float) -> Float[Tensor, " b"]:
+        """Return ``log N(z; m_c, s^2) - log N(z; m_u, s^2)`` for the step to ``z`` at noise level ``r``."""
+        assert self.predicted
+        c, u = self.predicted
+        kept = (r / self.r) ** 2
+        shift = (1 - kept) * (c - u)
+        from_unconditional = z - (kept * self.z + (1 - kept) * u)
+        return (shift * (2 * from_unconditional - shift)).sum(1) / (2 * self.r**2 * (1 - kept) * kept)

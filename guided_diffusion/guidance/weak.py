@@ -1,0 +1,77 @@
+"""Guidance away from a weak model, ``b + w (m - b)``: the formula, and what its methods may ask of a network.
+
+``m`` is the model and ``b`` a weaker prediction: w = 1 is ``m`` and w = 0 is ``b``. The methods differ in how ``b`` is
+made; classifier-free guidance has ``m = c`` and ``b = u``. w is the exponent of p(y|x) there alone.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from guided_diffusion.denoisers import Condition, Denoise, Prediction
+from guided_diffusion.guidance.base import broadcast, check_length, combine
+from guided_diffusion.schedules import Samples, Times, to_device
+
+
+def extrapolate(model: Prediction, weak: Prediction, scale: Float[Tensor, "*b"]) -> Prediction:
+    """Return ``b + w (m - b)``, with ``w`` from ``as_scale``. Where m and b are equal it is b, bit for bit."""
+    w = broadcast(scale, model.x0)
+    return combine(lambda m, b: b + w * (m - b), model, weak)
+
+
+def guide_away(
+    model: Denoise, weak: Denoise, x_t: Samples, t: Times, y: Condition, scale: Float[Tensor, "*b"]
+) -> Prediction:
+    """Return ``b + w (m - b)`` with ``m = model(x_t, t, y)`` and ``b = weak(x_t, t, y)``.
+
+    For a sample with w = 1 ``weak`` is not evaluated, and for one with w = 0 ``model`` is not.
+
+    Raises:
+        ValueError: If ``scale``, from ``as_scale``, holds neither one w nor one for each sample.
+    """
+    check_length(scale, x_t)
+    needs_m, needs_b = ((scale != neutral).expand(len(x_t)) for neutral in (0, 1))
+    if not needs_b.any():
+        return model(x_t, t, y)
+    if not needs_m.any():
+        return weak(x_t, t, y)
+    m, b = _of_rows(model, x_t, t, y, needs_m), _of_rows(weak, x_t, t, y, needs_b)
+    return extrapolate(select(needs_m, m, b), select(needs_b, b, m), scale)
+
+
+def _of_rows(denoise: Denoise, x_t: Samples, t: Times, y: Condition, needed: Bool[Tensor, " b"]) -> Prediction:
+    """Return the prediction of the samples that need it, and something else in the rows of the others."""
+    if needed.all():
+        return denoise(x_t, t, y)
+    rows = to_device(needed.nonzero()[:, 0], x_t)
+    some = denoise(x_t[rows], t[rows], None if y is None else y[rows])
+    place = to_device((needed.cumsum(0) - 1).clamp(min=0), x_t)
+    return Prediction(some.x0[place], some.eps[place])
+
+
+def select(mask: Bool[Tensor, " b"], prediction: Prediction, other: Prediction) -> Prediction:
+    """Return ``prediction`` for the samples in the mask and ``other`` for the rest."""
+    mask = to_device(mask, prediction.x0).view(-1, *[1] * (prediction.x0.ndim - 1))
+    return combine(lambda value, rest: torch.where(mask, value, rest), prediction, other)
+
+
+def capability(denoise: Denoise, name: str, method: str, need: str) -> Any:
+    """Return what a denoiser offers under this ``name`` besides predictions.
+
+    Args:
+        method: What the guidance is called, for the message.
+        need: What the network must do, for the message.
+
+    Raises:
+        ValueError: If the denoiser does not offer it.
+    """
+    offered = getattr(denoise, name, None)
+    if offered is None:
+        network = getattr(denoise, "backbone", denoise)
+        name = getattr(network, "__name__", type(network).__name__)
+        raise ValueError(f"{method} needs a network that {need}, and {name} does not: use another guidance")
+    return offered

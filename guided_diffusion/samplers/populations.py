@@ -1,0 +1,187 @@
+"""Samplers of populations: each sample is an island of particles, weighted and resampled among themselves.
+
+All particles of an island begin at the sample's own noise, and the noise of the steps draws them apart. They are
+evaluated in turn, so the network never gets more rows than there are samples, and labels, scales and the noise of a
+guidance stay those of the sample. The particles of a sample depend on the numbers of this sample alone. One particle
+comes out of each island, chosen by the weights.
+"""
+
+from collections.abc import Iterator
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from guided_diffusion.denoisers import Denoise, Labels, Prediction
+from guided_diffusion.samplers.ancestral import posterior
+from guided_diffusion.samplers.base import Step, check_falling
+from guided_diffusion.samplers.grids import Grid
+from guided_diffusion.samplers.likelihood import with_gradient
+from guided_diffusion.samplers.noise import Draw
+from guided_diffusion.samplers.walk import Scale, Walk, at_scale, begin, likelihood_of, predict, scale_of
+from guided_diffusion.schedules import Samples, Schedule, expand_as, to_device
+from guided_diffusion.utils.validation import check_positive
+
+Particles = Float[Tensor, "b particles *shape"]
+PerParticle = Float[Tensor, "b particles"]
+AnyPerParticle = Float[Tensor, "b particles ..."]
+
+
+class Islands:
+    """The log weights of the particles of each sample, and the resampling and the choice within each island."""
+
+    def __init__(self, noise: Samples, particles: int, walk: Walk) -> None:
+        precision = torch.promote_types(noise.dtype, torch.float32)
+        self.log_weights: PerParticle = noise.new_zeros(len(noise), particles, dtype=precision)
+        self._resampling = walk.noise("resampling")
+        self._choice = self._uniform(walk.noise("choice"))
+
+    def weigh(self, change: PerParticle, *particles: AnyPerParticle) -> list[AnyPerParticle]:
+        """Add to the log weights, and return the particles, resampled in the islands of few effective particles.
+
+        That is systematic resampling where ``1 / sum of squared weights`` is below half the number of particles.
+        """
+        self.log_weights = self.log_weights + change
+        weights, count = self.log_weights.softmax(1), self.log_weights.shape[1]
+        is_poor = 1 / weights.square().sum(1, keepdim=True) < count / 2
+        numbers = torch.arange(count, device=weights.device)
+        places = _places(weights, (numbers + self._uniform(self._resampling)) / count)
+        self.log_weights = self.log_weights.masked_fill(is_poor, 0)
+        return [_take(each, places.where(is_poor, numbers)) for each in particles]
+
+    def choose(self, particles: Particles) -> Samples:
+        """Return one particle of each island, chosen by the weights with the same number in every step."""
+        return _take(particles, _places(self.log_weights.softmax(1), self._choice))[:, 0]
+
+    def _uniform(self, draw: Draw) -> Float[Tensor, "b 1"]:
+        """Return a number in [0, 1] for each island, the cdf of its normal one."""
+        normal = draw(torch.Size([len(self.log_weights), 1]))
+        return to_device(torch.special.ndtr(normal.double()).to(self.log_weights.dtype), self.log_weights)
+
+
+def _places(weights: PerParticle, shares: Float[Tensor, "b places"]) -> Int[Tensor, "b places"]:
+    """Return the particles at which the sums of the weights reach these shares of all weight."""
+    sums = weights.cumsum(1)
+    return torch.searchsorted(sums, shares * sums[:, -1:]).clamp(max=weights.shape[1] - 1)
+
+
+def _take(particles: AnyPerParticle, places: Int[Tensor, "b places"]) -> Float[Tensor, "b places ..."]:
+    return particles[torch.arange(len(particles), device=particles.device)[:, None], places]
+
+
+def _per_sample(scale: Scale, like: Particles) -> Float[Tensor, "..."]:
+    """Return the scale shaped to multiply particles sample by sample."""
+    values = torch.as_tensor(scale).to(torch.promote_types(like.dtype, torch.float32))
+    return expand_as(to_device(values, like).expand(len(like)), like)
+
+
+def _sum(values: Particles) -> PerParticle:
+    return values.to(torch.promote_types(values.dtype, torch.float32)).flatten(2).sum(2)
+
+
+def feynman_kac(
+    denoise: Denoise,
+    schedule: Schedule,
+    noise: Samples,
+    times: Grid,
+    labels: Labels = None,
+    draw: Draw = torch.randn,
+    *,
+    particles: int = 8,
+) -> Iterator[Step]:
+    """Sample p(x) p(y|x)^w by Feynman-Kac correctors: steps of ``ddpm`` with guidance, and weights.
+
+    A step with ``x0 = u + w (c - u)`` adds ``w (w - 1) (r^2 - r'^2) / (2 r^4) |c - u|^2`` to the log weight of a
+    particle, with ``r = sigma / alpha``; islands are resampled where their weights have become uneven. A step to t = 0
+    has no weights, so it is made for the chosen particle alone, with the denoiser as it is given. It is exact as
+    particles and steps grow (Skreta et al. 2025, arXiv 2503.02819). Their code resamples in each step and clamps the
+    weights. At w = 0 and 1 all weights are equal, and with one particle this is ``ddpm``.
+
+    ``c`` and ``u`` are the guided denoiser at the scales 1 and 0, each with its threshold. The target is exact where
+    these are the conditional and the unconditional model, as in ``ClassifierFree`` and ``ClassifierGuidance``.
+
+    Args:
+        particles: The number of particles of a sample; each takes both predictions in each step but the last.
+
+    Raises:
+        ValueError: If ``particles`` is below 1, the times rise, or nothing guides the denoiser.
+    """
+    check_positive(particles=particles)
+    check_falling("feynman_kac", times)
+    walk, scale = Walk(times, draw), scale_of(denoise)
+    denoise, *ends = (begin(each, walk) for each in (denoise, at_scale(denoise, 1.0), at_scale(denoise, 0.0)))
+    islands = Islands(noise, particles, walk)
+    x = noise[:, None].expand(len(noise), particles, *noise.shape[1:])
+    w = _per_sample(scale, x)
+    for t, t_next in walk:
+        of_x, of_x0, std = posterior(schedule, t, t_next)
+        if t_next == 0:
+            x0 = predict(denoise, walk, islands.choose(x), t, labels).x0
+            yield Step(t_next, of_x * islands.choose(x) + of_x0 * x0, x0)
+            return
+        c, u = (_x0(each, walk, x, t, labels) for each in ends)
+        r_squared, r_squared_next = ((-schedule.log_snr(time)).exp() for time in (t, t_next))
+        rate = (r_squared - r_squared_next) / (2 * r_squared**2)
+        change = rate * _sum(w * (w - 1) * (c - u) ** 2)
+        x, x0 = islands.weigh(change, x, torch.lerp(u, c, w.to(u)))
+        x = of_x * x + of_x0 * x0 + std * draw(x.shape).to(x)
+        yield Step(t_next, islands.choose(x), islands.choose(x0))
+
+
+def _x0(denoise: Denoise, walk: Walk, x: Particles, t: Float[Tensor, ""], labels: Labels) -> Particles:
+    """Return the estimates of all particles, evaluated in turn."""
+    return torch.stack([predict(denoise, walk, each, t, labels).x0 for each in x.unbind(1)], dim=1)
+
+
+def twisted(
+    denoise: Denoise,
+    schedule: Schedule,
+    noise: Samples,
+    times: Grid,
+    labels: Labels = None,
+    draw: Draw = torch.randn,
+    *,
+    particles: int = 8,
+) -> Iterator[Step]:
+    """Sample p(x) p(y|x)^w by the twisted diffusion sampler (TDS): unconditional steps, moved by a likelihood.
+
+    ``x' = m + std^2 w grad log p(y | x0(x)) + std draw``, with ``m`` and ``std`` of a step of ``ddpm`` with the
+    unconditional estimate x0, and the gradient taken through the network. The weights
+
+        N(x'; m, std^2) / N(x'; m + std^2 w grad, std^2)  p(y | x0'(x'))^w / p(y | x0(x))^w
+
+    correct for the move; islands are resampled where they have become uneven. It is exact as particles grow (Wu et al.
+    2023, arXiv 2306.17775, algorithm 1). With one particle it is ``ddpm`` with ``Reconstruction``, to first order in
+    the step; without a label or at w = 0 it is ``ddpm`` of the unconditional model.
+
+    Args:
+        particles: The number of particles of a sample; each takes one prediction and its gradient in each step.
+
+    Raises:
+        ValueError: If ``particles`` is below 1, the times rise, or the guidance has no likelihood.
+    """
+    check_positive(particles=particles)
+    check_falling("twisted", times)
+    walk, likelihood, scale = Walk(times, draw), likelihood_of(denoise), scale_of(denoise)
+    base = begin(at_scale(denoise, 0.0), walk)
+    islands = Islands(noise, particles, walk)
+    x = noise[:, None].expand(len(noise), particles, *noise.shape[1:])
+    w, change, log_p = _per_sample(scale, x), islands.log_weights, None
+    for t, t_next in walk:
+        of_x, of_x0, std = posterior(schedule, t, t_next)
+
+        def at_t(x: Samples, t: Float[Tensor, ""] = t) -> Prediction:
+            return predict(base, walk, x, t.clone(), labels)
+
+        found = [with_gradient(at_t, likelihood, each, labels) for each in x.unbind(1)]
+        x0 = torch.stack([prediction.x0 for prediction, *_ in found], dim=1)
+        new_log_p = w.flatten(1) * torch.stack([each for _, each, _ in found], dim=1)
+        grad = torch.stack([each for *_, each in found], dim=1)
+        change = change + (0 if log_p is None else new_log_p - log_p)
+        x, x0, log_p, grad = islands.weigh(change, x, x0, new_log_p, grad)
+        x = of_x * x + of_x0 * x0
+        if t_next > 0:
+            move, drawn = std * w * grad, draw(x.shape).to(x)
+            x = x + std * (move + drawn).to(x)
+            change = -_sum(move * drawn + move**2 / 2)
+        yield Step(t_next, islands.choose(x), islands.choose(x0))

@@ -1,0 +1,193 @@
+"""Walks: one run of a sampler each, which a guidance may follow to remember, to draw numbers or to look ahead."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from itertools import pairwise
+from typing import Generic, TypeVar
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from guided_diffusion.denoisers import Denoise, Labels, Prediction
+from guided_diffusion.samplers.grids import Grid
+from guided_diffusion.samplers.noise import Draw
+from guided_diffusion.schedules import Samples, Times, to_device
+
+T = TypeVar("T")
+
+Scale = float | Tensor
+"""``w``, the exponent of p(y|x) in the target p(x) p(y|x)^w: a number, or a tensor of shape (b,)."""
+
+Likelihood = Callable[[Tensor, Tensor], Tensor]
+"""``likelihood(x0, y)`` returns ``log p(y | x0)`` of each clean sample, 0 for one without a label."""
+
+
+class Walk:
+    """One run of a sampler: its times, the step and the evaluation that it is at, and numbers for each guidance.
+
+    Iterating over it yields the pairs of neighbouring times, one for each step.
+
+    Args:
+        times: The grid of the run; or the time of each sample, for a single evaluation outside of a sampler.
+        draw: The noise of the sampler.
+    """
+
+    def __init__(self, times: Grid, draw: Draw = torch.randn) -> None:
+        self.times = times
+        self.t: Float[Tensor, "*b"] = times
+        """The time of the evaluation, in float64 on the CPU, so that comparing it makes no host wait for a GPU."""
+        self._step: int | None = None
+        self._draw = draw
+
+    def __iter__(self) -> Iterator[tuple[Float[Tensor, ""], Float[Tensor, ""]]]:
+        for step, ends in enumerate(pairwise(self.times)):
+            self._step = step
+            yield ends
+
+    @property
+    def step(self) -> int:
+        """The number of the step, from 0; a second evaluation, as in Heun's method, is of the same step.
+
+        Raises:
+            ValueError: Outside of a sampler.
+        """
+        if self._step is None:
+            raise ValueError(
+                "this guidance follows a sampler from step to step: call begin(denoise, walk) of "
+                "guided_diffusion.samplers before the first step, as the samplers do"
+            )
+        return self._step
+
+    @property
+    def ends(self) -> tuple[Float[Tensor, ""], Float[Tensor, ""]]:
+        """The times before and after the step; raises as ``step`` does."""
+        return self.times[self.step], self.times[self.step + 1]
+
+    def noise(self, name: str) -> Draw:
+        """Return a source of standard normal noise that is the guidance's own, chosen by its ``name``.
+
+        The noise of a sample depends on the seed, the index of the sample and the name, and drawing it leaves the noise
+        of the sampler as it is. For a ``draw`` other than ``SampleNoise`` the state of torch's generator is the seed.
+        """
+        named = getattr(self._draw, "named", None)
+        if named:
+            return named(name)
+        seed = zlib.crc32(name.encode(), zlib.crc32(torch.get_rng_state().numpy().tobytes()))
+        generator = torch.Generator().manual_seed(seed)
+        return lambda shape: torch.randn(shape, generator=generator)
+
+
+def begin(denoise: Denoise, walk: Walk) -> Denoise:
+    """Return ``denoise`` at the beginning of a walk; a denoiser that follows none is returned as it is."""
+    begun = getattr(denoise, "begin", None)
+    return begun(walk) if begun else denoise
+
+
+def at_scale(denoise: Denoise, scale: Scale) -> Denoise:
+    """Return a guided denoiser with another guidance scale, for samplers that use it at several.
+
+    Raises:
+        ValueError: If nothing guides the denoiser.
+    """
+    rescaled = getattr(denoise, "at", None)
+    if not rescaled:
+        raise ValueError("this sampler needs a guided denoiser: wrap it in a guidance, for instance ClassifierFree")
+    return rescaled(scale)
+
+
+def scale_of(denoise: Denoise) -> Scale:
+    """Return the guidance scale of a guided denoiser; raises as ``at_scale`` does."""
+    at_scale(denoise, 1.0)
+    return denoise.scale  # type: ignore[attr-defined]
+
+
+def likelihood_of(denoise: Denoise) -> Likelihood:
+    """Return the likelihood by which a guidance guides the denoiser.
+
+    Raises:
+        ValueError: If it is guided by none.
+    """
+    likelihood = getattr(denoise, "likelihood", None)
+    if not likelihood:
+        raise ValueError("this sampler needs a guidance by p(y | x0), the likelihood of clean samples: Reconstruction")
+    return likelihood
+
+
+@dataclass(frozen=True)
+class Wrapped:
+    """A denoiser inside a guidance, a threshold or another wrapper, which follow the walk of a sampler.
+
+    It has no state itself: ``begin`` makes the denoiser of one walk. A call without ``begin`` is an evaluation outside
+    of a sampler.
+
+    Args:
+        denoise: The denoiser inside.
+        follow: A function ``follow(denoise, walk) -> Denoise``, which wraps the denoiser for one walk.
+        rescale: A function that returns this denoiser with another guidance scale; for a wrapper that is no guidance
+            ``None``, and the scale is that of the denoiser inside.
+        guidance_scale: The guidance scale, if it is a guidance.
+        guidance_likelihood: The likelihood of a clean sample by which it guides, if it is such a guidance.
+    """
+
+    denoise: Denoise
+    follow: Callable[[Denoise, Walk], Denoise]
+    rescale: Callable[[Scale], Denoise] | None = None
+    guidance_scale: Scale | None = None
+    guidance_likelihood: Likelihood | None = None
+
+    def begin(self, walk: Walk) -> Denoise:
+        """Return the denoiser of this walk."""
+        return self.follow(begin(self.denoise, walk), walk)
+
+    def __call__(self, x_t: Samples, t: Times, y: Labels) -> Prediction:
+        return self.begin(Walk(t.cpu().double()))(x_t, t, y)
+
+    @property
+    def scale(self) -> Scale:
+        """The guidance scale; ``ValueError`` if nothing guides the denoiser."""
+        return scale_of(self.denoise) if self.guidance_scale is None else self.guidance_scale
+
+    @property
+    def likelihood(self) -> Likelihood:
+        """The likelihood by which a guidance guides; raises as ``likelihood_of`` does."""
+        return self.guidance_likelihood or likelihood_of(self.denoise)
+
+    def at(self, scale: Scale) -> Denoise:
+        """Return this denoiser with another guidance scale; raises as ``at_scale`` does."""
+        return self.rescale(scale) if self.rescale else replace(self, denoise=at_scale(self.denoise, scale))
+
+
+class OncePerStep(Generic[T]):
+    """A value that is made at the first evaluation of each step, and kept for the other evaluations of the step."""
+
+    def __init__(self, walk: Walk) -> None:
+        self._walk = walk
+        self._step: int | None = None
+        self._value: T | None = None
+
+    def __call__(self, make: Callable[[T | None], T]) -> T:
+        """Return the value of this step: ``make(value of the step before)``, which is ``None`` in the first step."""
+        if self._value is None or self._step != self._walk.step:
+            self._value, self._step = make(self._value), self._walk.step
+        return self._value
+
+
+def predict(denoise: Denoise, walk: Walk, x: Samples, t: Float[Tensor, ""], y: Labels) -> Prediction:
+    """Return the prediction at t, the time before or after the step.
+
+    At t = 0 a sample is its own x0, and eps is that of the other time.
+    """
+    if t > 0:
+        return _evaluate(denoise, walk, x, t, y)
+    before, after = walk.ends
+    return Prediction(x, _evaluate(denoise, walk, x, after if before == 0 else before, y).eps)
+
+
+def _evaluate(denoise: Denoise, walk: Walk, x: Samples, t: Float[Tensor, ""], y: Labels) -> Prediction:
+    rounded = t.to(x.dtype)
+    walk.t = rounded.double()
+    return denoise(x, to_device(rounded, x).expand(len(x)), y)
