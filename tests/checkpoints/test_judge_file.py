@@ -22,7 +22,7 @@ from guided_diffusion.schedules import Cosine
 def judge(monkeypatch, tmp_path):
     """A barely trained judge of the data of ``checkpoint``."""
     monkeypatch.setenv("GUIDED_DIFFUSION_CACHE", str(tmp_path / "cache"))
-    return JudgeSource(steps=2, width=8, architecture="lenet")(Fake())
+    return JudgeSource(steps=2, width=8, architecture="lenet")(Fake(batch_size=16, validation_size=32))
 
 
 @pytest.fixture
@@ -85,7 +85,7 @@ def restored(checkpoint, compose, tmp_path):
 
 def test_from_the_command_line_a_judge_guides_only_where_it_is_allowed(restored, judge_file):
     given = f"guidance.classifier={judge_file}"
-    with pytest.raises(ValueError, match="classifier holds a judge.*add guidance.allow_judge=true"):
+    with pytest.raises(ValueError, match=r"classifier holds a judge.*add guidance.allow_judge=true"):
         restored("guidance=joint_temperature", given)
     with pytest.raises(ValueError, match="add guidance=joint_temperature"):
         restored("guidance=adam_classifier", given)

@@ -205,9 +205,9 @@ class Judging:
 
 
 def test_a_judge_guides_only_where_it_is_allowed(mixture, noisy):
-    with pytest.raises(ValueError, match="classifier holds a judge.*add guidance.allow_judge=true"):
+    with pytest.raises(ValueError, match=r"classifier holds a judge.*add guidance.allow_judge=true"):
         JointTemperature(Judging(), 3.0)
-    with pytest.raises(ValueError, match="holds a judge, which knows clean images alone.*guidance=joint_temperature"):
+    with pytest.raises(ValueError, match=r"holds a judge, which knows clean images alone.*guidance=joint_temperature"):
         ClassifierGuidance(Judging(), 3.0)
     allowed, plain = JointTemperature(Judging(), 3.0, allow_judge=True), JointTemperature(linear, 3.0)
     guided = [guidance(mixture, mixture.schedule)(*noisy).x0 for guidance in (allowed, plain)]
