@@ -51,8 +51,8 @@ class ProjectedGradient:
             for _ in range(self.steps):
                 logits, grad = logits_and_gradient(log_probability, classifier, x_t + change, t, y)
                 moved = self._project(change - self._step(grad).to(change.dtype))
-                is_right = expand_as(logits.argmax(1) == y, change)
-                change = moved.where(is_right, change)
+                is_right = (logits.argmax(1) == y).to(change.dtype)
+                change = moved.where(expand_as(is_right, change) > 0, change)
         return x_t + change
 
     def _step(self, grad: Samples) -> Samples:

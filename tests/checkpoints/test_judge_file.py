@@ -22,7 +22,7 @@ from guided_diffusion.schedules import Cosine
 def judge(monkeypatch, tmp_path):
     """A barely trained judge of the data of ``checkpoint``."""
     monkeypatch.setenv("GUIDED_DIFFUSION_CACHE", str(tmp_path / "cache"))
-    return JudgeSource(steps=2, width=8, architecture="lenet")(Fake())
+    return JudgeSource(steps=2, width=8, architecture="lenet")(Fake(batch_size=16, validation_size=32))
 
 
 @pytest.fixture

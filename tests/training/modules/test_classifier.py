@@ -33,9 +33,9 @@ class Known(nn.Module):
         return torch.cat([first[:, None], others], dim=1)
 
 
-def module(num_classes=3, seed=0):
+def module(num_classes=3, seed=0, **settings):
     network = Known(num_classes)
-    made = ClassifierModule(network, SCHEDULE, partial(SGD, lr=0.01), partial(ConstantLR, factor=1), seed)
+    made = ClassifierModule(network, SCHEDULE, partial(SGD, lr=0.01), partial(ConstantLR, factor=1), seed, **settings)
     made.logged = {}
     made.log = lambda name, value, **_: made.logged.update({name: float(value)})
     made.log_dict = lambda values, **_: made.logged.update({name: float(value) for name, value in values.items()})
@@ -70,6 +70,29 @@ def test_the_random_numbers_of_a_step_follow_from_seed_and_batch():
     assert torch.equal(noise(), noise())
     assert not torch.equal(noise(), noise(seed=1))
     assert not torch.equal(noise(), noise(batch_idx=1))
+
+
+def test_an_attack_changes_the_samples_of_training_and_not_those_of_validation():
+    def halve(classifier, x_t, t, y):
+        assert torch.equal(y, batch().labels)
+        return x_t / 2
+
+    (plain, seen), (attacked, seen_after) = module(), module(adversarial=halve)
+    for model in (plain, attacked):
+        model.training_step(batch(), 0)
+        model.validation_step(batch(), 0)
+    assert torch.equal(seen.seen[0][0] / 2, seen_after.seen[0][0])
+    for (x_t, _), (after, _) in zip(seen.seen[1:], seen_after.seen[1:], strict=True):
+        assert torch.equal(x_t, after)
+
+
+@pytest.mark.slow
+def test_a_training_with_an_attack_is_the_same_twice_and_another_than_without(fit, classifier_overrides):
+    attack = ["module/adversarial=pgd", "module.adversarial.steps=2"]
+    networks = [fit(*classifier_overrides, *overrides)[1].classifier for overrides in (attack, attack, [])]
+    first, again, plain = (torch.cat([value.flatten() for value in each.parameters()]) for each in networks)
+    assert torch.equal(first, again)
+    assert not torch.equal(first, plain)
 
 
 def test_validation_sees_every_image_in_every_band_always_with_the_same_noise():

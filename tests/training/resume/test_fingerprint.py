@@ -97,6 +97,16 @@ def test_a_setting_that_decides_the_weights_changes_the_fingerprint(override, co
     assert differing_weight_keys(config(), config(override))
 
 
+def test_an_attack_on_the_classifier_decides_the_weights_and_older_configs_have_none(config):
+    plain = config("module=classifier", "network=classifier_8")
+    attacked = config("module=classifier", "network=classifier_8", "module/adversarial=pgd")
+    weaker = config("module=classifier", "network=classifier_8", "module/adversarial=pgd", "module.adversarial.steps=3")
+    assert len({training_fingerprint(one) for one in (plain, attacked, weaker)}) == 3
+    assert differing_weight_keys(attacked, weaker) == ["module.adversarial.steps"]
+    del plain["module"]["adversarial"]
+    assert same_training(plain, config("module=classifier", "network=classifier_8"))
+
+
 @pytest.mark.parametrize(
     "override",
     [
