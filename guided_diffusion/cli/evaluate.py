@@ -74,11 +74,8 @@ def evaluate(config: DictConfig, overrides: Sequence[str] = ()) -> Path:
     recipe = with_guide(config, model, recipe, lambda: data)
     inception = load_inception(config.inception, data, config.labels, device) if config.inception else None
 
-    asked = ["effective_scale"] if config.effective_scale else []
-    folder = cache_dir() / "samples" / sampling_fingerprint(config, plan, *asked)
-    chunks = Chunks(model.denoiser, recipe, plan, folder, measures_scale=config.effective_scale)
-    chunks.costs = [evaluations_per_sample(recipe.at(scale), model.schedule) for scale in plan.scales]
-    with sampling_lock(folder):
+    chunks = _chunks(config, model, recipe, plan)
+    with sampling_lock(chunks.folder):
         with explain_out_of_memory("recipe.batch_size"):
             draw(trainer, chunks)
         if trainer.is_global_zero:
@@ -90,8 +87,16 @@ def evaluate(config: DictConfig, overrides: Sequence[str] = ()) -> Path:
             rows = _rows(examination, seconds, chunks, data.kind, config.weights)
             results = Results(rows, {**_about(config, model, data), **examination.about})
             _write(config, results, Path(config.output_dir), device.type, loggers)
-            shutil.rmtree(folder)
+            shutil.rmtree(chunks.folder)
     return Path(config.output_dir)
+
+
+def _chunks(config: DictConfig, model: TrainedDiffusion, recipe: Recipe, plan: Plan) -> Chunks:
+    asked = ["effective_scale"] if config.effective_scale else []
+    folder = cache_dir() / "samples" / sampling_fingerprint(config, plan, *asked)
+    chunks = Chunks(model.denoiser, recipe, plan, folder, measures_scale=config.effective_scale)
+    chunks.costs = [evaluations_per_sample(recipe.at(scale), model.schedule) for scale in plan.scales]
+    return chunks
 
 
 def _scales(config: DictConfig, overrides: Sequence[str], model: TrainedDiffusion, recipe: Recipe) -> list[float]:

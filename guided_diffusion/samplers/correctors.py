@@ -11,6 +11,7 @@ from guided_diffusion.samplers.noise import Draw
 from guided_diffusion.samplers.runge_kutta import heun
 from guided_diffusion.samplers.walk import Walk, at_scale, begin, predict, scale_of
 from guided_diffusion.schedules import Samples, Schedule, perturb
+from guided_diffusion.utils.validation import check_not_negative
 
 
 def pcg(
@@ -27,14 +28,11 @@ def pcg(
     """Sample by predictor-corrector guidance: a DDIM step of the conditional model, then Langevin steps.
 
     ``x' = alpha' c.x0 + sigma' c.eps``, then ``corrections`` times ``x' += (e/2) s + sqrt(e) draw``, where ``s`` is the
-    score of ``p_t'(x)^(1-g) p_t'(x|y)^g``, that of the guided denoiser at the scale g. The size of a Langevin step is
-    ``e = s^2 sigma'^2 / sigma^2``, the small variance of ``ddpm``; it tends to the ``g_t^2 dt`` of the authors as the
-    steps shrink, and is stable on any grid. A step to t = 0 has no corrections.
+    score of ``p_t'(x)^(1-g) p_t'(x|y)^g``, that of the guided denoiser at the scale g, and e is the small variance of
+    ``ddpm``, which tends to the ``g_t^2 dt`` of the authors. A step to t = 0 has no corrections.
 
-    With one correction and ``g = 2 w - 1`` the samples tend to those of ``ddpm`` with classifier-free guidance; with
-    many and ``g = w`` to p(x) p(y|x)^w (Bradley & Nakkiran 2024, arXiv 2408.09000; rule from their abstract and
-    derived). The scores are exact for ``ClassifierFree`` and ``ClassifierGuidance``; other methods are taken at the
-    scales 1 and g.
+    With one correction and ``g = 2 w - 1`` the samples tend to those of ``ddpm`` with classifier-free guidance, with
+    many and ``g = w`` to p(x) p(y|x)^w (Bradley & Nakkiran 2024, arXiv 2408.09000; from the abstract and derived).
 
     Args:
         corrections: The number of Langevin steps after each step; at 0 this is ``ddim`` with the conditional model.
@@ -43,12 +41,10 @@ def pcg(
     Raises:
         ValueError: If ``corrections`` is negative, the times rise, or nothing guides the denoiser.
     """
-    if corrections < 0:
-        raise ValueError(f"corrections must be at least 0, got {corrections}")
+    check_not_negative(corrections=corrections)
     check_falling("pcg", times)
-    walk, x = Walk(times, draw), noise
-    exponent = 2 * scale_of(denoise) - 1 if g is None else g
-    conditional, sharpened = (begin(at_scale(denoise, scale), walk) for scale in (1.0, exponent))
+    walk, x, scales = Walk(times, draw), noise, (1.0, 2 * scale_of(denoise) - 1 if g is None else g)
+    conditional, sharpened = (begin(at_scale(denoise, scale), walk) for scale in scales)
     for t, t_next in walk:
         (alpha, sigma), (alpha_next, sigma_next) = schedule(t), schedule(t_next)
         x0, eps = predict(conditional, walk, x, t, labels)
@@ -85,8 +81,7 @@ def gibbs(
     Raises:
         ValueError: If a setting is out of range, the times rise, or nothing guides the denoiser.
     """
-    if rounds < 0:
-        raise ValueError(f"rounds must be at least 0, got {rounds}")
+    check_not_negative(rounds=rounds)
     if not 0 < noise_level < torch.inf:
         raise ValueError(f"noise_level must be positive and finite, got {noise_level}")
     check_falling("gibbs", times)

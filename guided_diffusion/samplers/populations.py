@@ -18,7 +18,7 @@ from guided_diffusion.samplers.base import Step, check_falling
 from guided_diffusion.samplers.grids import Grid
 from guided_diffusion.samplers.likelihood import with_gradient
 from guided_diffusion.samplers.noise import Draw
-from guided_diffusion.samplers.walk import Scale, Walk, at_scale, begin, likelihood_of, predict, scale_of
+from guided_diffusion.samplers.walk import Likelihood, Scale, Walk, at_scale, begin, likelihood_of, predict, scale_of
 from guided_diffusion.schedules import Samples, Schedule, expand_as, to_device
 from guided_diffusion.utils.validation import check_positive
 
@@ -79,6 +79,11 @@ def _sum(values: Particles) -> PerParticle:
     return values.to(torch.promote_types(values.dtype, torch.float32)).flatten(2).sum(2)
 
 
+def _check(name: str, particles: int, times: Grid) -> None:
+    check_positive(particles=particles)
+    check_falling(name, times)
+
+
 def feynman_kac(
     denoise: Denoise,
     schedule: Schedule,
@@ -92,13 +97,10 @@ def feynman_kac(
     """Sample p(x) p(y|x)^w by Feynman-Kac correctors: steps of ``ddpm`` with guidance, and weights.
 
     A step with ``x0 = u + w (c - u)`` adds ``w (w - 1) (r^2 - r'^2) / (2 r^4) |c - u|^2`` to the log weight of a
-    particle, with ``r = sigma / alpha``; islands are resampled where their weights have become uneven. A step to t = 0
-    has no weights, so it is made for the chosen particle alone, with the denoiser as it is given. It is exact as
-    particles and steps grow (Skreta et al. 2025, arXiv 2503.02819). Their code resamples in each step and clamps the
-    weights. At w = 0 and 1 all weights are equal, and with one particle this is ``ddpm``.
-
-    ``c`` and ``u`` are the guided denoiser at the scales 1 and 0, each with its threshold. The target is exact where
-    these are the conditional and the unconditional model, as in ``ClassifierFree`` and ``ClassifierGuidance``.
+    particle, with ``r = sigma / alpha``. A step to t = 0 has no weights, so it is made for the chosen particle alone.
+    It is exact as particles and steps grow (Skreta et al. 2025, arXiv 2503.02819; their code resamples in each step
+    and clamps the weights), where the guided denoiser at the scales 1 and 0 is the conditional and the unconditional
+    model, as in ``ClassifierFree`` and ``ClassifierGuidance``. With one particle, and at w = 0 and 1, it is ``ddpm``.
 
     Args:
         particles: The number of particles of a sample; each takes both predictions in each step but the last.
@@ -106,31 +108,50 @@ def feynman_kac(
     Raises:
         ValueError: If ``particles`` is below 1, the times rise, or nothing guides the denoiser.
     """
-    check_positive(particles=particles)
-    check_falling("feynman_kac", times)
+    _check("feynman_kac", particles, times)
     walk, scale = Walk(times, draw), scale_of(denoise)
     denoise, *ends = (begin(each, walk) for each in (denoise, at_scale(denoise, 1.0), at_scale(denoise, 0.0)))
-    islands = Islands(noise, particles, walk)
-    x = noise[:, None].expand(len(noise), particles, *noise.shape[1:])
-    w = _per_sample(scale, x)
+    islands, x = Islands(noise, particles, walk), _copies(noise, particles)
     for t, t_next in walk:
         of_x, of_x0, std = posterior(schedule, t, t_next)
         if t_next == 0:
             x0 = predict(denoise, walk, islands.choose(x), t, labels).x0
             yield Step(t_next, of_x * islands.choose(x) + of_x0 * x0, x0)
             return
-        c, u = (_x0(each, walk, x, t, labels) for each in ends)
+        (c, u), w = (_x0(each, walk, x, t, labels) for each in ends), _per_sample(scale, x)
         r_squared, r_squared_next = ((-schedule.log_snr(time)).exp() for time in (t, t_next))
-        rate = (r_squared - r_squared_next) / (2 * r_squared**2)
-        change = rate * _sum(w * (w - 1) * (c - u) ** 2)
+        change = (r_squared - r_squared_next) / (2 * r_squared**2) * _sum(w * (w - 1) * (c - u) ** 2)
         x, x0 = islands.weigh(change, x, torch.lerp(u, c, w.to(u)))
         x = of_x * x + of_x0 * x0 + std * draw(x.shape).to(x)
         yield Step(t_next, islands.choose(x), islands.choose(x0))
 
 
+def _copies(noise: Samples, particles: int) -> Particles:
+    return noise[:, None].expand(len(noise), particles, *noise.shape[1:])
+
+
 def _x0(denoise: Denoise, walk: Walk, x: Particles, t: Float[Tensor, ""], labels: Labels) -> Particles:
     """Return the estimates of all particles, evaluated in turn."""
     return torch.stack([predict(denoise, walk, each, t, labels).x0 for each in x.unbind(1)], dim=1)
+
+
+def _with_gradients(
+    denoise: Denoise, walk: Walk, likelihood: Likelihood, x: Particles, t: Float[Tensor, ""], labels: Labels
+) -> tuple[Particles, PerParticle, Particles]:
+    """Return x0, ``log p(y | x0)`` and its gradient with respect to x, of all particles, evaluated in turn."""
+
+    def at_t(x: Samples) -> Prediction:
+        return predict(denoise, walk, x, t.clone(), labels)
+
+    found = [with_gradient(at_t, likelihood, each, labels) for each in x.unbind(1)]
+    x0, log_p, grad = zip(*((prediction.x0, log_p, grad) for prediction, log_p, grad in found), strict=True)
+    return torch.stack(x0, dim=1), torch.stack(log_p, dim=1), torch.stack(grad, dim=1)
+
+
+def _moved(x: Particles, move: Particles, std: Tensor, draw: Draw) -> tuple[Particles, PerParticle]:
+    """Return the particles after noise and ``move``, in units of its std, and the log weight for that."""
+    drawn = draw(x.shape).to(x)
+    return x + std * (move + drawn).to(x), -_sum(move * drawn + move**2 / 2)
 
 
 def twisted(
@@ -150,9 +171,8 @@ def twisted(
 
         N(x'; m, std^2) / N(x'; m + std^2 w grad, std^2)  p(y | x0'(x'))^w / p(y | x0(x))^w
 
-    correct for the move; islands are resampled where they have become uneven. It is exact as particles grow (Wu et al.
-    2023, arXiv 2306.17775, algorithm 1). With one particle it is ``ddpm`` with ``Reconstruction``, to first order in
-    the step; without a label or at w = 0 it is ``ddpm`` of the unconditional model.
+    correct for the move. It is exact as particles grow (Wu et al. 2023, arXiv 2306.17775, algorithm 1). With one
+    particle it is ``ddpm`` with ``Reconstruction``, to first order in the step.
 
     Args:
         particles: The number of particles of a sample; each takes one prediction and its gradient in each step.
@@ -160,28 +180,17 @@ def twisted(
     Raises:
         ValueError: If ``particles`` is below 1, the times rise, or the guidance has no likelihood.
     """
-    check_positive(particles=particles)
-    check_falling("twisted", times)
-    walk, likelihood, scale = Walk(times, draw), likelihood_of(denoise), scale_of(denoise)
-    base = begin(at_scale(denoise, 0.0), walk)
-    islands = Islands(noise, particles, walk)
-    x = noise[:, None].expand(len(noise), particles, *noise.shape[1:])
-    w, change, log_p = _per_sample(scale, x), islands.log_weights, None
+    _check("twisted", particles, times)
+    walk, likelihood, x = Walk(times, draw), likelihood_of(denoise), _copies(noise, particles)
+    base, islands = begin(at_scale(denoise, 0.0), walk), Islands(noise, particles, walk)
+    w, change, log_p = _per_sample(scale_of(denoise), x), islands.log_weights, None
     for t, t_next in walk:
         of_x, of_x0, std = posterior(schedule, t, t_next)
 
-        def at_t(x: Samples, t: Float[Tensor, ""] = t) -> Prediction:
-            return predict(base, walk, x, t.clone(), labels)
-
-        found = [with_gradient(at_t, likelihood, each, labels) for each in x.unbind(1)]
-        x0 = torch.stack([prediction.x0 for prediction, *_ in found], dim=1)
-        new_log_p = w.flatten(1) * torch.stack([each for _, each, _ in found], dim=1)
-        grad = torch.stack([each for *_, each in found], dim=1)
-        change = change + (0 if log_p is None else new_log_p - log_p)
-        x, x0, log_p, grad = islands.weigh(change, x, x0, new_log_p, grad)
+        x0, reached, grad = _with_gradients(base, walk, likelihood, x, t, labels)
+        change = change + (0 if log_p is None else w.flatten(1) * (reached - log_p))
+        x, x0, log_p, grad = islands.weigh(change, x, x0, reached, grad)
         x = of_x * x + of_x0 * x0
         if t_next > 0:
-            move, drawn = std * w * grad, draw(x.shape).to(x)
-            x = x + std * (move + drawn).to(x)
-            change = -_sum(move * drawn + move**2 / 2)
+            x, change = _moved(x, std * w * grad, std, draw)
         yield Step(t_next, islands.choose(x), islands.choose(x0))

@@ -14,6 +14,13 @@ def check_positive(**values: int) -> None:
             raise ValueError(f"{name} must be at least 1, got {value}")
 
 
+def check_not_negative(**values: int) -> None:
+    """Raise ``ValueError`` that names the first of the values that is below 0."""
+    for name, value in values.items():
+        if value < 0:
+            raise ValueError(f"{name} must be at least 0, got {value}")
+
+
 def height_and_width(image_size: int | Sequence[int]) -> tuple[int, int]:
     """Return the height and the width, in pixels, of images of this size.
 
