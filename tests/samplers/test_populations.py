@@ -85,12 +85,11 @@ def test_resampling_has_the_weights_as_expectation():
 def test_feynman_kac_samples_come_to_the_powered_gaussian_as_particles_and_steps_grow():
     guided = ClassifierFree(2.0)(two_gaussians, SCHEDULE)
     errors = {}
-    for steps, particles in ((10, 1), (10, 8), (25, 8)):
-        x = sample(partial(feynman_kac, particles=particles), guided, steps, 1000)
+    for steps, particles in ((10, 8), (20, 1), (20, 8)):
+        x = sample(partial(feynman_kac, particles=particles), guided, steps, 3000)
         errors[steps, particles] = abs(x.mean().item() - 0.625), abs(x.var().item() - 0.125)
-    assert errors[10, 8][0] < 0.9 * errors[10, 1][0]  # 0.07 and 0.09
-    assert errors[25, 8][0] < 0.06
-    assert errors[25, 8][1] < 0.75 * errors[10, 8][1]  # of first order: 0.046 and 0.074
+    assert errors[20, 8][0] < 0.7 * errors[20, 1][0]  # more particles: about 0.044 and 0.087
+    assert errors[20, 8][1] < 0.85 * errors[10, 8][1]  # more steps: about 0.054 and 0.075
 
 
 @pytest.mark.parametrize("scale", [0.0, 1.0])
@@ -157,16 +156,15 @@ def test_twisted_samples_come_to_the_linear_gaussian_posterior_as_particles_grow
 
 def test_one_twisted_particle_is_reconstruction_guidance_as_the_steps_shrink(mixture):
     guided = Reconstruction(mixture.log_posterior, 1.5, clean_t=0.0)(mixture, mixture.schedule)
-    noise, labels, errors = torch.randn(60, 2, dtype=F64), torch.arange(60) % 3, []
-    for steps in (25, 75):
+    noise, labels, errors = torch.randn(200, 2, dtype=F64), torch.arange(200) % 3, []
+    for steps in (10, 40):
         times = uniform_times(mixture.schedule, steps)
         one, other = (
             last(method(guided, mixture.schedule, noise, times, labels, seeded(1))).x
             for method in (partial(twisted, particles=1), ddpm)
         )
         errors.append((one - other).abs().mean())
-    assert errors[1] < errors[0] / 2
-    assert errors[1] < 0.04
+    assert errors[1] < errors[0] / 2  # 4 for the first order
 
 
 @pytest.mark.parametrize(("scale", "labels"), [(0.0, 0), (1.0, -1)], ids=["no guidance", "no label"])
