@@ -18,13 +18,19 @@ F64 = torch.float64
 SCHEDULE = Cosine()
 
 
+@pytest.fixture
+def schedule():
+    """One schedule is enough here."""
+    return Cosine()
+
+
 @pytest.mark.parametrize(
     ("eta", "norm_threshold", "momentum"),
-    [(0.0, 2.5, -0.75), (0.3, 0.2, -0.5), (1.0, math.inf, 0.5), (0.0, math.inf, 0.0)],
+    [(0.0, 2.5, -0.75), (0.3, 0.2, -0.5), (1.0, math.inf, 0.5)],
 )
 def test_it_is_the_rule_of_diffusers_on_x0_step_after_step(mixture, noisy, eta, norm_threshold, momentum):
     (x_t, t, y), w = noisy, 4.0
-    walk, buffer = Walk(torch.linspace(1, 0, 5, dtype=F64)), MomentumBuffer(momentum)
+    walk, buffer = Walk(torch.linspace(1, 0, 4, dtype=F64)), MomentumBuffer(momentum)
     denoise = begin(AdaptiveProjected(w, eta, norm_threshold, momentum)(mixture, mixture.schedule), walk)
     for step, _ in enumerate(walk):
         x = x_t + step
@@ -41,11 +47,10 @@ def samples(guidance, denoise, noise, y, sampler=heun):
 
 
 @pytest.mark.parametrize("w", [3.0, torch.tensor([0.0, 1.0, 3.0, -1.0])], ids=str)
-@pytest.mark.parametrize("sampler", [ddim, heun])
-def test_neutral_settings_are_classifier_free_guidance_bit_for_bit(mixture, sampler, w):
+def test_neutral_settings_are_classifier_free_guidance_bit_for_bit(mixture, w):
     neutral = replace(AdaptiveProjected(w), **AdaptiveProjected.as_classifier_free)
     noise, y = torch.randn(4, 2, dtype=F64), torch.tensor([0, 1, 2, 0])
-    assert torch.equal(*(samples(each, mixture, noise, y, sampler) for each in (neutral, ClassifierFree(w))))
+    assert torch.equal(*(samples(each, mixture, noise, y) for each in (neutral, ClassifierFree(w))))
 
 
 def test_at_scale_one_it_is_the_conditional_model_bit_for_bit(mixture):

@@ -30,7 +30,7 @@ def guide(c, u, **settings):
     return guided.x0[0]
 
 
-@pytest.mark.parametrize("w", [0.0, 1.0, 3.0, torch.tensor([0.0, 1.0, 3.0])], ids=str)
+@pytest.mark.parametrize("w", [3.0, torch.tensor([0.0, 1.0, 3.0])], ids=str)
 @torch.no_grad()
 def test_equal_weights_are_classifier_free_guidance_bit_for_bit(network, w):
     denoiser, t, y = Denoiser(network, SCHEDULE), torch.linspace(0.1, 1, 3), torch.tensor([0, 1, 2])

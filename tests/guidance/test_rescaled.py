@@ -12,6 +12,12 @@ from guided_diffusion.schedules import Cosine, expand_as, perturb
 F64 = torch.float64
 
 
+@pytest.fixture
+def schedule():
+    """One schedule is enough here."""
+    return Cosine()
+
+
 def velocity(prediction, t, schedule):
     alpha, sigma = (expand_as(value, prediction.x0) for value in schedule(t))
     return alpha * prediction.eps - sigma * prediction.x0
@@ -25,8 +31,8 @@ def images(schedule):
     return GaussianMixture(schedule, means, covariances), inputs
 
 
-@pytest.mark.parametrize("rescale", [0.0, 0.7, 1.0])
-@pytest.mark.parametrize("w", [-1.0, 0.5, 4.0])
+@pytest.mark.parametrize("rescale", [0.7, 1.0])
+@pytest.mark.parametrize("w", [-1.0, 4.0])
 def test_v_is_that_of_diffusers(images, w, rescale):
     oracle, (x_t, t, y) = images
     guided = Rescaled(w, rescale)(oracle, oracle.schedule)(x_t, t, y)
@@ -43,7 +49,7 @@ def test_at_one_v_has_the_standard_deviation_of_the_conditional_model(images):
     torch.testing.assert_close(*stds, rtol=0, atol=1e-12)
 
 
-@pytest.mark.parametrize("w", [0.0, 1.0, 3.0, torch.tensor([0.0, 1.0, 3.0])], ids=str)
+@pytest.mark.parametrize("w", [3.0, torch.tensor([0.0, 1.0, 3.0])], ids=str)
 @torch.no_grad()
 def test_neutral_settings_are_classifier_free_guidance_bit_for_bit(network, w):
     denoiser, t, y = Denoiser(network, Cosine()), torch.linspace(0.1, 1, 3), torch.tensor([0, 1, 2])

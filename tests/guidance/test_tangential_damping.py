@@ -11,7 +11,7 @@ from guided_diffusion.schedules import Cosine, perturb
 F64 = torch.float64
 
 
-@pytest.mark.parametrize("w", [-1.0, 0.5, 2.0, 7.0])
+@pytest.mark.parametrize("w", [0.5, 7.0])
 def test_eps_is_that_of_diffusers(mixture, noisy, w):
     x_t, t, y = noisy
     guided = TangentialDamping(w)(mixture, mixture.schedule)(x_t, t, y)

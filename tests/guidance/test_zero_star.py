@@ -14,7 +14,7 @@ def velocity(prediction):
     return prediction.eps - prediction.x0
 
 
-@pytest.mark.parametrize("w", [-1.0, 0.5, 2.0, 7.0])
+@pytest.mark.parametrize("w", [0.5, 7.0])
 def test_the_flow_velocity_is_that_of_diffusers(mixture, noisy, w):
     x_t, t, y = noisy
     guided = ZeroStar(w)(mixture, mixture.schedule)(x_t, t, y)
