@@ -414,7 +414,7 @@ def points_run(trained_once: Callable[..., Path]) -> Path:
 @pytest.fixture(scope="session")
 def classifier_run(trained_once: Callable[..., Path], run_dir: Path) -> Path:
     """Return the folder of a tiny training of a classifier that guides the model of ``run_dir``. Do not change it."""
-    return trained_once("classifier", *CLASSIFIER, *TINY, f"callbacks.guide={run_dir / 'checkpoints' / 'last.ckpt'}")
+    return trained_once("classifier", *TINY, *CLASSIFIER, f"callbacks.guide={run_dir / 'checkpoints' / 'last.ckpt'}")
 
 
 @dataclass

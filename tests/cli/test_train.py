@@ -284,7 +284,7 @@ def test_a_classifier_leaves_the_same_files_and_its_accuracy_by_noise(classifier
 
 @pytest.mark.slow
 def test_without_a_guide_a_classifier_leaves_no_samples(call, classifier_overrides, tiny, tmp_path):
-    called = call("train", *classifier_overrides, *tiny, "hydra.run.dir=here")
+    called = call("train", *tiny, *classifier_overrides, "hydra.run.dir=here")
     assert called.status == 0
     sampled = {"samples/step_000004.png", "accuracy_by_scale.csv", "accuracy_by_scale.png"}
     assert files(tmp_path / "here") == FILES - sampled | {"accuracy_by_noise.csv"}

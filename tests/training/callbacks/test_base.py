@@ -119,7 +119,7 @@ def classifier_callbacks(compose, tiny, classifier_overrides, tmp_path):
     """The sampling callbacks of the config with these overrides."""
 
     def built(*overrides):
-        config = compose(*classifier_overrides, *tiny, *overrides, output_dir=tmp_path).callbacks
+        config = compose(*tiny, *classifier_overrides, *overrides, output_dir=tmp_path).callbacks
         return [build(config[name]) for name in ("sample_grid", "accuracy")]
 
     return built
