@@ -6,6 +6,7 @@ score of a class and the unconditional score (Dhariwal & Nichol 2021, arXiv 2105
     grad log p(x_t | y) = grad log p(x_t) + grad log p(y | x_t)
 """
 
+import inspect
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -26,6 +27,12 @@ Objective = Callable[[Tensor, Tensor], Tensor]
 
 RELUS = frozenset({F.relu, F.relu_, torch.relu, torch.relu_, Tensor.relu, Tensor.relu_})
 """The functions by which a network may compute a ReLU."""
+
+
+def classes_of(network: nn.Module) -> int | None:
+    """Return the number of classes of a classifier's network; ``None`` for another, such as one that takes labels."""
+    takes_labels = "y" in inspect.signature(network.forward).parameters
+    return None if takes_labels else getattr(network, "num_classes", None)
 
 
 class Classifier(nn.Module):

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 from torch.utils.data import DistributedSampler
 
-from guided_diffusion.classifiers import Classifier
+from guided_diffusion.classifiers import Classifier, classes_of
 from guided_diffusion.data import LabelledDataModule, kind_of, network_sizes
 from guided_diffusion.data.base import Batch
 from guided_diffusion.losses import LogNormalTimes, TimeSampling, check_times, classification_loss
@@ -75,7 +75,7 @@ class GuideTraining:
                 network = self.network(**sizes, num_classes=num_classes)
             except ValueError as error:
                 raise ValueError(f"guide.network: {error}") from error
-        if getattr(network, "num_classes", None) is None:
+        if classes_of(network) is None:
             raise ValueError(
                 f"guide.network must return num_classes logits for (x_t, log_snr), and {type(network).__name__} is no "
                 "classifier: choose another, such as network@guide.network=classifier_fast"

@@ -10,7 +10,7 @@ from torch.optim.lr_scheduler import LRScheduler
 from torchmetrics import Metric, MetricCollection
 from torchmetrics.classification import MulticlassAccuracy, MulticlassCalibrationError
 
-from guided_diffusion.classifiers import Classifier
+from guided_diffusion.classifiers import Classifier, classes_of
 from guided_diffusion.data.base import Batch
 from guided_diffusion.losses import Attack, TimeSampling, UniformTimes, classification_loss
 from guided_diffusion.schedules import Schedule
@@ -58,7 +58,7 @@ class ClassifierModule(NoisyTraining):
         super().__init__(
             network, optimizer, lr_scheduler, seed, channels_last, compile, time_sampling, parameter_groups
         )
-        num_classes = getattr(network, "num_classes", None)
+        num_classes = classes_of(network)
         if num_classes is None:
             raise ValueError(
                 "module=classifier needs a network that takes (x_t, log_snr) and returns num_classes logits, and "
