@@ -154,13 +154,13 @@ def plot(path: Path, found: dict[str, Run], names: tuple[str, ...], mass: Tensor
     shown = ["target", "cfg", *(name for name in names if name in found)]
     columns = min(4, len(shown))
     height = -(-len(shown) // columns)
-    figure = Figure(figsize=(2.6 * columns, 2.75 * height), dpi=110, layout="constrained")
+    figure = Figure(figsize=(2.6 * columns, 1.9 * height), dpi=110, layout="constrained")
     FigureCanvasAgg(figure)
-    panels = figure.subplots(height, columns, squeeze=False, sharex=True, sharey=True).flat
+    panels = list(figure.subplots(height, columns, squeeze=False, sharex=True, sharey=True).flat)
     for axes, name in zip(panels, shown, strict=False):
         draw_panel(axes, name, found[name].samples, mass)
         axes.set_title(f"{name}: {rows[name]['total_variation']:.3f}", fontsize=9)
-    for axes in list(panels)[len(shown) :]:
+    for axes in panels[len(shown) :]:
         axes.axis("off")
     figure.savefig(path)
 
@@ -170,7 +170,7 @@ def draw_panel(axes: Axes, name: str, samples: Tensor, mass: Tensor) -> None:
     density = mass.exp().reshape(CELLS, CELLS).T
     axes.contour(centres, centres, density, levels=density.max() * torch.tensor([0.05, 0.3, 0.7]), linewidths=0.7)
     axes.scatter(*samples.T, s=1, alpha=0.5, color="tab:red" if name != "target" else "tab:blue", linewidths=0)
-    axes.set(xlim=(-1.2, 1.2), ylim=(-1.2, 1.2), aspect="equal", xticks=[], yticks=[])
+    axes.set(xlim=(-0.8, 0.8), ylim=(-0.5, 0.5), aspect="equal", xticks=[], yticks=[])
 
 
 def main() -> None:
