@@ -124,7 +124,7 @@ MORE_REFUSED = [
     ("train", "resume=", "resume is empty"),
     ("train", "output_dir=", "output_dir is empty"),
     ("train", "trainer.enable_checkpointing=false", "to set; trainer has accelerator, "),
-    ("train", "guidance=interval guidance.classifier=x", "it goes with guidance=cfg_classifier or guidance="),
+    ("train", "guidance=interval guidance.classifier=x", "it goes with guidance=adam_classifier or guidance="),
     ("sample", "sampler/tmes=karras", "there is no sampler/tmes to set; did you mean sampler/times?"),
     ("train", "data.batch_size=500", "lower data.batch_size or data.validation_size"),
     ("train", "+trainer.max_step=3", "max_step"),

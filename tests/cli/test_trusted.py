@@ -70,7 +70,7 @@ def test_a_model_of_the_users_package_goes_through_every_program(trained, packag
 def test_a_training_trusts_the_package_of_its_guide_and_of_its_classifier(
     trained, package, call, minimal, tiny, classifier_overrides, tmp_path
 ):
-    classify = [*classifier_overrides[:-1], "callbacks=classifier", *tiny, "++network._target_=own_package.Judge"]
+    classify = [*tiny, *classifier_overrides, "++network._target_=own_package.Judge"]
     guided = ("train", *classify, f"callbacks.guide={trained}", "output_dir=classifier")
     assert "add trusted=[own_package]" in call(*guided).err
     called = call(*guided, "trusted=[own_package]")
