@@ -16,14 +16,13 @@ from guided_diffusion.guidance.base import (
     Scale,
     along_walk,
     as_scale,
-    broadcast,
     check_length,
-    combine,
     conditional_and_unconditional,
     rows,
     unless_conditional,
 )
 from guided_diffusion.guidance.classifier_free import ClassifierFree
+from guided_diffusion.guidance.weak import extrapolate
 from guided_diffusion.samplers.walk import OncePerStep, Walk
 from guided_diffusion.schedules import Schedule
 
@@ -71,8 +70,7 @@ class Adaptive(Guidance):
             c, u = conditional_and_unconditional(denoise, x_t, t, y, unless_conditional(step.scale))
             if step.cosine is None:
                 step.cosine = torch.cosine_similarity(rows(c.x0), rows(u.x0))
-            w = broadcast(step.scale, x_t)
-            return combine(lambda c, u: u + w * (c - u), c, u)
+            return extrapolate(c, u, step.scale)
 
         return guided
 

@@ -10,12 +10,11 @@ from guided_diffusion.guidance.base import (
     Scale,
     along_walk,
     as_scale,
-    broadcast,
     check_length,
-    combine,
     conditional_and_unconditional,
 )
 from guided_diffusion.guidance.classifier_free import ClassifierFree
+from guided_diffusion.guidance.weak import extrapolate
 from guided_diffusion.samplers.walk import Walk
 from guided_diffusion.schedules import Schedule
 
@@ -55,9 +54,9 @@ class CFGPlusPlus(Guidance):
         def guided(x_t: Tensor, t: Tensor, y: Labels) -> Prediction:
             check_length(strength, x_t)
             now, after = (schedule.log_snr(time.double()) for time in walk.ends)
-            w = broadcast(strength / -((now - after) / 2).expm1(), x_t)
+            w = strength / -((now - after) / 2).expm1()
             c, u = conditional_and_unconditional(denoise, x_t, t, y, _evaluated(strength))
-            return combine(lambda c, u: u + w * (c - u), c, u)
+            return extrapolate(c, u, w)
 
         return guided
 

@@ -11,8 +11,6 @@ from guided_diffusion.guidance.base import (
     Guidance,
     Scale,
     as_scale,
-    broadcast,
-    combine,
     conditional_and_unconditional,
     per_evaluation,
     shaped,
@@ -66,5 +64,4 @@ def with_factor(
     """
     c, u = conditional_and_unconditional(denoise, x_t, t, y, unless_conditional(scale))
     shape = factor(c, u)
-    w = broadcast(shaped(to_device(scale.to(shape.dtype), shape), shape), x_t)
-    return combine(lambda c, u: u + w * (c - u), c, u)
+    return extrapolate(c, u, shaped(to_device(scale.to(shape.dtype), shape), shape))

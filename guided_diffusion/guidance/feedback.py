@@ -16,13 +16,12 @@ from guided_diffusion.guidance.base import (
     Scale,
     along_walk,
     as_scale,
-    broadcast,
     check_length,
-    combine,
     conditional_and_unconditional,
     rows,
 )
 from guided_diffusion.guidance.classifier_free import ClassifierFree, classifier_free
+from guided_diffusion.guidance.weak import extrapolate
 from guided_diffusion.samplers.grids import Grid
 from guided_diffusion.samplers.walk import OncePerStep, Walk
 from guided_diffusion.schedules import Schedule, to_device
@@ -111,8 +110,7 @@ class Feedback(Guidance):
             c, u = conditional_and_unconditional(denoise, x_t, t, y, as_scale(BOTH))
             step.predicted = step.predicted or (rows(c.x0), rows(u.x0))
             above_one = 1 / (step.log_posterior - math.log(1 - self.pi)).expm1()
-            w = broadcast(to_device(scale.to(above_one.dtype), above_one) + above_one, x_t)
-            return combine(lambda c, u: u + w * (c - u), c, u)
+            return extrapolate(c, u, to_device(scale.to(above_one.dtype), above_one) + above_one)
 
         return guided
 

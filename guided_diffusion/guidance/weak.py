@@ -18,7 +18,7 @@ from guided_diffusion.schedules import Samples, Times, to_device
 
 
 def extrapolate(model: Prediction, weak: Prediction, scale: Float[Tensor, "*b"]) -> Prediction:
-    """Return ``b + w (m - b)``, with ``w`` from ``as_scale``. Where m and b are equal it is b, bit for bit."""
+    """Return ``b + w (m - b)``, with one w, or one for each sample. Where m and b are equal it is b, bit for bit."""
     w = broadcast(scale, model.x0)
     return combine(lambda m, b: b + w * (m - b), model, weak)
 
