@@ -62,8 +62,7 @@ def check_guidance(node: DictConfig | dict[str, Any], spec: ModelSpec, trusted: 
         path = weak_checkpoint(node)
         if not path:
             raise DoesNotSuit(
-                "guidance.weak is missing: add guidance.weak=PATH, the checkpoint of a smaller or less trained "
-                "diffusion model"
+                "guidance.weak is missing: add weak=PATH, the checkpoint of a smaller or less trained diffusion model"
             )
         check_match(spec, read_spec(path, "diffusion", trusted))
 

@@ -1,5 +1,7 @@
 """Config nodes of guidance: whether one needs a classifier or a weaker model, and the checkpoint it comes from."""
 
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 from hydra.utils import get_object
@@ -14,17 +16,14 @@ AUTO = "auto"
 
 
 def expand_paths(guidance: Node) -> None:
-    """Replace, in place, a path given as ``guidance.classifier=PATH`` or ``guidance.weak=PATH``.
+    """Replace, in place, a path given as ``classifier=PATH``, ``guidance.weak=PATH`` or the like.
 
     The node that loads the model takes its place, if the method needs such a model.
     """
-    for key, needed, node in (
-        ("classifier", guidance_needs_classifier, classifier_node),
-        ("weak", guidance_needs_weak, weak_node),
-    ):
+    for key, model in OTHER_MODELS.items():
         path = guidance.get(key)
-        if path is not None and not isinstance(path, dict | DictConfig) and needed(guidance):
-            guidance[key] = node(path)
+        if path is not None and not isinstance(path, dict | DictConfig) and model.is_needed_by(guidance):
+            guidance[key] = model.node(path)
 
 
 def guidance_needs_classifier(guidance: Node) -> bool:
@@ -65,6 +64,24 @@ def classifier_node(path: Any) -> dict[str, Any]:
 def weak_node(path: Any) -> dict[str, Any]:
     """Return the node that loads the weaker model of a checkpoint."""
     return {"_target_": "guided_diffusion.checkpoints.optional_weak_model", "checkpoint": path}
+
+
+@dataclass(frozen=True)
+class OtherModel:
+    """A model, besides the denoiser, that some methods of guidance need."""
+
+    is_needed_by: Callable[[Node], bool]
+    node: Callable[[Any], dict[str, Any]]
+    """Returns the node that loads the model of a path."""
+    option: str
+    """An option of the group ``guidance`` that needs it."""
+
+
+OTHER_MODELS = {
+    "classifier": OtherModel(guidance_needs_classifier, classifier_node, "classifier"),
+    "weak": OtherModel(guidance_needs_weak, weak_node, "autoguidance"),
+}
+"""Such models, by their key at the root of the config and in ``guidance``."""
 
 
 def guidance_wants_guide(guidance: Node) -> bool:

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from guided_diffusion.checkpoints.guidance_config import Node, guidance_needs_classifier, guidance_wants_guide
+from guided_diffusion.checkpoints.guidance_config import OTHER_MODELS, Node, guidance_wants_guide
 from guided_diffusion.cli.config import given_keys, in_sweep
 from guided_diffusion.evaluation.cost import check_first_step, labels_needed
 from guided_diffusion.evaluation.modalities import modality
@@ -19,8 +19,7 @@ JUDGES = ("judge", "judge.first", "judge.second")
 JUDGE_SETTINGS = ("architecture", "steps", "batch_size", "learning_rate", "width", "seed")
 REPLACED_BY = (
     ("guidance.scale", "scales"),
-    ("classifier", "guidance.classifier"),
-    ("classifier", "guidance.classifier.checkpoint"),
+    *((model, f"guidance.{model}{path}") for model in OTHER_MODELS for path in ("", ".checkpoint")),
     ("label_dropout", "module.label_dropout"),
     ("module.optimizer.lr", "module.lr_scheduler.max_lr"),
     ("module.optimizer.adamw_lr", "module.lr_scheduler.max_lr"),
@@ -45,15 +44,16 @@ def check_keys_of_module(overrides: Sequence[str], module: Mapping[str, Any]) ->
             raise ValueError(f"{key} has no effect on {name}, which has no such setting: leave it out")
 
 
-def check_classifier_guides(overrides: Sequence[str], guidance: Node) -> None:
-    """Raise ``ValueError`` if the command line names a classifier that the guidance does not use.
+def check_other_models_guide(overrides: Sequence[str], guidance: Node) -> None:
+    """Raise ``ValueError`` if the command line names a classifier or weaker model that the guidance does not use.
 
-    A sweep is not checked: the classifier may be for its other jobs, as in ``classifier=PATH guidance=cfg,classifier``.
+    A sweep is not checked: the model may be for its other jobs, as in ``classifier=PATH guidance=cfg,classifier``.
     """
     if in_sweep():
         return
-    if "classifier" in given_keys(overrides) and not guidance_needs_classifier(guidance):
-        raise ValueError("classifier has no effect on this guidance: add guidance=classifier, or leave it out")
+    for key, model in OTHER_MODELS.items():
+        if key in given_keys(overrides) and not model.is_needed_by(guidance):
+            raise ValueError(f"{key} has no effect on this guidance: add guidance={model.option}, or leave it out")
 
 
 def check_guide_is_used(overrides: Sequence[str], guidance: Node) -> None:

@@ -15,6 +15,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.types import RunMode
 from omegaconf import MISSING, DictConfig, OmegaConf, open_dict
 
+from guided_diffusion.checkpoints.guidance_config import OTHER_MODELS
 from guided_diffusion.utils.listing import data_hash
 from guided_diffusion.utils.precision import fast_precision
 
@@ -31,6 +32,7 @@ class ProgramConfig:
     seed: int = MISSING
     output_dir: str = MISSING
     classifier: str | None = None
+    weak: str | None = None
     untaught_scales: bool = False
     trusted: list[str] = field(default_factory=list)
     guidance: dict[str, Any] = field(default_factory=dict)
@@ -184,8 +186,9 @@ def use_recipe_of_training(config: DictConfig, trained: dict[str, Any], override
                 path, merge = key.replace("/", "."), "/" not in key
                 OmegaConf.update(node, path.removeprefix(f"{group}."), OmegaConf.select(config, path), merge=merge)
         config[group] = node
-    if config.guidance.get("classifier") is not None and "classifier" in overridden:
-        config.guidance.classifier = config.classifier
+    for key in OTHER_MODELS:
+        if config.guidance.get(key) is not None and key in overridden:
+            config.guidance[key] = config[key]
 
 
 def trust_packages(config: DictConfig) -> None:
@@ -196,7 +199,7 @@ def trust_packages(config: DictConfig) -> None:
     if not config.trusted:
         return
     loaders = {f"callbacks.{name}" for name, node in config.get("callbacks", {}).items() if _loads_a_guide(node)}
-    loaders |= {f"guidance.{key}" for key in ("classifier", "weak") if isinstance(config.guidance.get(key), DictConfig)}
+    loaders |= {f"guidance.{key}" for key in OTHER_MODELS if isinstance(config.guidance.get(key), DictConfig)}
     for key in loaders:
         OmegaConf.update(config, f"{key}.trusted", list(config.trusted), force_add=True)
 

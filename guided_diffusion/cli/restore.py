@@ -11,9 +11,9 @@ from guided_diffusion.checkpoints.files import LAST
 from guided_diffusion.checkpoints.guidance_config import expand_paths, guidance_wants_guide
 from guided_diffusion.checkpoints.loading import TrainedDiffusion, load
 from guided_diffusion.cli.checks import (
-    check_classifier_guides,
     check_guide_is_used,
     check_no_key_replaces_another,
+    check_other_models_guide,
     check_recipe,
     check_seed,
 )
@@ -45,7 +45,7 @@ def prepare(config: DictConfig, overrides: Sequence[str], schema: type) -> tuple
     check_no_key_replaces_another(overrides)
     model = load(config.checkpoint, weights=config.weights, trusted=config.trusted)
     use_recipe_of_training(config, model.config, overrides)
-    check_classifier_guides(overrides, config.guidance)
+    check_other_models_guide(overrides, config.guidance)
     check_guide_is_trusted(config)
     expand_paths(config.guidance)
     check_guide_is_used(overrides, config.guidance)

@@ -18,11 +18,11 @@ from guided_diffusion.checkpoints.files import LAST
 from guided_diffusion.checkpoints.guidance_config import expand_paths, guidance_needs_classifier
 from guided_diffusion.checkpoints.record import ModelSpec, build_network, make_record
 from guided_diffusion.cli.checks import (
-    check_classifier_guides,
     check_guide_is_used,
     check_keys_of_module,
     check_label_dropout,
     check_no_key_replaces_another,
+    check_other_models_guide,
     check_output_folders,
     check_recipe,
     check_scales,
@@ -71,7 +71,7 @@ def run(config: DictConfig) -> Path:
         rank_zero_print(f"not used, as the command line chooses other options: {', '.join(unused)} of the experiment")
     check_no_key_replaces_another(overrides)
     check_keys_of_module(overrides, config.module)
-    check_classifier_guides(overrides, config.guidance)
+    check_other_models_guide(overrides, config.guidance)
     expand_paths(config.guidance)
     check_guide_is_used(overrides, config.guidance)
     scale = config.guidance.get("scale")

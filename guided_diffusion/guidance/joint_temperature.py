@@ -29,12 +29,12 @@ class JointTemperature(ByClassifier):
     at high noise: use a threshold. ``tau1 = tau2 = 1`` is the log-probability, and ``gamma = 0`` leaves the sine out.
 
     Args:
-        classifier: ``classifier(x0, t) -> logits``; a time-aware one is evaluated at the given ``time``.
+        classifier: ``classifier(x0, t) -> logits``; a time-aware one is evaluated at ``clean_t``.
         tau1: The factor of the logit of the class, positive.
         tau2: The factor of the logits of all classes, at least 0; below tau1, g stays large when the class is certain.
         gamma: The weight of the sine, at least 0.
         softplus_beta: The beta of the Softplus in place of ReLU, positive; ``None`` leaves the classifier as trained.
-        time: The time in [0, 1) that a time-aware classifier is given with x0; most networks need more than 0.
+        clean_t: The time in [0, 1) that a time-aware classifier is given with x0; most networks need more than 0.
         allow_judge: Whether the classifier may be a judge; samples guided by it please it more than they should.
 
     Raises:
@@ -47,7 +47,7 @@ class JointTemperature(ByClassifier):
     tau2: float = 0.5
     gamma: float = 0.3
     softplus_beta: float | None = None
-    time: float = 0.01
+    clean_t: float = 0.01
     allow_judge: bool = False
 
     def __post_init__(self) -> None:
@@ -59,8 +59,8 @@ class JointTemperature(ByClassifier):
                 raise ValueError(f"{name} must be at least 0, got {getattr(self, name)}")
         if self.softplus_beta is not None and not 0 < self.softplus_beta < math.inf:
             raise ValueError(f"softplus_beta must be positive, or null for the ReLU, got {self.softplus_beta}")
-        if not 0 <= self.time < 1:
-            raise ValueError(f"time must be in [0, 1), got {self.time}")
+        if not 0 <= self.clean_t < 1:
+            raise ValueError(f"clean_t must be in [0, 1), got {self.clean_t}")
         if is_judge(self.classifier) and not self.allow_judge:
             raise ValueError(
                 "classifier holds a judge, which measures samples: name another classifier, or add "
@@ -75,7 +75,7 @@ class JointTemperature(ByClassifier):
             classify = softplus_for_relu(classify, self.softplus_beta)
 
         def direction(rows: Tensor, base: Prediction, x_t: Tensor, t: Tensor, y: Tensor) -> Tensor:
-            g = gradient_of_rows(rows, self.objective, classify, base.x0, torch.full_like(t, self.time), y)
+            g = gradient_of_rows(rows, self.objective, classify, base.x0, torch.full_like(t, self.clean_t), y)
             return expand_as(1 + self.gamma * math.pi * torch.sinc(t), g) * g
 
         return direction

@@ -15,7 +15,7 @@ from guided_diffusion.evaluation.plan import Plan, sampling_fingerprint
 from guided_diffusion.guidance import Autoguidance
 
 
-@pytest.mark.parametrize("key", ["guidance.weak", "guidance.weak.checkpoint"])
+@pytest.mark.parametrize("key", ["weak", "guidance.weak", "guidance.weak.checkpoint"])
 def test_the_weak_model_can_be_given_by_each_of_its_keys(key, compose):
     config = compose("guidance=autoguidance", f"{key}=some.ckpt", "trusted=[my_package]", program="sample")
     expand_paths(config.guidance)
@@ -70,7 +70,7 @@ def test_an_unusable_weak_model_is_refused(compose, run_dir, classifier_run, oth
     for given, message in (
         (
             [],
-            "^guidance.weak is missing: add guidance.weak=PATH, the checkpoint of a smaller or less",
+            "^guidance.weak is missing: add weak=PATH, the checkpoint of a smaller or less",
         ),
         ([f"guidance.weak={classifier}"], "is the checkpoint of a time-aware classifier, not of a diffusion model"),
         ([f"guidance.weak={other_schedule}"], "can't work together: schedule of the first"),

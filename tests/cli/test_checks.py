@@ -1,11 +1,11 @@
 import pytest
 
 from guided_diffusion.cli.checks import (
-    check_classifier_guides,
     check_guide_is_used,
     check_judge_is_used,
     check_keys_of_module,
     check_no_key_replaces_another,
+    check_other_models_guide,
 )
 
 
@@ -48,11 +48,14 @@ def test_the_times_of_training_are_refused_for_a_module_that_does_not_take_them(
         check_keys_of_module([override], {"_target_": "my_package.Own"})
 
 
-def test_a_classifier_that_the_guidance_does_not_use_is_refused(compose):
-    with pytest.raises(ValueError, match=r"^classifier has no effect on this guidance: add guidance=classifier"):
-        check_classifier_guides(["classifier=a.ckpt"], compose().guidance)
-    check_classifier_guides(["classifier=a.ckpt"], compose("guidance=classifier").guidance)
-    check_classifier_guides(["classifier=null"], compose().guidance)
+@pytest.mark.parametrize(("key", "option"), [("classifier", "classifier"), ("weak", "autoguidance")])
+def test_a_model_that_the_guidance_does_not_use_is_refused(key, option, compose):
+    with pytest.raises(ValueError, match=rf"^{key} has no effect on this guidance: add guidance={option}, or leave"):
+        check_other_models_guide([f"{key}=a.ckpt"], compose().guidance)
+    check_other_models_guide([f"{key}=a.ckpt"], compose(f"guidance={option}").guidance)
+    check_other_models_guide([f"{key}=null"], compose().guidance)
+    with pytest.raises(ValueError, match=rf"^{key} has no effect beside guidance.{key}: leave one of them out"):
+        check_no_key_replaces_another([f"{key}=a.ckpt", f"guidance.{key}=b.ckpt"])
 
 
 def test_settings_of_a_guide_that_is_not_trained_are_refused(compose):

@@ -58,7 +58,7 @@ def test_on_a_gaussian_with_a_linear_classifier_it_has_its_closed_form(
 
 def test_with_both_temperatures_one_it_follows_the_log_softmax_at_x0(mixture, noisy):
     x_t, t, y = noisy
-    guidance = JointTemperature(mixture.log_posterior, 3.0, "unconditional", 1.0, 1.0, gamma=0.0, time=0.0)
+    guidance = JointTemperature(mixture.log_posterior, 3.0, "unconditional", 1.0, 1.0, gamma=0.0, clean_t=0.0)
     guided, plain = guidance(mixture, mixture.schedule)(x_t, t, y), mixture(x_t, t, None)
     x0 = plain.x0.clone().requires_grad_()
     logits = mixture.log_posterior(x0, torch.zeros_like(t))
@@ -108,7 +108,7 @@ def test_the_classifier_sees_the_clean_estimates_of_the_labelled_samples_at_its_
 
     x_t, t, y = noisy
     y = y.where(torch.arange(9) != 4, UNLABELLED)
-    guided = JointTemperature(classify, 3.0, "unconditional", time=0.02)(mixture, mixture.schedule)(x_t, t, y)
+    guided = JointTemperature(classify, 3.0, "unconditional", clean_t=0.02)(mixture, mixture.schedule)(x_t, t, y)
     plain, rows = mixture(x_t, t, None), [0, 1, 2, 3, 5, 6, 7, 8]
     ((x0, at),) = seen
     assert torch.equal(x0, plain.x0[rows])
@@ -187,7 +187,7 @@ def test_softplus_for_a_classifier_without_relu_is_refused(mixture, noisy):
         ("tau2", -1.0, "tau2 must be at least 0, got -1.0"),
         ("gamma", math.inf, "gamma must be at least 0, got inf"),
         ("softplus_beta", 0.0, "softplus_beta must be positive, or null for the ReLU, got 0.0"),
-        ("time", 1.0, r"time must be in \[0, 1\), got 1.0"),
+        ("clean_t", 1.0, r"clean_t must be in \[0, 1\), got 1.0"),
         ("base", "none", "base must be unconditional or conditional, got 'none'"),
         ("scale", math.nan, "scale must be finite"),
     ],

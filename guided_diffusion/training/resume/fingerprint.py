@@ -20,8 +20,8 @@ VALIDATION_KEYS = (
 """The keys that leave the weights as they are, but change the validations that a training records."""
 
 NEUTRAL_KEYS = (
-    *("name", "output_dir", "resume", "classifier", "scales", "untaught_scales", "guidance", "threshold", "sampler"),
-    *("recipe", "judge", "guide", "logger", "data.root", "data.path", "data.num_workers", "trusted"),
+    *("name", "output_dir", "resume", "classifier", "weak", "scales", "untaught_scales", "guidance", "threshold"),
+    *("sampler", "recipe", "judge", "guide", "logger", "data.root", "data.path", "data.num_workers", "trusted"),
     *("callbacks.last", "callbacks.best", "callbacks.finite", "callbacks.throughput", "callbacks.progress"),
     *("callbacks.learning_rate", "callbacks.sample_grid", "callbacks.accuracy", "callbacks.distance"),
     *("callbacks.guide", "trainer.default_root_dir", "trainer.log_every_n_steps", "trainer.enable_model_summary"),
