@@ -3,6 +3,7 @@
 import math
 from collections.abc import Sequence
 
+import torch
 import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -74,5 +75,72 @@ class LeNet(nn.Module):
         return self.logits(self.features(x))
 
 
-ARCHITECTURES: dict[str, type[JudgeNet] | type[LeNet]] = {"cnn": JudgeNet, "lenet": LeNet}
+class ResidualJudge(nn.Module):
+    """A residual network, a judge for natural images, in channels-last: ``judge(x) -> logits``.
+
+    It is the ResNet-9 of D. Page ("How to train your ResNet", 2018) on half the resolution, with layer norm in place of
+    batch norm. ``width`` is the number of channels of the first convolution; the last has eight times as many.
+    """
+
+    def __init__(self, channels: int, image_size: int | Sequence[int], num_classes: int, width: int = 32) -> None:
+        super().__init__()
+        height_and_width(image_size)
+        self.stages = nn.Sequential(
+            _NormalisedConv(channels, width, stride=2),
+            _NormalisedConv(width, 2 * width),
+            _Pool(),
+            _Residual(2 * width),
+            _NormalisedConv(2 * width, 4 * width),
+            _Pool(),
+            _NormalisedConv(4 * width, 8 * width),
+            _Residual(8 * width),
+        )
+        self.dropout = nn.Dropout(0.3)
+        self.logits = nn.Linear(8 * width, num_classes)
+        self.to(memory_format=torch.channels_last)
+
+    def features(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b d"]:
+        """Return the features by which distances between sets of images are measured: the mean of each channel."""
+        return self.stages(x.contiguous(memory_format=torch.channels_last)).mean((2, 3))
+
+    def forward(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b classes"]:
+        return self.logits(self.dropout(self.features(x)))
+
+
+class _NormalisedConv(nn.Module):
+    """A 3x3 convolution, layer norm over channels and pixels with a scale and shift of each channel, and ReLU."""
+
+    def __init__(self, inputs: int, outputs: int, stride: int = 1) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(inputs, outputs, 3, stride, padding=1, bias=False)
+        self.scale, self.shift = nn.Parameter(torch.ones(outputs)), nn.Parameter(torch.zeros(outputs))
+
+    def forward(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b d i j"]:
+        h = self.conv(x).permute(0, 2, 3, 1)
+        return F.relu(torch.addcmul(self.shift, F.layer_norm(h, h.shape[1:]), self.scale)).permute(0, 3, 1, 2)
+
+
+class _Pool(nn.Module):
+    """Maximum pooling over 2x2 pixels; a side of one pixel is not halved."""
+
+    def forward(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c i j"]:
+        return F.max_pool2d(x, (min(2, x.shape[2]), min(2, x.shape[3])))
+
+
+class _Residual(nn.Module):
+    """Two convolutions, whose output is added to their input."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.convolutions = nn.Sequential(_NormalisedConv(width, width), _NormalisedConv(width, width))
+
+    def forward(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h w"]:
+        return x + self.convolutions(x)
+
+
+ARCHITECTURES: dict[str, type[JudgeNet | LeNet | ResidualJudge]] = {
+    "cnn": JudgeNet,
+    "lenet": LeNet,
+    "resnet": ResidualJudge,
+}
 """The networks of judges, by the names that configs and files have for them."""

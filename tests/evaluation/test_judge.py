@@ -20,7 +20,7 @@ def fake(**arguments):
     return Fake(batch_size=16, validation_size=32, **arguments)
 
 
-architectures = pytest.mark.parametrize("architecture", ["cnn", "lenet"])
+architectures = pytest.mark.parametrize("architecture", ["cnn", "lenet", "resnet"])
 
 SMALL = {"steps": 3, "width": 8, "batch_size": 32}
 
@@ -136,7 +136,9 @@ def test_with_default_settings_a_judge_classifies_digits_well(architecture, comp
     assert source(Digits(batch_size=128, validation_size=180)).ceiling > 0.97
 
 
-@pytest.mark.parametrize("architecture", ["cnn", pytest.param("lenet", marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    "architecture", ["cnn", *(pytest.param(name, marks=pytest.mark.slow) for name in ("lenet", "resnet"))]
+)
 def test_a_short_training_is_enough_for_digits(architecture):
     judge = JudgeSource(steps=200, width=16, architecture=architecture)(Digits(batch_size=128, validation_size=180))
     assert judge.ceiling > 0.95
@@ -192,7 +194,9 @@ def test_accuracy_is_measured_on_the_test_split(monkeypatch):
     assert accuracy(Brightness(), data) == right
 
 
-@pytest.mark.parametrize(("architecture", "name"), [("cnn", "JudgeNet"), ("lenet", "LeNet")])
+@pytest.mark.parametrize(
+    ("architecture", "name"), [("cnn", "JudgeNet"), ("lenet", "LeNet"), ("resnet", "ResidualJudge")]
+)
 def test_a_judge_has_the_name_of_its_network(architecture, name):
     assert [judge_of(architecture=architecture).name for _ in range(2)] == [name, name]  # trained, then read
 
@@ -292,7 +296,7 @@ def test_a_given_judge_for_other_images_or_classes_is_refused(data, judge_file):
 
 
 def test_an_unknown_architecture_is_refused_with_the_known_ones():
-    with pytest.raises(ValueError, match="architecture must be one of cnn, lenet, got vgg"):
+    with pytest.raises(ValueError, match="architecture must be one of cnn, lenet, resnet, got vgg"):
         JudgeSource(architecture="vgg")
 
 

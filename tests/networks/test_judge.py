@@ -2,12 +2,12 @@ import pytest
 import torch
 from torch import nn
 
-from guided_diffusion.networks import JudgeNet, LeNet
+from guided_diffusion.networks import JudgeNet, LeNet, ResidualJudge
 
-both = pytest.mark.parametrize("network", [JudgeNet, LeNet])
+every_network = pytest.mark.parametrize("network", [JudgeNet, LeNet, ResidualJudge])
 
 
-@pytest.mark.parametrize(("network", "num_features"), [(JudgeNet, 128), (LeNet, 84)])
+@pytest.mark.parametrize(("network", "num_features"), [(JudgeNet, 128), (LeNet, 84), (ResidualJudge, 64)])
 @pytest.mark.parametrize(
     ("channels", "image_size"),
     [(1, (8, 8)), (3, (17, 17)), (2, (12, 20)), (4, (30, 22)), (1, (9, 1)), (1, (3, 40)), (5, (1, 1))],
@@ -18,18 +18,19 @@ def test_logits_and_features_of_images_of_any_size(channels, image_size, network
     assert judge.features(x).shape == (2, num_features)
 
 
-@both
+@every_network
 def test_logits_are_linear_in_the_features(network):
     judge, x = network(1, 8, 10).eval(), torch.randn(2, 1, 8, 8)
     assert torch.equal(judge(x), judge.logits(judge.features(x)))
 
 
-def test_the_first_judge_drops_features_in_training():
-    judge, x = JudgeNet(1, 8, 10), torch.randn(2, 1, 8, 8)
+@pytest.mark.parametrize("network", [JudgeNet, ResidualJudge])
+def test_a_judge_may_drop_features_in_training(network):
+    judge, x = network(1, 8, 10), torch.randn(2, 1, 8, 8)
     assert not torch.equal(judge(x), judge(x))
 
 
-@both
+@every_network
 @pytest.mark.parametrize("training", [True, False])
 def test_features_of_a_sample_do_not_depend_on_its_batch(training, network):
     judge, x = network(1, 8, 10).train(training), torch.randn(3, 1, 8, 8)
@@ -37,7 +38,7 @@ def test_features_of_a_sample_do_not_depend_on_its_batch(training, network):
     assert not any(isinstance(part, nn.modules.batchnorm._BatchNorm) for part in judge.modules())
 
 
-@both
+@every_network
 def test_it_learns_to_tell_dark_images_from_bright_ones(network, generator):
     judge, y = network(1, 8, 2, width=8), torch.arange(64) % 2
     x = torch.where(y == 1, 0.5, -0.5)[:, None, None, None] + 0.1 * torch.randn(64, 1, 8, 8, generator=generator)
