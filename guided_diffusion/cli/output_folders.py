@@ -108,11 +108,20 @@ def write_job_record(hydra: DictConfig | HydraConf, folder: Path, finished: bool
 
     ``hydra`` is the job's ``HydraConfig``.
     """
-    records = Path(hydra.sweep.dir) / JOBS
-    records.mkdir(exist_ok=True)
     record = {"folder": str(folder), "overrides": list(hydra.overrides.task), "finished": finished}
-    with atomic_write(records / f"{hydra.job.num}.json") as path:
+    file = _job_record(hydra)
+    file.parent.mkdir(exist_ok=True)
+    with atomic_write(file) as path:
         path.write_text(json.dumps(record))
+
+
+def remove_job_record(hydra: DictConfig | HydraConf) -> None:
+    """Remove the record of a job that is left out of the sweep; the argument is that of ``write_job_record``."""
+    _job_record(hydra).unlink(missing_ok=True)
+
+
+def _job_record(hydra: DictConfig | HydraConf) -> Path:
+    return Path(hydra.sweep.dir) / JOBS / f"{hydra.job.num}.json"
 
 
 def job_records(sweep: Path) -> dict[int, dict[str, Any]]:

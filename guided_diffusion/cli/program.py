@@ -17,7 +17,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.core.utils import env_override
 from hydra.errors import HydraException
 from hydra.types import RunMode
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from guided_diffusion.cli.config import CONFIG_PATH, register
@@ -27,6 +27,7 @@ from guided_diffusion.cli.output_folders import (
     check_output_dir,
     output_folders,
     remove_if_empty,
+    remove_job_record,
     write_job_record,
 )
 from guided_diffusion.cli.sweep_folder import JobError
@@ -127,7 +128,8 @@ def _run_job(config: DictConfig, config_name: str, run: Run | None) -> None:
     except Exception as error:
         if not in_sweep or _nobody_reads(error):
             raise JobError from error
-        if isinstance(error, DoesNotSuit) and _takes_all_options():
+        if isinstance(error, DoesNotSuit) and _takes_all_options(Path(hydra_config.sweep.dir)):
+            remove_job_record(hydra_config)
             print(f"skipped guidance={hydra_config.runtime.choices['guidance']}: {error}")
         else:
             _note_failure(error, config_name)
@@ -135,9 +137,13 @@ def _run_job(config: DictConfig, config_name: str, run: Run | None) -> None:
         remove_if_empty(folder)
 
 
-def _takes_all_options() -> bool:
-    """Return whether the sweep is over all guidances of some name, as in ``guidance=glob(*)``."""
-    return any(argument.startswith("guidance=glob(") for argument in sys.argv)
+def _takes_all_options(sweep: Path) -> bool:
+    """Return whether a sweep is over all guidances of some name, as in ``guidance=glob(*)``.
+
+    Hydra's file in its folder says so, which the processes of every launcher can read.
+    """
+    overrides = OmegaConf.select(OmegaConf.load(sweep / "multirun.yaml"), "hydra.overrides.task") or []
+    return any(override.startswith("guidance=glob(") for override in overrides)
 
 
 def _note_failure(error: Exception, config_name: str) -> None:

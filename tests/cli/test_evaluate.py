@@ -245,6 +245,7 @@ def test_a_sweep_over_all_guidances_leaves_out_what_does_not_suit(call, checkpoi
     assert skipped.startswith("skipped guidance=cfg_classifier: guidance.classifier is missing")
     assert "ClassifierFree" in {row["method"] for row in table(tmp_path / "all")}
     assert not (tmp_path / "all" / "failed.txt").exists()
+    assert "failed" not in called.out
 
 
 @pytest.mark.slow

@@ -171,6 +171,7 @@ def test_a_training_has_it_beside_its_checkpoints_and_the_same_weights_as_withou
     assert other.config["guide"]["steps"] == 2
 
 
+@pytest.mark.slow
 def test_sampling_takes_the_settings_of_the_guide_from_the_training(compose, run):
     content = torch.load(run / LAST, weights_only=True)
     trained = compose(*AUTO, *TINY_GUIDE, "network@guide.network=classifier_8", "guide.network.width=8")

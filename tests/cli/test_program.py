@@ -182,12 +182,14 @@ def test_in_a_sweep_the_other_jobs_go_on_and_the_status_is_1(toy, tmp_path):
     assert sorted(path.name for path in (tmp_path / "swept").iterdir()) == ["0", "2", "failed.txt", "multirun.yaml"]
 
 
+@pytest.mark.slow
 def test_a_sweep_is_not_blamed_for_the_failures_of_an_earlier_one(toy, tmp_path):
     (tmp_path / "swept").mkdir()
     (tmp_path / "swept" / "failed.txt").write_text("0: seed=0: an earlier failure\n")
     assert toy(lambda config: None, "num_samples=0,1", "hydra.sweep.dir=swept", "-m").status == 0
 
 
+@pytest.mark.slow
 def test_a_sweep_of_failed_jobs_leaves_no_folder(toy, tmp_path):
     assert toy(failing(ValueError("no")), "num_samples=0,1", "hydra.sweep.dir=a/swept", "-m").status == 1
     assert list(tmp_path.iterdir()) == []

@@ -70,6 +70,7 @@ def test_the_averaged_weights_are_sampled(sampled, checkpoint):
     torch.testing.assert_close(actual, expected, rtol=0, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_other_weights_or_another_seed_or_scale_give_other_samples(sampled):
     first = sampled("labels=[3]", "num_samples=1")
     for override in ("weights=raw", "seed=1", "guidance.scale=8"):
@@ -312,6 +313,7 @@ def test_inpainting_keeps_what_is_black_in_the_mask(sampled, pictures, tmp_path)
     assert not torch.allclose(found[:, 0], found[:, 1], atol=0.1)
 
 
+@pytest.mark.slow
 def test_an_inversion_saves_the_noise_and_prints_the_error_of_the_reconstruction(sampled, pictures, capsys):
     common = [f"from={pictures}", "invert=true", "threshold=none", "guidance.scale=1", "recipe.batch_size=1"]
     coarse, fine = (sampled(*common, "labels=[3,7]", "sampler=heun", f"sampler.steps={n}") for n in (4, 16))

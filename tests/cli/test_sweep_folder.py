@@ -80,6 +80,7 @@ def test_a_sweep_of_one_job_is_a_sweep(swept):
     assert (called.status, done) == (0, ["here/0"])
 
 
+@pytest.mark.slow
 def test_a_table_that_can_not_be_written_ends_the_sweep_with_status_1(swept, monkeypatch):
     def failing(*arguments):
         raise OSError(28, "No space left on device", "results.csv")

@@ -367,6 +367,7 @@ def test_two_processes_leave_the_same_files_as_one(strategy, is_fast, tiny, fast
     assert load(tmp_path / "here" / "checkpoints" / "last.ckpt").num_classes == 10
 
 
+@pytest.mark.slow
 def test_an_unwritable_cache_is_reported_before_the_training(call, tiny, tmp_path, monkeypatch):
     (tmp_path / "file").touch()
     monkeypatch.setenv("GUIDED_DIFFUSION_CACHE", str(tmp_path / "file" / "cache"))
@@ -435,6 +436,7 @@ def test_images_of_any_shape_are_trained_sampled_and_evaluated(data, call, tiny,
 # A folder that another training has used
 
 
+@pytest.mark.slow
 def test_a_training_in_the_folder_of_another_keeps_its_files_aside(compose, minimal, tmp_path, capsys):
     for seed in (5, 6):
         train(compose(*minimal, f"seed={seed}", output_dir=tmp_path))

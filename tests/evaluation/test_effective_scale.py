@@ -57,6 +57,7 @@ def test_an_interval_has_a_lower_one_and_measuring_changes_no_sample(mixture):
     assert torch.equal(samples, plain.x)
 
 
+@pytest.mark.slow
 def test_an_evaluation_has_it_as_columns(call, run_dir, tmp_path):
     checkpoint = run_dir / "checkpoints" / "last.ckpt"
     few = ("scales=[0,3]", "num_samples=2", "judge.steps=2", "judge.width=8", "trainer.accelerator=cpu")

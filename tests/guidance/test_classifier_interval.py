@@ -137,6 +137,7 @@ def test_an_empty_interval_raises(low, high):
 
 
 @pytest.mark.parametrize(("option", "prefix"), [("classifier", ""), ("cfg_classifier", "classifier_")])
+@pytest.mark.slow
 def test_the_interval_is_set_on_the_command_line(option, prefix, compose):
     key = f"{prefix}sigma_hi"
     for overrides, expected in (((), math.inf), ((f"guidance.{key}=1.5",), 1.5), ((f"guidance.{key}=inf",), math.inf)):

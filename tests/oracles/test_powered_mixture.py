@@ -135,6 +135,7 @@ def test_guidance_is_not_the_ideal_but_becomes_it_as_noise_vanishes(mirrored):
     assert apart(0.001) < 1e-5
 
 
+@pytest.mark.slow
 def test_a_sampler_with_the_ideal_denoiser_samples_the_powered_density_and_with_guidance_it_does_not(mirrored):
     powered, y = PoweredMixture(mirrored, 3.0), torch.zeros(3000, dtype=torch.long)
     expected = moments(powered, 0)

@@ -82,6 +82,7 @@ def test_resampling_has_the_weights_as_expectation():
 # Feynman-Kac correctors
 
 
+@pytest.mark.slow
 def test_feynman_kac_samples_come_to_the_powered_gaussian_as_particles_and_steps_grow():
     guided = ClassifierFree(2.0)(two_gaussians, SCHEDULE)
     errors = {}

@@ -24,6 +24,7 @@ def same_weights(one, other):
     return all(torch.equal(value, other[name][key]) for name in names for key, value in one[name].items())
 
 
+@pytest.mark.slow
 def test_a_training_starts_at_step_0_from_the_weights_of_another_and_records_where_they_are_from(
     call, arguments, run_dir, tmp_path
 ):

@@ -44,6 +44,7 @@ def test_steps_and_epochs_on_one_command_line_are_refused(call, minimal):
     assert called.err.startswith("error: trainer.max_steps and trainer.max_epochs both give the length of the training")
 
 
+@pytest.mark.slow
 def test_a_training_that_is_stopped_has_not_reached_its_end(fit):
     ends = []
 

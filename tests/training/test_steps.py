@@ -54,6 +54,7 @@ def accumulating(compose, tiny, tmp_path):
     return lambda *overrides: compose(*plain, "callbacks=minimal", *size, *overrides, output_dir=tmp_path / "run")
 
 
+@pytest.mark.slow
 def test_intervals_count_optimizer_steps_and_a_step_never_spans_two_epochs(accumulating):
     rate = "+callbacks.learning_rate._target_=guided_diffusion.training.callbacks.LearningRate"
     run = train(accumulating(rate, "callbacks.last.every_n_steps=3"))

@@ -149,6 +149,7 @@ def test_distances_are_those_to_the_test_features(forty, judge):
 
 
 @pytest.mark.parametrize("count", [120, 600], ids=["all samples in each subset", "some samples in each subset"])
+@pytest.mark.slow
 def test_the_interval_of_the_kernel_distance_is_as_wide_as_the_spread_over_new_samples(count):
     real = torch.randn(200, 4, dtype=torch.float64)
 

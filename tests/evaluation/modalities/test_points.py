@@ -66,6 +66,7 @@ def test_every_column_of_the_table_is_known(results):
     assert list(results.rows[0].row) == list(POINTS.columns)
 
 
+@pytest.mark.slow
 def test_every_plot_has_a_caption_and_is_there_as_png_and_pdf(results, tmp_path):
     plots = POINTS.save_plots(results, tmp_path)
     captioned = {*POINTS.captions, *(f"{name}-cfg-ddim-5" for name in POINTS.captions_of_curve)}

@@ -137,6 +137,7 @@ def test_few_classes_are_named_and_many_are_averaged(classes, labels, fabricate)
     assert all(line.get_ydata() == pytest.approx([share] * 3) for line in figure.axes[0].lines)
 
 
+@pytest.mark.slow
 def test_confusion_has_a_panel_for_each_scale_with_the_same_colour_range(fabricate):
     results = fabricate(EIGHTEEN)
     figure = drawn(plot_confusion(curves(results)[0], results.about["class_names"]))

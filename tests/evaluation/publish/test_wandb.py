@@ -54,6 +54,7 @@ def test_every_quantity_is_drawn_against_the_scale(one_curve, fabricate):
 
 
 @pytest.mark.parametrize(("curve", "values"), [(CURVES[0], [1 / 2, 2 / 3]), (CURVES[1], [1 / 3, 2 / 4])], ids=CURVES)
+@pytest.mark.slow
 def test_several_curves_have_a_key_each(two_curves, curve, values):
     points = two_curves.history(f"guidance/accuracy/{curve}")
     assert [scale for scale, _ in points] == SCALES

@@ -130,6 +130,7 @@ def test_a_classifier_without_a_guide_samples_nothing(fit, classifier_overrides,
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_a_classifier_has_bit_identical_weights_with_and_without_sampling(
     fit, classifier_overrides, classifier_callbacks, guide, tmp_path
 ):

@@ -122,6 +122,7 @@ def test_an_interval_below_one_is_refused():
         TerminateOnNonFinite(0)
 
 
+@pytest.mark.slow
 def test_an_out_of_memory_error_names_the_setting_to_halve(compose, tiny, monkeypatch, tmp_path):
     from guided_diffusion.recipe import Recipe
     from guided_diffusion.training.modules import DiffusionModule

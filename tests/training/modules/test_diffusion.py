@@ -166,6 +166,7 @@ def test_the_first_twenty_steps_have_the_recorded_losses(channels, golden, fit, 
     assert losses.train[4::5] == pytest.approx(golden, rel=1e-3)
 
 
+@pytest.mark.slow
 def test_the_learning_rate_schedule_spans_the_training(fit):
     class Rates(Callback):
         rates = ()

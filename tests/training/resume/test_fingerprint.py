@@ -172,6 +172,7 @@ def test_the_content_of_initial_weights_and_not_their_path_is_part_of_a_training
         assert differing_weight_keys(here, different) == ["init_from"]
 
 
+@pytest.mark.slow
 def test_a_config_from_before_there_were_guides_and_times_is_the_same_training(config):
     overrides = "guidance=classifier"
     older = config(overrides)
