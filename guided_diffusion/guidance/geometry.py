@@ -7,7 +7,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from guided_diffusion.denoisers import Prediction
-from guided_diffusion.guidance.base import shift_x0
+from guided_diffusion.guidance.base import rows, shift_x0
 from guided_diffusion.schedules import Samples, Schedule, Times, expand_as
 
 PerSample = Float[Tensor, "b ..."]
@@ -16,7 +16,7 @@ PerSample = Float[Tensor, "b ..."]
 
 def inner(a: Samples, b: Samples) -> PerSample:
     """Return the inner product of ``a`` and ``b``, sample by sample."""
-    return expand_as((_wide(a) * _wide(b)).flatten(1).sum(1), a)
+    return expand_as((rows(a) * rows(b)).sum(1), a)
 
 
 def norm(a: Samples) -> PerSample:
@@ -26,7 +26,7 @@ def norm(a: Samples) -> PerSample:
 
 def std(a: Samples) -> PerSample:
     """Return the standard deviation over the dimensions of each sample, divided by their number."""
-    return expand_as(_wide(a).flatten(1).std(1, correction=0), a)
+    return expand_as(rows(a).std(1, correction=0), a)
 
 
 def ratio(a: PerSample, b: PerSample) -> PerSample:
@@ -56,7 +56,3 @@ def check_images(name: str, x: Samples) -> None:
         raise ValueError(
             f"{name} is for images of shape (channels, height, width), got samples of {tuple(x.shape[1:])}"
         )
-
-
-def _wide(a: Tensor) -> Tensor:
-    return a.to(torch.promote_types(a.dtype, torch.float32))
