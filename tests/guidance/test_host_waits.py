@@ -14,7 +14,11 @@ from guided_diffusion.classifiers import Classifier
 from guided_diffusion.denoisers import Denoiser
 from guided_diffusion.guidance import (
     AdamClassifier,
+    Adaptive,
+    AdaptiveProjected,
+    AngleDomain,
     Autoguidance,
+    CFGPlusPlus,
     ClassifierFree,
     ClassifierGuidance,
     Clip,
@@ -22,11 +26,22 @@ from guided_diffusion.guidance import (
     Composition,
     ConditionAnnealed,
     DynamicThreshold,
+    Feedback,
+    FrequencyDecoupled,
     IndependentCondition,
     JointTemperature,
     LimitedInterval,
+    MagnitudeAware,
+    MomentumGuidance,
     NoThreshold,
+    PowerLaw,
+    Reconstruction,
+    Rescaled,
+    ScoreRescaling,
     SelfGuidance,
+    TangentialDamping,
+    WeightSchedule,
+    ZeroStar,
 )
 from guided_diffusion.networks import NoisyClassifier
 from guided_diffusion.samplers import ddim, dpmpp_2m, heun, uniform_times
@@ -133,6 +148,7 @@ def methods(classifier):
         "cfg_classifier": Combined(classifier, 3.0, 2.0),
         "joint temperature": JointTemperature(classifier, 3.0),
         "adam classifier per sample": AdamClassifier(classifier, per_sample),
+        "reconstruction": Reconstruction(classifier, per_sample),
     }
 
 
@@ -159,11 +175,23 @@ def test_a_step_never_waits_for_the_gpu(name, denoiser, classifier):
         ConditionAnnealed(per_sample),
         IndependentCondition(per_sample),
         SelfGuidance(per_sample),
+        *(
+            method(per_sample)
+            for method in (
+                *(WeightSchedule, PowerLaw, MagnitudeAware, CFGPlusPlus, Feedback),
+                *(AdaptiveProjected, ZeroStar, TangentialDamping, FrequencyDecoupled, Rescaled, AngleDomain),
+                *(MomentumGuidance, ScoreRescaling),
+            )
+        ),
     ],
     ids=lambda guidance: type(guidance).__name__,
 )
-def test_no_weak_model_or_noise_of_a_guidance_waits_for_the_gpu(guidance, denoiser):
+def test_no_rule_weak_model_or_noise_of_a_guidance_waits_for_the_gpu(guidance, denoiser):
     check(guidance, ddim, Clip(), denoiser, torch.randn(4, 1, 2, 2))
+
+
+def test_adaptive_guidance_waits_once_between_two_steps_to_know_which_samples_to_evaluate(denoiser):
+    check(Adaptive(per_sample), ddim, Clip(), denoiser, torch.randn(4, 1, 2, 2), waits=["cpu", "cpu"])
 
 
 @pytest.mark.parametrize("method", [heun, dpmpp_2m])
@@ -175,13 +203,13 @@ def test_the_network_never_waits_for_the_gpu(network):
     check(ClassifierFree(3.0), ddim, Clip(), Denoiser(network, Cosine()), torch.randn(4, 1, 8, 8))
 
 
-def check(guidance, method, threshold, denoiser, noise):
-    """Check that nothing waits, and that the samples are those of the CPU."""
+def check(guidance, method, threshold, denoiser, noise, waits=()):
+    """Check that nothing but ``waits`` waits in three steps, and that the samples are those of the CPU."""
     settings, labels = (method, guidance, threshold, denoiser), torch.tensor([0, 1, 2, 0])
     expected = last_sample(*settings, noise, labels, denoiser.schedule)
     with PretendGPU() as gpu:
         there = last_sample(*settings, place(noise), place(labels), denoiser.schedule)
-    assert gpu.waits == []
+    assert gpu.waits == list(waits)
     assert isinstance(there, OnGPU)
     assert torch.equal(there.as_subclass(Tensor), expected)
 
