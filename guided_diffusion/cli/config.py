@@ -172,10 +172,11 @@ def use_recipe_of_training(config: DictConfig, trained: dict[str, Any], override
 
     A group whose option the command line chooses (``sampler=heun``) stays as it is in ``config``; of an option that it
     chooses inside a group (``sampler/times=karras``, ``network@guide.network=mlp``) nothing of the training's remains.
-    The settings of a guide's training also belong to the recipe; older trainings have none.
+    The settings of a guide's training also belong to the recipe, and in an evaluation the judge; older trainings may
+    have neither.
     """
     overridden = _keys_and_groups(overrides)
-    groups = {"guidance", "threshold", "sampler", *({"guide"} & trained.keys())}
+    groups = {"guidance", "threshold", "sampler", *({"guide", "judge"} & trained.keys() & config.keys())}
     for group in groups.difference(overridden):
         node = OmegaConf.create(trained[group])
         for key in _packages(overrides):

@@ -13,7 +13,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from guided_diffusion.checkpoints.guidance_config import guidance_wants_guide
 from guided_diffusion.checkpoints.loading import TrainedDiffusion
-from guided_diffusion.checkpoints.record import ModelSpec, SavedModel, check_targets, make_record
+from guided_diffusion.checkpoints.record import ModelSpec, SavedModel, make_record
 from guided_diffusion.checkpoints.renamed import update_targets
 from guided_diffusion.data import LabelledDataModule
 from guided_diffusion.recipe import Recipe
@@ -30,8 +30,6 @@ PARTS = ("guide", "data", "schedule")
 """The keys of a config that decide what a guide learns."""
 NOT_LEARNT = ("batch_size", "num_workers", "seed")
 """The settings of data that change nothing for a guide, which has a batch size and a seed of its own."""
-HOLDS_GUIDES = ("guided_diffusion.losses", "guided_diffusion.training.guide")
-"""The modules whose classes the node ``guide`` of a checkpoint may name, besides those of a model."""
 
 
 @dataclass(frozen=True)
@@ -179,12 +177,6 @@ def guide_of_training(config: DictConfig, settings: dict[str, Any], kind: str, s
         "trusted": list(trusted),
     }
     return guide
-
-
-def check_guide_is_trusted(config: DictConfig) -> None:
-    """Raise ``ValueError`` if the node ``guide``, maybe a checkpoint's, names what no trusted package defines."""
-    node = OmegaConf.to_container(config.guide, resolve=True)
-    check_targets(node, (*config.trusted, *HOLDS_GUIDES), Path(config.checkpoint))
 
 
 def guide_of_model(config: DictConfig, model: TrainedDiffusion) -> Guide | None:

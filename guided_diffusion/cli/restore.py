@@ -4,12 +4,13 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import torch
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from guided_diffusion.checkpoints.compatibility import check_guidance
 from guided_diffusion.checkpoints.files import LAST
 from guided_diffusion.checkpoints.guidance_config import expand_paths, guidance_wants_guide
 from guided_diffusion.checkpoints.loading import TrainedDiffusion, load
+from guided_diffusion.checkpoints.record import check_targets
 from guided_diffusion.cli.checks import (
     check_guide_is_used,
     check_no_key_replaces_another,
@@ -18,7 +19,7 @@ from guided_diffusion.cli.checks import (
     check_seed,
 )
 from guided_diffusion.cli.config import plain, trust_packages, use_recipe_of_training
-from guided_diffusion.cli.guide import check_guide_is_trusted, guide_of_model
+from guided_diffusion.cli.guide import guide_of_model
 from guided_diffusion.cli.validation import check_config
 from guided_diffusion.guidance import Guidance
 from guided_diffusion.recipe import Recipe, eval_mode
@@ -26,6 +27,12 @@ from guided_diffusion.samplers import Walk, begin
 from guided_diffusion.utils.instantiate import build
 from guided_diffusion.utils.precision import check_precision
 from guided_diffusion.utils.validation import DoesNotSuit
+
+HOLDS = {
+    "guide": ("guided_diffusion.losses", "guided_diffusion.training.guide"),
+    "judge": ("guided_diffusion.evaluation.judge",),
+}
+"""The modules whose classes these nodes of a checkpoint may name, besides those of a model."""
 
 
 def prepare(config: DictConfig, overrides: Sequence[str], schema: type) -> tuple[TrainedDiffusion, Recipe]:
@@ -46,7 +53,7 @@ def prepare(config: DictConfig, overrides: Sequence[str], schema: type) -> tuple
     model = load(config.checkpoint, weights=config.weights, trusted=config.trusted)
     use_recipe_of_training(config, model.config, overrides)
     check_other_models_guide(overrides, config.guidance)
-    check_guide_is_trusted(config)
+    _check_guide_and_judge_are_trusted(config)
     expand_paths(config.guidance)
     check_guide_is_used(overrides, config.guidance)
     trust_packages(config)
@@ -59,6 +66,13 @@ def prepare(config: DictConfig, overrides: Sequence[str], schema: type) -> tuple
     if not guidance_wants_guide(config.guidance):
         check_guidance_suits(recipe.guidance, model)
     return model, recipe
+
+
+def _check_guide_and_judge_are_trusted(config: DictConfig) -> None:
+    """Raise ``ValueError`` if one of these nodes, maybe the checkpoint's, names what no trusted package defines."""
+    for name in HOLDS.keys() & config.keys():
+        node = OmegaConf.to_container(config[name], resolve=True)
+        check_targets(node, (*config.trusted, *HOLDS[name]), Path(config.checkpoint))
 
 
 def check_guidance_suits(guidance: Guidance, model: TrainedDiffusion) -> None:

@@ -13,7 +13,9 @@ from lightning_fabric.loggers import tensorboard as fabric_tensorboard
 from omegaconf import OmegaConf
 
 import guided_diffusion
+from guided_diffusion.cli.config import EvaluateConfig, use_recipe_of_training
 from guided_diffusion.cli.evaluate import evaluate
+from guided_diffusion.cli.restore import prepare
 from guided_diffusion.data import Fake
 from guided_diffusion.data.base import Batch
 from guided_diffusion.evaluation.chunks import Chunks
@@ -389,3 +391,24 @@ def test_inception_distances_are_measured_printed_and_written(fit, call, incepti
     (read_row,) = read(tmp_path / "here").rows
     assert f"{read_row.measured['inception_fid'].value:.6g}" == row["inception_fid"]
     assert "Inception FID and KID compare 20 samples" in (tmp_path / "here" / "report.html").read_text()
+
+
+@pytest.mark.parametrize(
+    ("own", "expected"),
+    [([], ("resnet", 7, 32)), (["judge.width=16"], ("resnet", 7, 16)), (["judge=lenet"], ("lenet", 800, 16))],
+)
+def test_the_judge_is_that_of_the_training_unless_the_command_line_chooses_one(own, expected, compose):
+    trained = OmegaConf.to_container(compose("judge=resnet", "judge.steps=7"))
+    config = compose(*own, program="evaluate")
+    use_recipe_of_training(config, trained, own)
+    assert (config.judge.architecture, config.judge.steps, config.judge.width) == expected
+
+
+def test_a_checkpoint_can_not_run_code_through_its_judge(compose, run_dir, tmp_path):
+    content = torch.load(run_dir / "checkpoints" / "last.ckpt", weights_only=True)
+    content["guided_diffusion"]["config"]["judge"] = {"_target_": "no_package.run", "command": "touch here"}
+    torch.save(content, tmp_path / "last.ckpt")
+    own = [f"checkpoint={tmp_path / 'last.ckpt'}"]
+    config = compose(*own, program="evaluate", output_dir=tmp_path / "evaluated")
+    with pytest.raises(ValueError, match=r"wants to run no_package\.run, which is no part"):
+        prepare(config, own, EvaluateConfig)

@@ -12,7 +12,6 @@ from guided_diffusion.cli.experiments import drop_unused_settings
         (["+experiment=cfg_cifar10", "callbacks=minimal"], ["callbacks.sample_grid"]),
         (["+experiment=cfg_cifar10", "callbacks=sharded"], ["callbacks.ema", "callbacks.sample_grid"]),
         (["+experiment=mnist_best", "guidance=cfg"], ["guidance.base", "guidance.sigma_hi"]),
-        (["+experiment=cfg_cifar10", "judge=both"], ["judge.steps"]),
         (["+experiment=cfg_cifar10", "callbacks=default"], []),
         (["+experiment=cfg_cifar10", "logger=[wandb,tensorboard]", "strategy=ddp"], []),
         (["callbacks=minimal", "+callbacks.sample_grid.every_n_steps=3"], []),
