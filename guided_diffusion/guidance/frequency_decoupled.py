@@ -31,8 +31,8 @@ class FrequencyDecoupled(Guidance):
     """``u + w (q - low) + w_low low``, with ``q = c - u``, its low frequencies ``low = blur(q)`` and a scale for them.
 
     ``w_low = 1 + low_scale_ratio (w - 1)``, so that one number is the scale and w = 1 is the conditional model. The
-    blur is Gaussian, with reflected borders, in place of the authors' Laplacian pyramid of two levels, which needs sizes
-    that are powers of 2. It is linear, so the rule is the same in x0, eps and v. See Sadat et al. 2025 (arXiv
+    blur is Gaussian, with reflected borders, in place of the authors' Laplacian pyramid of two levels, for which sizes
+    must be powers of 2. It is linear, so the rule is the same in x0, eps and v. See Sadat et al. 2025 (arXiv
     2506.19713); their weight of the parallel part is left out.
 
     Args:

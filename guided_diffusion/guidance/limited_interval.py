@@ -23,7 +23,8 @@ from guided_diffusion.schedules import Schedule
 class LimitedInterval(Guidance):
     """``u + w (c - u)`` where ``sigma_lo < sigma / alpha <= sigma_hi``, and ``c`` elsewhere.
 
-    Outside of the interval only ``c`` is evaluated, so w = 0 is not the unconditional model (Kynkäänniemi et al. 2024, arXiv 2404.07724).
+    Outside of it only ``c`` is evaluated, so w = 0 is not the unconditional model. See Kynkäänniemi et al. 2024 (arXiv
+    2404.07724).
 
     Args:
         scale: w, a number or a tensor of shape (b,); at 1 there is no guidance.

@@ -25,7 +25,7 @@ from guided_diffusion.schedules import Samples, Schedule, expand_as
 
 @dataclass(frozen=True)
 class Reconstruction(Guidance):
-    """``u + w sigma^2 / alpha grad log p(y | u(x_t))`` in x0, with ``u = D(x_t, t, None)``, the gradient taken through u.
+    """``u + w sigma^2 / alpha grad log p(y | u(x_t))`` in x0, with ``u = D(x_t, t, None)`` and the gradient through u.
 
     The classifier sees the estimate of the clean sample, so it need not know noisy ones. w = 0 is exactly the
     unconditional model. No scale is the conditional model: w = 1 aims at p(x) p(y|x), and misses it because

@@ -22,7 +22,7 @@ NAME = "sliding window guidance"
 class SlidingWindow(Guidance):
     """``b + w (m - b)``, with ``m = D(x_t, t, y)`` and ``b`` the mean of the predictions for n x n windows of x_t.
 
-    The windows of side k lie evenly over the image; each pixel of ``b`` is the mean over those that cover it. ``m`` sees
+    The windows of side k lie evenly over the image; each pixel of ``b`` is the mean of those that cover it. ``m`` sees
     the whole image and ``b`` only parts, so guidance strengthens long-range structure. It works without labels too.
     See Kaiser et al. 2024, arXiv 2411.10257, whose strength is our w - 1; their masked form is not implemented.
 

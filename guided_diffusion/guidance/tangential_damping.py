@@ -22,7 +22,7 @@ from guided_diffusion.schedules import Samples, Schedule, expand_as
 
 @dataclass(frozen=True)
 class TangentialDamping(Guidance):
-    """``eps = u' + w (c - u')``: c and u are those in eps, ``u' = <u, v> v``, v the first right singular vector of [c; u].
+    """``u' + w (c - u')`` in eps, where ``u' = <u, v> v`` and v is the first right singular vector of [c; u].
 
     ``(cos a, sin a)`` with ``2 a = atan2(2 <c, u>, |c|^2 - |u|^2)`` is the first eigenvector of the 2 x 2 Gram matrix,
     so ``u' = u + cos(a) (sin(a) c - cos(a) u)``. Where c and u are parallel it is ``ClassifierFree``. The rule is the
