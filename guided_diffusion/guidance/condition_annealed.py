@@ -21,9 +21,9 @@ class ConditionAnnealed(Guidance):
     """``u + w (c - u)``, with noise on the embeddings of the label and of "no label" early in sampling.
 
     ``e^ = sqrt(g) e + s sqrt(1 - g) n``, where g(t) is 1 for t <= tau1, 0 for t >= tau2 and linear between, and n is
-    drawn anew for both embeddings in each step. The network gets ``psi r + (1 - psi) e^``, with r, which is ``e^``
-    rescaled to the mean and std of e. Samples of a class become more diverse. See Sadat et al. 2023, arXiv 2310.17347;
-    the rule is that of public ports, but with the mean and std of each sample. The paper was not read.
+    drawn anew for both embeddings in each step. The network gets ``psi r + (1 - psi) e^``, where r is ``e^`` rescaled
+    to the mean and std of e. Samples of a class become more diverse. See Sadat et al. 2023, arXiv 2310.17347; the rule
+    is that of public ports, but with the mean and std of each sample. The paper was not read.
 
     Args:
         scale: w, a number or a tensor of shape (b,).
