@@ -30,7 +30,7 @@ def std(a: Samples) -> PerSample:
 
 
 def ratio(a: PerSample, b: PerSample) -> PerSample:
-    """Return ``a / b`` for ``b >= 0``, and never nan: where both are 0 it is 0."""
+    """Return ``a / b`` for ``b >= 0``. Where b is 0 it is 0 if a is 0, and else very large or infinite."""
     return a / b.clamp(min=torch.finfo(b.dtype).tiny)
 
 
