@@ -4,7 +4,7 @@
 
 The data is that of ``data=mixture``; one class is sampled at w = 2 by Heun's method, from the same noise in every run.
 NAMES are options of ``conf/guidance`` and ``conf/sampler``; without any, all that can guide the exact denoiser. Writes
-``methods.csv`` and a picture for each room of docs/guidance.
+``methods.csv`` and a picture for each page of docs/methods.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Config nodes of guidance: whether one needs a classifier or a weaker model, and the checkpoint it comes from."""
+"""Config nodes of guidance: which other model a method needs, and the checkpoint from which that is loaded."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -12,13 +12,13 @@ from guided_diffusion.guidance import needs_classifier, needs_weak
 Node = DictConfig | dict[str, Any]
 
 AUTO = "auto"
-"""The word in place of a classifier's path that asks for one which is trained when sampling first needs it."""
+"""The value of ``classifier`` that asks for one which is trained when sampling first needs it."""
 
 
 def expand_paths(guidance: Node) -> None:
-    """Replace, in place, a path given as ``classifier=PATH``, ``guidance.weak=PATH`` or the like.
+    """Replace each path, as in ``guidance.classifier=PATH``, by the node that loads the model, if the method needs it.
 
-    The node that loads the model takes its place, if the method needs such a model.
+    The node ``guidance`` is changed in place.
     """
     for key, model in OTHER_MODELS.items():
         path = guidance.get(key)
@@ -29,7 +29,7 @@ def expand_paths(guidance: Node) -> None:
 def guidance_needs_classifier(guidance: Node) -> bool:
     """Return whether the method that a config node names needs a classifier.
 
-    Return ``False`` if it can't be imported; building it will raise the error.
+    It returns ``False`` if the method can't be imported; building it will raise the error.
     """
     return needs_classifier(_method(guidance))
 
@@ -68,22 +68,22 @@ def weak_node(path: Any) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class OtherModel:
-    """A model, besides the denoiser, that some methods of guidance need."""
+    """A model besides the denoiser that some methods of guidance need."""
 
     is_needed_by: Callable[[Node], bool]
     node: Callable[[Any], dict[str, Any]]
-    """Returns the node that loads the model of a path."""
+    """The function that returns the node that loads the model of a path."""
     option: str
-    """An option of the group ``guidance`` that needs it."""
+    """The name of an option of the group ``guidance`` that needs it."""
 
 
 OTHER_MODELS = {
     "classifier": OtherModel(guidance_needs_classifier, classifier_node, "classifier"),
     "weak": OtherModel(guidance_needs_weak, weak_node, "autoguidance"),
 }
-"""Such models, by their key at the root of the config and in ``guidance``."""
+"""The models that guidance may need, by their key at the root of the config and in ``guidance``."""
 
 
 def guidance_wants_guide(guidance: Node) -> bool:
-    """Return whether an expanded guidance needs a classifier, by ``classifier=auto``."""
+    """Return whether an expanded guidance needs the classifier that ``classifier=auto`` trains."""
     return guidance_needs_classifier(guidance) and classifier_checkpoint(guidance) == AUTO

@@ -1,4 +1,4 @@
-"""The effective scale: the scale of classifier-free guidance that is nearest to what a guidance really does."""
+"""The effective scale of a guidance: the scale of classifier-free guidance that comes nearest to its predictions."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ from guided_diffusion.guidance import Wrapper, per_evaluation
 from guided_diffusion.schedules import Samples, Schedule
 
 COLUMNS = ("effective_scale", "residual")
-"""The columns that follow the others of results.csv with ``effective_scale=true``."""
+"""The last columns of results.csv with ``effective_scale=true``."""
 
 
 class EffectiveScale(NamedTuple):
-    """The effective scale of each sample, and what it leaves unexplained."""
+    """The effective scale of each sample, and the relative distance from classifier-free guidance at that scale."""
 
     scale: Float[Tensor, " b"]
     """``a = <D - u, c - u> / |c - u|^2`` of the guided x0 D; nan where c and u are equal."""
@@ -47,9 +47,9 @@ def effective_scale(guided: Samples, c: Samples, u: Samples) -> EffectiveScale:
 
 @dataclass(frozen=True)
 class ScaleMeter:
-    """A threshold that also measures the effective scale of the prediction that it gets, and passes it to ``watch``.
+    """A threshold that also measures the effective scale of the prediction before it, and passes it to ``watch``.
 
-    Every evaluation then costs two more of ``denoiser``, the model without guidance.
+    Every evaluation then costs two more, of ``denoiser``, the model without guidance.
     """
 
     threshold: Wrapper
@@ -71,7 +71,7 @@ class ScaleMeter:
 
 
 def with_effective_scale(examination: Examination, samples: Sequence[LabelledSamples], seed: int) -> Examination:
-    """Return the examination with the means over the samples of each scale; those without a value are left out."""
+    """Return the examination with the means over the samples of each scale that have an effective scale."""
     findings = []
     for finding, of_scale in zip(examination.findings, samples, strict=True):
         values = of_scale.counted.guidance
@@ -86,6 +86,6 @@ def with_effective_scale(examination: Examination, samples: Sequence[LabelledSam
 
 
 def mean_of(measured: list[EffectiveScale]) -> EffectiveScale:
-    """Return the mean over the evaluations of a walk, of each sample, without those where c and u are equal."""
+    """Return the mean of each sample over the evaluations of a walk, without those where c and u are equal."""
     scales, residuals = (torch.stack(values).nanmean(0).cpu() for values in zip(*measured, strict=True))
     return EffectiveScale(scales, residuals)

@@ -1,7 +1,7 @@
 """Guidance methods, which turn one denoiser into another: ``guidance(denoise, schedule) -> denoise``.
 
-Each method is a frozen dataclass in a file of its own. All share the setting ``scale``, the exponent w of p(y|x) in the
-target p(x) p(y|x)^w.
+Each method is a frozen dataclass in a file of its own. All have the setting ``scale``, the exponent w of p(y|x) in the
+target p(x) p(y|x)^w unless a method says otherwise.
 """
 
 from guided_diffusion.guidance.adam_classifier import AdamClassifier

@@ -33,12 +33,12 @@ class AdamClassifier(ByClassifier):
     and ``m^ = m / (1 - b1^n)`` and ``v^ = v / (1 - b2^n)`` correct them for their start at 0, all elementwise (Belardi
     et al. 2026, arXiv 2603.16797; from the authors' code). d is 0 where v is 0, and bounded if ``b1^2 < b2``.
 
-    w is no exponent: d has the same size whether the classifier is certain or not. At k = 1 it is the authors' rule.
-    The second evaluation of a step has its own g, but leaves m and v as they are.
+    w is not an exponent: d has the same size whether the classifier is certain or not. k = 1 is the authors' rule.
+    A second evaluation in a step uses its own g, but does not update m and v.
 
     Args:
         strength: s, the authors' guidance strength, at least 0.
-        b1: The decay of m, in [0, 1); 0 takes g alone.
+        b1: The decay of m, in [0, 1); at 0, m is g.
         b2: The decay of v, in [0, 1). The defaults are the best of the authors' search for ImageNet.
 
     Other arguments and errors are those of ``ClassifierGuidance``.

@@ -1,4 +1,4 @@
-"""Adaptive guidance, which ends for a sample when both models agree on it."""
+"""Adaptive guidance, which ends for a sample when the conditional and the unconditional model agree on it."""
 
 from __future__ import annotations
 
@@ -31,9 +31,9 @@ from guided_diffusion.schedules import Schedule
 class Adaptive(Guidance):
     """``u + w (c - u)`` until the cosine of c and u in x0 is above ``bound``, and c in all steps after that.
 
-    The cosine is that of the first evaluation of a step, for each sample alone, and once ended, guidance never comes
-    back. Such samples take one evaluation instead of two, for which the host reads the cosines once a step. Because c
-    is taken at the end, w = 0 is not the unconditional model, and it is evaluated as other scales are.
+    The cosine is that of each sample at the first evaluation of a step. Once ended, guidance does not resume, and the
+    sample takes one evaluation instead of two; for this the host reads the cosines once a step. Because the last steps
+    take c, w = 0 is not the unconditional model, and costs as much as other scales.
 
     The authors measure eps, whose cosine is nearly 1 at t = 1, so that with exact models guidance never begins; x0 is
     what public ports measure. See Castillo et al. 2023 (arXiv 2312.12487); the paper was not read.
@@ -57,7 +57,7 @@ class Adaptive(Guidance):
             raise ValueError(f"bound must be at least -1 and finite, got {self.bound}")
 
     def counted_as(self) -> Guidance:
-        """Return a method that takes the most evaluations: how many are left out depends on the samples."""
+        """Return a method with the largest number of evaluations; how many are saved depends on the samples."""
         return ClassifierFree(unless_conditional(as_scale(self.scale)))
 
     @along_walk

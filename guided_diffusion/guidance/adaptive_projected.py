@@ -38,15 +38,15 @@ class AdaptiveProjected(Guidance):
         q <- q min(1, norm_threshold / |q|)
         q = q_par + q_orth                  q_par: the part along c
 
-    With ``eta = 1``, ``norm_threshold = inf`` and ``momentum = 0`` it is ``ClassifierFree``. The sum moves at the first
-    evaluation of each step. See Sadat et al. 2024 (arXiv 2410.02416), algorithm 1; the defaults are theirs for EDM2-S.
+    With ``eta = 1``, ``norm_threshold = inf`` and ``momentum = 0`` it is ``ClassifierFree``. A step stores the sum of
+    its first evaluation. See Sadat et al. 2024 (arXiv 2410.02416), algorithm 1; the defaults are theirs for EDM2-S.
 
     Args:
         scale: w, a number or a tensor of shape (b,). At 0 it is exactly the unconditional model, with a jump, and at 1
             the conditional one.
         eta: The weight of the part along c, which saturates colours; neutral at 1.
         norm_threshold: The largest norm of q, in units of x0; it should grow with the root of the number of dimensions.
-        momentum: The weight of the sum of the step before, in (-1, 1); the authors' are negative.
+        momentum: The weight of the sum of the step before, in (-1, 1); neutral at 0, and negative in the paper.
 
     Raises:
         ValueError: If a scale or eta is not finite, the threshold not positive or the momentum outside of (-1, 1).

@@ -26,8 +26,8 @@ class AngleDomain(Guidance):
 
     ``theta' = (w - 1) theta``, cut off at ``max_angle``, and p is the part of ``c - u`` perpendicular to u. Because
     ``|p| = |c| sin(theta)``, the second term is computed as ``|c| sin(theta') p / |p|``. The norm of c is kept only
-    roughly. In one dimension it is the conditional model. See Jin et al. 2025 (arXiv 2506.11039); their code adds 1e-3
-    to ``w - 1`` and takes 0 for it below w = 1, where this method turns c towards u instead.
+    roughly. In one dimension it is c where c and u have the same sign. See Jin et al. 2025 (arXiv 2506.11039); their
+    code adds 1e-3 to ``w - 1`` and sets it to 0 below w = 1, where this method turns c towards u instead.
 
     Args:
         scale: w, a number or a tensor of shape (b,). At 0 it is exactly the unconditional model, with a jump, and at 1
@@ -59,7 +59,7 @@ class AngleDomain(Guidance):
 
 
 def rotation(c: Samples, u: Samples, factor: Tensor, max_angle: float) -> Samples:
-    """Return what is added to c to turn it away from u by ``factor`` times the angle between them."""
+    """Return the change of c that turns it away from u by ``factor`` times the angle between them."""
     away = c - u
     p = away - project(away, u)
     theta = torch.atan2(norm(p), ratio(inner(c, u), norm(u)))

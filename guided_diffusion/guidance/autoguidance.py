@@ -19,7 +19,7 @@ class Autoguidance(Guidance):
     """``b + w (m - b)`` with ``m = D(x_t, t, y)`` and ``b`` the prediction of a weaker model for the same label.
 
     The weaker model is smaller, less trained or both, and otherwise trained in the same way: guidance then corrects
-    the errors that both make. It works without a label too. See Karras et al. 2024, arXiv 2406.02507, eq. 3, with the
+    the errors that both make. It works without labels too. See Karras et al. 2024, arXiv 2406.02507, eq. 3, with the
     same w.
 
     Args:

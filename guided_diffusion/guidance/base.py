@@ -27,7 +27,7 @@ class Wrapper(Protocol):
 
 
 def along_walk(call: Callable[[W, Denoise, Schedule, Walk], Denoise]) -> Callable[[W, Denoise, Schedule], Denoise]:
-    """Decorate the ``__call__`` of a wrapper that follows a walk, which it gets after denoiser and schedule."""
+    """Decorate a ``__call__`` that follows a walk and takes it as its last argument, after denoiser and schedule."""
 
     @wraps(call)
     def wrapped(self: W, denoise: Denoise, schedule: Schedule) -> Denoise:
@@ -46,7 +46,7 @@ def along_walk(call: Callable[[W, Denoise, Schedule, Walk], Denoise]) -> Callabl
 
 
 def per_evaluation(call: Callable[[W, Denoise, Schedule], Denoise]) -> Callable[[W, Denoise, Schedule], Denoise]:
-    """Decorate the ``__call__`` of a wrapper that is a function of each evaluation alone."""
+    """Decorate a ``__call__`` that needs no walk, because each evaluation is independent of the others."""
 
     @along_walk
     @wraps(call)
@@ -60,7 +60,7 @@ def per_evaluation(call: Callable[[W, Denoise, Schedule], Denoise]) -> Callable[
 class Guidance(Wrapper, Protocol):
     """The base of guidance methods: frozen dataclasses whose ``scale`` is set by ``dataclasses.replace``.
 
-    For every method a scale of 1 is the conditional model unless it says otherwise, and guidance begins above 1.
+    A scale of 1 is the conditional model and more than 1 guides it, unless a method says otherwise.
     """
 
     needs_classifier: ClassVar[bool] = False
@@ -91,7 +91,7 @@ class Guidance(Wrapper, Protocol):
         return self
 
     def counted_as(self) -> Guidance:
-        """Return a method that takes the same evaluations of the network, and needs no walk and no special network."""
+        """Return a method that takes as many evaluations of the network, but works without a walk on any network."""
         return self
 
 
@@ -129,9 +129,9 @@ def as_scale(scale: Scale) -> Float[Tensor, "*b"]:
 
 
 def check_interval(sigma_lo: float, sigma_hi: float, prefix: str = "") -> None:
-    """Raise ``ValueError`` unless there are noise levels above ``sigma_lo`` and up to ``sigma_hi``.
+    """Raise ``ValueError`` unless ``0 <= sigma_lo < sigma_hi``.
 
-    ``prefix`` is what the names of the two settings begin with, for the message.
+    The message puts ``prefix`` before the names of both settings.
     """
     if not 0 <= sigma_lo < sigma_hi:
         raise ValueError(f"0 <= {prefix}sigma_lo < {prefix}sigma_hi must hold, got {sigma_lo} and {sigma_hi}")
@@ -160,9 +160,9 @@ def shaped(scale: Float[Tensor, "*b"], shape: Float[Tensor, "*s"]) -> Float[Tens
 
 
 def unless_conditional(scale: Float[Tensor, "*b"]) -> Float[Tensor, "*b"]:
-    """Return a scale with which ``conditional_and_unconditional`` evaluates c alone where w = 1, and both elsewhere.
+    """Return a scale at which ``conditional_and_unconditional`` evaluates only c where w = 1, and both elsewhere.
 
-    It is for methods that guide at w = 0 as well.
+    It is for methods that need c at w = 0 too.
     """
     return scale.where(scale == 1, 2.0)
 
@@ -173,12 +173,12 @@ def rows(x: Samples) -> Float[Tensor, "b d"]:
 
 
 def combine(rule: Callable[..., Tensor], *predictions: Prediction) -> Prediction:
-    """Return ``rule`` of the x0s and of the epss: a prediction if ``rule`` is a sum whose coefficients add up to 1."""
+    """Return ``rule`` applied to x0 and to eps; it must be a sum with coefficients that add up to 1."""
     return Prediction(*(rule(*values) for values in zip(*predictions, strict=True)))
 
 
 def shift_x0(prediction: Prediction, change: Samples, t: Times, schedule: Schedule) -> Prediction:
-    """Return a prediction with ``x0 + change``, and ``eps`` such that ``alpha x0 + sigma eps`` stays what it is.
+    """Return a prediction with ``x0 + change``, and ``eps`` changed so that ``alpha x0 + sigma eps`` stays the same.
 
     A ``change`` of exactly 0 leaves the prediction as it is, bit for bit.
     """
@@ -191,15 +191,15 @@ def conditional_and_unconditional(
 ) -> tuple[Prediction, Prediction]:
     """Return ``c = D(x_t, t, y)`` and ``u = D(x_t, t, None)``, both of the whole batch, from one call of ``denoise``.
 
-    A sample with w = 1 needs ``c`` alone and one with w = 0 needs ``u`` alone. The other is not evaluated but set
-    equal to it, so that ``c - u`` is exactly 0. The same holds for all samples if ``y`` is ``None``.
+    A sample with w = 1 needs only ``c`` and one with w = 0 only ``u``. The other prediction is not evaluated but set
+    equal to it, so that ``c - u`` is exactly 0. If ``y`` is ``None``, both are ``u`` for all samples.
 
     Args:
         scale: One w or one for each sample, from ``as_scale``.
-        other: The labels that ``u`` gets in place of none.
+        other: The labels for ``u``; ``None`` for no labels.
 
     Raises:
-        ValueError: If ``scale`` has another length.
+        ValueError: If ``scale`` is a vector of another length than the batch.
     """
     check_length(scale, x_t)
     needs_c, needs_u = ((scale != neutral).expand(len(x_t)) for neutral in (0, 1))
@@ -215,9 +215,9 @@ def predictions_of_rows(
     needs_u: Bool[Tensor, " b"],
     other: Condition = None,
 ) -> tuple[Prediction, Prediction]:
-    """Return ``c`` and ``u`` of the samples that need them, and of the others the one for the other.
+    """Return ``c`` and ``u``, evaluated for the samples of each mask; one that is not needed is set equal to the other.
 
-    The masks are on the CPU, and every sample needs ``c`` or ``u``. Other arguments as for
+    The masks are on the CPU, and every sample needs ``c`` or ``u``. The other arguments are those of
     ``conditional_and_unconditional``.
     """
     if y is None or not needs_c.any():

@@ -1,4 +1,4 @@
-"""What all methods share that are guided by the gradient of a classifier."""
+"""The base class of the methods that guide by the gradient of a classifier."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ BASES = {"unconditional": 0.0, "conditional": 1.0}
 """The exponent of p(y|x) that the denoiser has without a classifier."""
 
 Direction = Callable[[Tensor, Prediction, Tensor, Tensor, Tensor], Tensor]
-"""A function ``direction(rows, base, x_t, t, y)``: a classifier's direction in the samples ``rows``, elsewhere 0."""
+"""A function ``direction(rows, base, x_t, t, y)``: a classifier's direction for the samples ``rows``, 0 for others."""
 
 
 @dataclass(frozen=True)
 class ByClassifier(Guidance):
     r"""``eps - k sigma d`` and ``x0 + k sigma^2 / alpha d``, with a direction d that the classifier gives.
 
-    It is the base of the methods that a classifier guides. ``eps`` and ``x0`` are the base's, and ``k`` is the part of
-    the scale w that it lacks: ``k = w`` on an unconditional base and ``k = w - 1`` on a conditional one. For samples
-    with k = 0 or without a label the prediction is exactly the base's, and the classifier is not evaluated (on a GPU it
-    is for those without a label, because the host would have to wait for the labels).
+    ``eps`` and ``x0`` are the prediction of the denoiser, the base, and ``k`` is the part of the scale w that the base
+    lacks: ``k = w`` if it is unconditional and ``k = w - 1`` if it is conditional. For samples with k = 0 or without a
+    label the prediction is exactly the base's, and the classifier is not evaluated. (On a GPU it is evaluated for those
+    without a label, because otherwise the host would have to wait for the labels.)
 
     Args:
         classifier: ``classifier(x_t, t) -> logits``.
@@ -97,9 +97,9 @@ class ByClassifier(Guidance):
 
 
 def rows_to_guide(lacking: Bool[Tensor, " b"], y: Int[Tensor, " b"]) -> Int[Tensor, " r"]:
-    """Return the indices of the samples that lack guidance, of which those without a label are left out on the CPU.
+    """Return the indices of the samples that lack guidance, without the unlabelled ones if the labels are on the CPU.
 
-    ``lacking`` is on the CPU. For labels on a GPU the host would have to wait.
+    ``lacking`` is on the CPU. To leave out samples by labels on a GPU, the host would have to wait.
     """
     if y.device.type == "cpu":
         lacking = lacking & (y >= 0)
@@ -109,7 +109,7 @@ def rows_to_guide(lacking: Bool[Tensor, " b"], y: Int[Tensor, " b"]) -> Int[Tens
 def gradient_of_rows(
     rows: Int[Tensor, " r"], objective: Objective, classify: Classify, x: Samples, t: Times, y: Int[Tensor, " b"]
 ) -> Samples:
-    """Return the gradient of ``objective`` in the samples ``rows``, and 0 in the others and those without a label."""
+    """Return the gradient of ``objective`` for the samples ``rows``; 0 for the others and for those without a label."""
     labels = y[rows]
     grad = logits_and_gradient(objective, classify, x[rows], t[rows], labels.clamp(min=0))[1]
     grad = grad.flatten(1).masked_fill((labels < 0)[:, None], 0).view_as(grad)
@@ -117,7 +117,7 @@ def gradient_of_rows(
 
 
 def check_takes_noise(classifier: Classify | None) -> None:
-    """Raise ``ValueError`` if the classifier of noisy samples is a judge, which knows clean images alone."""
+    """Raise ``ValueError`` if a classifier for noisy samples is a judge, which knows only clean images."""
     if is_judge(classifier):
         raise ValueError(
             "classifier holds a judge, which knows clean images alone: name the checkpoint of a time-aware classifier, "

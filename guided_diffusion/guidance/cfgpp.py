@@ -24,11 +24,11 @@ class CFGPlusPlus(Guidance):
     """``u + w_k (c - u)`` with ``w_k = lambda / (1 - exp(-h))``, where h is the step in half the log-SNR.
 
     CFG++ takes ``x0 = u + lambda (c - u)`` and adds the unconditional noise, ``x' = alpha' x0 + sigma' eps_u``. In
-    ``ddim`` that is this schedule, exactly: ``w_k`` is large where the step is small, and lambda in the step to t = 0.
+    ``ddim`` that is exactly this schedule: ``w_k`` is large where the step is small, and lambda in the step to t = 0.
     As a schedule it keeps ``alpha x0 + sigma eps = x_t`` and works with every sampler.
 
-    The scale is lambda, and no exponent of p(y|x): 0 is the unconditional model, and no value is the conditional one.
-    The effective scale is ``w_k``, which grows with the number of steps, about as lambda / h. See Chung et al. 2024
+    The scale is lambda, not an exponent of p(y|x): 0 is the unconditional model, and no value is the conditional one.
+    The effective scale is ``w_k``, about lambda / h, which grows with the number of steps. See Chung et al. 2024
     (arXiv 2406.08070) and the authors' code, from which the equivalence is derived.
 
     Args:
@@ -62,5 +62,5 @@ class CFGPlusPlus(Guidance):
 
 
 def _evaluated(strength: Tensor) -> Tensor:
-    """Return a scale at which u is evaluated alone where lambda is 0, and both predictions elsewhere."""
+    """Return a scale at which only u is evaluated where lambda is 0, and both predictions elsewhere."""
     return strength.where(strength == 0, 2.0)

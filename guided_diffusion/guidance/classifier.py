@@ -23,10 +23,10 @@ class ClassifierGuidance(ByClassifier):
     ``eps``, ``x0`` and ``k`` are those of ``ByClassifier``: ``k`` is the part of the exponent w that the base lacks,
     and for samples with k = 0 or without a label the prediction is exactly the base's.
 
-    The scale w holds where ``sigma_lo < sigma / alpha <= sigma_hi``. Elsewhere w = 1, the conditional model, as for
-    ``LimitedInterval``: on a conditional base the classifier is not evaluated there, on an unconditional one k = 1.
+    The scale w holds where ``sigma_lo < sigma / alpha <= sigma_hi``. Elsewhere w = 1, the conditional model, as in
+    ``LimitedInterval``: there k = 1 on an unconditional base, and on a conditional one the classifier is not evaluated.
 
-    An ancestral step with it moves the mean by ``k Sigma grad``, to first order in the step. The gradient is taken at
+    It moves the mean of an ancestral step by ``k Sigma grad``, to first order in the step. The gradient is taken at
     x_t, as in the code of Dhariwal & Nichol 2021 (arXiv 2105.05233); their eq. 10 has it at the mean. See their eq. 14
     and algorithm 1, with ``sigma = sqrt(1 - abar)`` and their scale s = k.
 

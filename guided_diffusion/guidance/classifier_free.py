@@ -44,7 +44,7 @@ class ClassifierFree(Guidance):
 
 
 def classifier_free(denoise: Denoise, x_t: Samples, t: Times, y: Labels, scale: Float[Tensor, "*b"]) -> Prediction:
-    """Return ``u + w (c - u)``, with ``w`` from ``as_scale``: one value, or one for each sample."""
+    """Return ``u + w (c - u)``, where ``scale``, from ``as_scale``, holds one w or one for each sample."""
     c, u = conditional_and_unconditional(denoise, x_t, t, y, scale)
     return extrapolate(c, u, scale)
 
@@ -57,7 +57,7 @@ def with_factor(
     scale: Float[Tensor, "*b"],
     factor: Callable[[Prediction, Prediction], Float[Tensor, " b"]],
 ) -> Prediction:
-    """Return ``c + (w - 1) factor (c - u)``, with a factor of each sample, ``factor(c, u)``.
+    """Return ``c + (w - 1) factor (c - u)``, where ``factor(c, u)`` gives one factor for each sample.
 
     ``scale``, from ``as_scale``, holds one w or one for each sample. Where the factor is 1 the prediction is that of
     ``classifier_free``, bit for bit; where w = 1 it is c, at the cost of one evaluation.

@@ -19,7 +19,7 @@ from guided_diffusion.schedules import Schedule
 class Combined(Guidance):
     """``eps = u + w (c - u) - (w' - 1) sigma grad log p(y | x_t)``: the exponent of p(y|x) is w + w' - 1.
 
-    Both scales are neutral at 1: w' = 1 leaves ``ClassifierFree``, and w = 1 leaves ``ClassifierGuidance`` on a
+    Both scales are neutral at 1: with w' = 1 it is ``ClassifierFree``, and with w = 1 ``ClassifierGuidance`` on a
     conditional base.
 
     Args:

@@ -1,4 +1,4 @@
-"""Composition of classes."""
+"""Composition of classes, each with a scale of its own."""
 
 from __future__ import annotations
 
@@ -26,20 +26,19 @@ from guided_diffusion.schedules import Schedule
 
 @dataclass(frozen=True)
 class Composition(Guidance):
-    """``u + w (c - u) + sum_i w_i (c_i - u)``: the sample's own class, and further ones with a scale each.
+    """``u + w (c - u) + sum_i w_i (c_i - u)``: the class of each sample, and further classes i with scales ``w_i``.
 
-    With a positive ``w_i`` samples are also of class i, and with a negative one they are not. A sample without a label
-    is of the further classes alone. Each of them takes one evaluation. See Liu et al. 2022, arXiv 2206.01714, eqs. 11
-    and 13.
+    A positive ``w_i`` draws samples towards class i and a negative one away from it. A sample without a label has only
+    the further classes. Each of these takes one evaluation. See Liu et al. 2022, arXiv 2206.01714, eqs. 11 and 13.
 
     Args:
         scale: w, the scale of the sample's own class, a number or a tensor of shape (b,).
-        classes: The further classes i.
-        scales: The scale ``w_i`` of each of them; 0 leaves the class out. Without classes it is ``ClassifierFree``.
+        classes: The further classes i; without any it is ``ClassifierFree``.
+        scales: The scale ``w_i`` of each of them; 0 leaves the class out.
 
     Raises:
         ValueError: If a scale is not finite, a class is negative, or there are not as many scales as classes; when
-            called, if the network says its number of classes and a class is above it.
+            called, if the network has a number of classes and a class is not below it.
     """
 
     as_classifier_free: ClassVar[dict[str, object]] = {"classes": (), "scales": ()}

@@ -1,4 +1,4 @@
-"""Condition-annealed sampling."""
+"""Condition-annealed sampling (CADS)."""
 
 import math
 from dataclasses import dataclass, replace
@@ -18,19 +18,19 @@ from guided_diffusion.schedules import Schedule, to_device
 
 @dataclass(frozen=True)
 class ConditionAnnealed(Guidance):
-    """``u + w (c - u)`` with noise on the embeddings of the label and of "no label" early in sampling (CADS).
+    """``u + w (c - u)``, with noise on the embeddings of the label and of "no label" early in sampling.
 
     ``e^ = sqrt(g) e + s sqrt(1 - g) n``, where g(t) is 1 for t <= tau1, 0 for t >= tau2 and linear between, and n is
-    drawn anew for both embeddings in each step. Of ``e^`` the part psi is rescaled to the mean and standard deviation
-    of e. It makes samples of a class more diverse. See Sadat et al. 2023, arXiv 2310.17347; the rule is that of public
-    ports, except that mean and standard deviation are per sample. The paper was not read.
+    drawn anew for both embeddings in each step. The network gets ``psi r + (1 - psi) e^``, where r is ``e^`` rescaled
+    to the mean and std of e. Samples of a class become more diverse. See Sadat et al. 2023, arXiv 2310.17347; the rule
+    is that of public ports, but with the mean and std of each sample. The paper was not read.
 
     Args:
         scale: w, a number or a tensor of shape (b,).
         tau1: The time up to which there is no noise; with ``tau1 = tau2 = 1`` it is ``ClassifierFree``.
         tau2: The time from which the label counts for nothing.
-        noise_scale: s, the standard deviation of the noise at g = 0; at 0 labels still fade, unless psi is 1.
-        psi: The part that is rescaled, in [0, 1].
+        noise_scale: s, the std of the noise at g = 0. With s = 0 labels still fade, or vanish at tau2 if psi = 1.
+        psi: The weight of the rescaled embedding, in [0, 1].
 
     Raises:
         ValueError: If a setting is out of range; when called, if the network has no label embeddings.
@@ -83,7 +83,7 @@ class ConditionAnnealed(Guidance):
         return torch.where(t <= self.tau1, 1.0, slope.clamp(0, 1))
 
     def annealed(self, e: Tensor, g: Tensor, noise: Tensor) -> Tensor:
-        """Return embeddings with noise; mean and standard deviation are over the last axis."""
+        """Return the noisy embeddings, rescaled by the mean and standard deviation over the last axis."""
         noisy = g.sqrt() * e + self.noise_scale * (1 - g).sqrt() * noise
         std, mean = torch.std_mean(e, dim=-1, keepdim=True)
         noisy_std, noisy_mean = torch.std_mean(noisy, dim=-1, keepdim=True)

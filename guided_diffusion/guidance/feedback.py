@@ -1,4 +1,4 @@
-"""Feedback guidance (FBG), whose scale follows the posterior of the class along the samples' own path."""
+"""Feedback guidance (FBG), whose scale follows the posterior of the class along the path of each sample."""
 
 from __future__ import annotations
 
@@ -42,21 +42,21 @@ class Feedback(Guidance):
         m = z r'^2 / r^2 + x0 (1 - r'^2 / r^2),    s^2 = (r^2 - r'^2) r'^2 / r^2
 
     where ``m_c, m_u, s^2`` are the means and the variance of a step of ``ddpm``. With tau = 1 and delta = 0 the change
-    of L is that of log p(y|x), for small steps. ``L_min = log((1 - pi) lambda_max / (lambda_max - 1))``. The model's
-    c is taken for a mixture of the true one and u, which is why lambda is large where the class is unlikely. The
-    defaults of tau and delta are for images; in the plane, where a class gives less evidence, lambda rises to its bound
-    with them.
+    of L is that of log p(y|x), for small steps. ``L_min = log((1 - pi) lambda_max / (lambda_max - 1))``, so that lambda
+    is at most lambda_max. The model's c is taken for a mixture of the true one and u, which is why lambda is large
+    where the class is unlikely. The defaults of tau and delta are for images; for points, where a class gives less
+    evidence, they drive lambda to its bound.
 
     See Koulischer et al. 2025 (arXiv 2506.06085, algorithm 1) and the authors' code. With w other than 1 it is their
-    mixture of both methods; there they lower ``lambda_max`` by w - 1, here it bounds lambda alone.
+    mixture with classifier-free guidance; they lower ``lambda_max`` by w - 1 there, which is not done here.
 
     Args:
-        scale: w, a number or a tensor of shape (b,); 1 is feedback guidance alone, which is not the conditional model.
+        scale: w, a number or a tensor of shape (b,); 1 is feedback guidance alone, not the conditional model.
         pi: The trust in the conditional model, in (0, 1]; 1 is ``ClassifierFree`` at w.
         lambda_max: The largest lambda, above 1.
-        t0: The share of the steps that is left when lambda reaches 3, if nothing but delta moves L: in [0, 1).
-        t1: The share of the steps that is left where ``|z' - m_c|^2`` must be lower by 10 to make up for delta:
-            in [0, 1).
+        t0: The share of the steps, in [0, 1), that is left when lambda reaches 3 if L moves by delta alone.
+        t1: The share of the steps, in [0, 1), that is left where ``|z' - m_c|^2`` must be 10 below ``|z' - m_u|^2`` to
+            make up for delta.
         tau: The temperature; by default from t1.
         delta: The change of L in each step; by default from t0.
 
@@ -123,7 +123,7 @@ class Feedback(Guidance):
         return _Step(log_posterior.clamp(lowest, 3), z, r)
 
     def _tau_and_delta(self, schedule: Schedule, times: Grid) -> tuple[float, float]:
-        """Return both settings, from ``t0`` and ``t1`` where they aren't given."""
+        """Return tau and delta; those that aren't given are computed from ``t1`` and ``t0``."""
         if not (times.diff() < 0).all():
             raise ValueError("feedback guidance needs times that fall in each step, from noise to samples")
         alpha, sigma = schedule(times)
@@ -139,7 +139,7 @@ class Feedback(Guidance):
 
 @dataclass
 class _Step:
-    """The estimate L in one step, its beginning ``z = x / alpha`` at noise level r, and the x0 that c and u predict."""
+    """The state of a step: the estimate L, ``z = x / alpha`` and the noise level r at its start, and x0 of c and u."""
 
     log_posterior: Float[Tensor, " b"]
     z: Rows

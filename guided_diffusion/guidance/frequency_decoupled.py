@@ -31,9 +31,9 @@ class FrequencyDecoupled(Guidance):
     """``u + w (q - low) + w_low low``, with ``q = c - u``, its low frequencies ``low = blur(q)`` and a scale for them.
 
     ``w_low = 1 + low_scale_ratio (w - 1)``, so that one number is the scale and w = 1 is the conditional model. The
-    blur is Gaussian, with reflected borders, and stands for the authors' Laplacian pyramid of two levels, whose sizes
-    are powers of 2. It is linear, so the rule is the same in x0, eps and v. See Sadat et al. 2025 (arXiv 2506.19713);
-    their weight of the parallel part is left out.
+    blur is Gaussian, with reflected borders, in place of the authors' Laplacian pyramid of two levels, for which sizes
+    must be powers of 2. It is linear, so the rule is the same in x0, eps and v. See Sadat et al. 2025 (arXiv
+    2506.19713); their weight of the parallel part is left out.
 
     Args:
         scale: w, the scale of high frequencies, a number or a tensor of shape (b,). At 0 it is exactly the
@@ -42,7 +42,7 @@ class FrequencyDecoupled(Guidance):
         blur_std: The standard deviation of the blur, in pixels; about that of the authors' pyramid by default.
 
     Raises:
-        ValueError: If a scale or the ratio is not finite or blur_std not positive; when called, if samples are no
+        ValueError: If a scale or the ratio is not finite or blur_std not positive; when called, if samples are not
             images.
     """
 
@@ -74,7 +74,7 @@ class FrequencyDecoupled(Guidance):
 
 
 def blur(images: Samples, std: float) -> Samples:
-    """Return images after a Gaussian blur, cut off at 3 std or at the size of the image, with reflected borders."""
+    """Return the images after a Gaussian blur with reflected borders, cut off at 3 std or at the size of the image."""
     for axis, padding in ((2, (0, 0, 1, 1)), (3, (1, 1, 0, 0))):
         radius = min(math.ceil(3 * std), images.shape[axis] - 1)
         weights = torch.exp(-(torch.arange(-radius, radius + 1, dtype=torch.float64) ** 2) / (2 * std**2))

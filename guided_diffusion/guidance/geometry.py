@@ -1,4 +1,4 @@
-"""Inner products, norms and projections of each sample, and changes of a prediction that are given in another space."""
+"""Inner products, norms and projections of each sample, and changes of a prediction in its flow velocity."""
 
 from __future__ import annotations
 
@@ -25,17 +25,17 @@ def norm(a: Samples) -> PerSample:
 
 
 def std(a: Samples) -> PerSample:
-    """Return the standard deviation over the dimensions of each sample, divided by their number."""
+    """Return the standard deviation over the d dimensions of each sample, with the divisor d."""
     return expand_as(rows(a).std(1, correction=0), a)
 
 
 def ratio(a: PerSample, b: PerSample) -> PerSample:
-    """Return ``a / b`` for ``b >= 0``; it is finite where b is 0, and 0 if a is 0 there too."""
+    """Return ``a / b`` for ``b >= 0``. Where b is 0 it is 0 if a is 0, and else very large or infinite."""
     return a / b.clamp(min=torch.finfo(b.dtype).tiny)
 
 
 def project(a: Samples, direction: Samples) -> Samples:
-    """Return the part of each sample of ``a`` along ``direction``: 0 where that is 0."""
+    """Return the part of each sample of ``a`` along ``direction``, and 0 where ``direction`` is 0."""
     return ratio(inner(a, direction), inner(direction, direction)).to(a.dtype) * direction
 
 
@@ -51,7 +51,7 @@ def shift_velocity(prediction: Prediction, change: Samples, t: Times, schedule: 
 
 
 def check_images(name: str, x: Samples) -> None:
-    """Raise ``ValueError`` for samples that are no images, for a method of this name."""
+    """Raise ``ValueError`` in the name of a method unless the samples are images."""
     if x.ndim != 4:
         raise ValueError(
             f"{name} is for images of shape (channels, height, width), got samples of {tuple(x.shape[1:])}"

@@ -1,4 +1,4 @@
-"""Independent condition guidance."""
+"""Independent condition guidance (ICG)."""
 
 from dataclasses import dataclass
 
@@ -17,8 +17,8 @@ from guided_diffusion.schedules import Schedule, to_device
 class IndependentCondition(Guidance):
     """``b + w (c - b)`` with ``b = D(x_t, t, y^)``, where ``y^`` is a random class, drawn anew in each step.
 
-    All classes are equally likely, that of the sample too. The network is never asked for a prediction without a label,
-    so it need not be trained with label dropout. Without a label a sample is not guided.
+    All classes, that of the sample too, are equally likely. The network never predicts without a label, so it need not
+    be trained with label dropout. A sample without a label is not guided.
 
     The expectation of ``b`` is the mean over the classes with equal weights, whereas ``u`` weighs them by their
     posterior, so it is not classifier-free guidance on average. See Sadat et al. 2024, arXiv 2407.02687, who also draw
@@ -54,5 +54,5 @@ class IndependentCondition(Guidance):
 
 
 def _class_of(normal: Tensor, classes: int) -> Tensor:
-    """Return the class in whose share of the normal distribution, of equal shares, each number lies."""
+    """Return a uniform class for each standard normal number: its cdf, cut into equal intervals."""
     return (torch.special.ndtr(normal) * classes).long().clamp(max=classes - 1)

@@ -22,10 +22,10 @@ from guided_diffusion.schedules import expand_as
 class JointTemperature(ByClassifier):
     r"""``x0 + k sigma^2 / alpha (1 + gamma sin(pi t) / t) g``, with ``g = grad_x0 [tau1 f_y - logsumexp(tau2 f)]``.
 
-    f are the logits of a classifier of clean images at the base's x0. g does not go through the denoiser and stands for
-    the gradient at x_t, so an ancestral step moves the mean by ``k (Sigma + gamma sin(pi t) max Sigma) g``, to first
-    order in the step, as in the code of Ma et al. 2023 for DDPM (arXiv 2310.11311; their s is k). Where beta grows
-    linearly, ``max Sigma / Sigma`` is 1 / t, and so it is taken to be here on every schedule. The change of x0 is large
+    f are the logits of a classifier of clean images at the base's x0. g does not go through the denoiser, and is used
+    as the gradient at x_t, so it moves the mean of an ancestral step by ``k (Sigma + gamma sin(pi t) max Sigma) g``, to
+    first order in the step, as in the code of Ma et al. 2023 for DDPM (arXiv 2310.11311; their s is k). There beta
+    grows linearly and ``max Sigma / Sigma`` is 1 / t; here 1 / t is used on every schedule. The change of x0 is large
     at high noise: use a threshold. ``tau1 = tau2 = 1`` is the log-probability, and ``gamma = 0`` leaves the sine out.
 
     Args:
@@ -35,7 +35,7 @@ class JointTemperature(ByClassifier):
         gamma: The weight of the sine, at least 0.
         softplus_beta: The beta of the Softplus in place of ReLU, positive; ``None`` leaves the classifier as trained.
         clean_t: The time in [0, 1) that a time-aware classifier is given with x0; most networks need more than 0.
-        allow_judge: Whether the classifier may be a judge; samples guided by it please it more than they should.
+        allow_judge: Whether the classifier may be a judge, whose own measurements are then too favourable.
 
     Raises:
         ValueError: If a setting is out of its range, or the classifier a judge that is not allowed; when called, if

@@ -23,12 +23,12 @@ from guided_diffusion.schedules import Schedule
 class LimitedInterval(Guidance):
     """``u + w (c - u)`` where ``sigma_lo < sigma / alpha <= sigma_hi``, and ``c`` elsewhere.
 
-    Outside the interval the network is evaluated once. Because ``c`` is taken there, w = 0 is not the unconditional
-    model (Kynkäänniemi et al. 2024, arXiv 2404.07724).
+    Outside of it only ``c`` is evaluated, so w = 0 is not the unconditional model. See Kynkäänniemi et al. 2024 (arXiv
+    2404.07724).
 
     Args:
         scale: w, a number or a tensor of shape (b,); at 1 there is no guidance.
-        sigma_lo: The noise level ``sigma / alpha`` below which there is no guidance.
+        sigma_lo: The noise level ``sigma / alpha`` up to which there is no guidance.
         sigma_hi: The noise level above which there is none. The defaults are the authors', for ImageNet at 512 pixels.
 
     Raises:

@@ -1,4 +1,4 @@
-"""Magnitude-aware guidance (MAMBO-G), which is weak where the two models differ much."""
+"""Magnitude-aware guidance (MAMBO-G), which is weak where the two predictions differ much."""
 
 import math
 from dataclasses import dataclass
@@ -17,10 +17,9 @@ from guided_diffusion.schedules import Schedule
 class MagnitudeAware(Guidance):
     """``c + (w - 1) exp(-a rho) (c - u)``, with ``rho = |f_c - f_u| / |f_u|`` of the flow velocity ``f = eps - x0``.
 
-    Strong guidance is damped where the difference is large, which is at the first steps. The norms are those of the
-    flow-matching velocity at the same state, in which the authors' models predict; in x0 the ratio would be far larger.
-    At w = 1 there is no guidance; w = 0 is not the unconditional model. See arXiv 2508.03442 (2025), as in diffusers'
-    ``MagnitudeAwareGuidance``.
+    Guidance is damped where the difference is large, as in the first steps. The norms are those of the flow-matching
+    velocity, which the authors' models predict; in x0 the ratio would be far larger. At w = 1 there is no guidance;
+    w = 0 is not the unconditional model. See arXiv 2508.03442 (2025), as in diffusers' ``MagnitudeAwareGuidance``.
 
     Args:
         scale: w, a number or a tensor of shape (b,).

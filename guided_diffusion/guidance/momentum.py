@@ -19,11 +19,11 @@ from guided_diffusion.schedules import Samples, Schedule
 
 @dataclass(frozen=True)
 class MomentumGuidance(Guidance):
-    """``f + strength (f - m)``, with ``f = eps - x0`` of ``ClassifierFree`` and the average m of earlier steps.
+    """``f + strength (f - m)``, with ``f = eps - x0`` of ``ClassifierFree`` and a running average m of f.
 
-    At the first evaluation of each step, after its use, ``m <- (1 - decay) f + decay m``; before, m is the first f. In
-    x0 it adds ``-strength sigma / (alpha + sigma) (f - m)``. It acts where ``sigma_lo < sigma / alpha <= sigma_hi``,
-    and the average moves everywhere. See Liao et al. 2026 (arXiv 2602.20360), eq. 12 and 13, as in two public ports;
+    m begins as the first f; the first evaluation of each step uses m and then sets ``m <- (1 - decay) f + decay m``. In
+    x0 this adds ``-strength sigma / (alpha + sigma) (f - m)``, where ``sigma_lo < sigma / alpha <= sigma_hi``; m is
+    updated at every noise level. See Liao et al. 2026 (arXiv 2602.20360), eq. 12 and 13, as in two public ports;
     their code is not public and the paper was not read in full.
 
     Args:
@@ -31,8 +31,8 @@ class MomentumGuidance(Guidance):
         strength: The authors' alpha; neutral at 0. They take 0.5, and 1 to 1.5 at low scales.
         decay: The authors' beta, in [0, 1): the part of the average that a step keeps.
         sigma_lo: The noise level ``sigma / alpha`` up to which there is no momentum.
-        sigma_hi: The noise level above which there is none. The defaults are the authors' times 0.7 and 0.05, which run
-            from noise to data.
+        sigma_hi: The noise level above which there is none. The defaults are the authors' times 0.7 and 0.05, where 0
+            is noise and 1 is data.
 
     Raises:
         ValueError: If scale or strength is not finite, decay not in [0, 1) or the interval empty.

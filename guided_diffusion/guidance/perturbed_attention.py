@@ -14,11 +14,11 @@ from guided_diffusion.schedules import Schedule
 
 @dataclass(frozen=True)
 class PerturbedAttention(Guidance):
-    """``b + w (m - b)`` with ``m = D(x_t, t, y)``, and ``b`` of the same network with the identity for attention.
+    """``b + w (m - b)``, with ``m = D(x_t, t, y)`` and ``b`` from the same network with the identity for attention.
 
     In ``b`` the map of self-attention, ``softmax(Q K^T / sqrt(d))``, is replaced by the identity, so that the output of
-    the layer is V: each pixel attends to itself alone. Here it is so in every layer; the authors choose some. It works
-    without a label too. See Ahn et al. 2024, arXiv 2403.17377, whose strength is our w - 1.
+    the layer is V: each pixel attends only to itself. Here every layer is replaced; the authors choose some. It works
+    without labels too. See Ahn et al. 2024, arXiv 2403.17377, whose strength is our w - 1.
 
     Args:
         scale: w, a number or a tensor of shape (b,); 1 is the model itself.

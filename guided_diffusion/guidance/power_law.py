@@ -1,4 +1,4 @@
-"""Classifier-free guidance whose scale grows with the distance of the two scores."""
+"""Classifier-free guidance whose scale grows with the distance between the conditional and unconditional score."""
 
 import math
 from dataclasses import dataclass
@@ -17,10 +17,9 @@ from guided_diffusion.schedules import Schedule
 class PowerLaw(Guidance):
     """``c + (w - 1) n^a (c - u)``, where n is the distance of the scores, ``n = (alpha / sigma^2) |c - u|`` in x0.
 
-    Guidance is strong where the two models differ and weak where they agree. n has a unit, the inverse of that of x,
-    and grows with the number of pixels, so w must be found anew for each model and image size. At w = 1 there is no
-    guidance; w = 0 is not the unconditional model. After Pavasovic et al. 2025 (arXiv 2502.07849) as in public ports;
-    the paper was not read.
+    Guidance is strong where the two models differ and weak where they agree. n has the unit of 1 / x and grows with the
+    number of pixels, so w must be tuned for each model and image size. At w = 1 there is no guidance; w = 0 is not the
+    unconditional model. After Pavasovic et al. 2025 (arXiv 2502.07849) as in public ports; the paper was not read.
 
     Args:
         scale: w, the authors' omega + 1, a number or a tensor of shape (b,).

@@ -1,4 +1,4 @@
-"""Reconstruction guidance, by the likelihood of a label given the estimate of the clean sample."""
+"""Reconstruction guidance, by the probability of a label given the estimate of the clean sample."""
 
 from __future__ import annotations
 
@@ -25,18 +25,17 @@ from guided_diffusion.schedules import Samples, Schedule, expand_as
 
 @dataclass(frozen=True)
 class Reconstruction(Guidance):
-    """``u + w sigma^2 / alpha grad log p(y | u(x_t))``, with ``u = D(x_t, t, None)`` and the gradient through it.
+    """``u + w sigma^2 / alpha grad log p(y | u(x_t))`` in x0, with ``u = D(x_t, t, None)`` and the gradient through u.
 
     The classifier sees the estimate of the clean sample, so it need not know noisy ones. w = 0 is exactly the
-    unconditional model. There is no conditional model: w = 1 aims at p(x) p(y|x), and misses it because
+    unconditional model. No scale is the conditional model: w = 1 aims at p(x) p(y|x), and misses it because
     ``p(y | E[x_0 | x_t])`` is not ``p(y | x_t)``; the sampler ``twisted`` corrects that with weights. See Ho et al.
     2022 (arXiv 2204.03458), section 3.1, and Chung et al. 2023 (arXiv 2209.14687), theorem 1.
 
     Args:
         classifier: ``classifier(x, t) -> logits``, trained on clean images or down to little noise.
         scale: w, a number or a tensor of shape (b,).
-        clean_t: The time that the classifier is told for the estimates, in [0, 1]; above 0 if it needs a finite
-            log-SNR.
+        clean_t: The time that the classifier gets with the estimates, in [0, 1]; above 0 if it needs a finite log-SNR.
 
     Raises:
         ValueError: If a scale is not finite or ``clean_t`` outside of [0, 1]; when called, if there is no classifier.

@@ -28,8 +28,8 @@ from guided_diffusion.schedules import Samples, Schedule, expand_as
 class Rescaled(Guidance):
     """``v = rescale v_g std(v_c) / std(v_g) + (1 - rescale) v_g``, with ``v_g`` of ``ClassifierFree``.
 
-    ``v = alpha eps - sigma x0``, and std is taken over all dimensions of a sample. A ``v_g`` that is constant, up to
-    rounding, stays as it is. See Lin et al. 2023 (arXiv 2305.08891), section 3.4.
+    ``v = alpha eps - sigma x0``, and std is taken over all dimensions of a sample. A ``v_g`` that is constant up to
+    rounding is not rescaled. See Lin et al. 2023 (arXiv 2305.08891), section 3.4.
 
     Args:
         scale: w, a number or a tensor of shape (b,). At 0 it is exactly the unconditional model, with a jump, and at 1
@@ -37,8 +37,8 @@ class Rescaled(Guidance):
         rescale: The authors' phi, in [0, 1]; neutral at 0.
 
     Raises:
-        ValueError: If a scale is not finite or rescale not in [0, 1]; when called, if samples are no images, because
-            the std of a few numbers says nothing.
+        ValueError: If a scale is not finite or rescale not in [0, 1]; when called, if samples are not images, because
+            the std of a few numbers is meaningless.
     """
 
     as_classifier_free: ClassVar[Mapping[str, object]] = {"rescale": 0.0}

@@ -12,16 +12,16 @@ from guided_diffusion.schedules import Schedule, expand_as
 
 @dataclass(frozen=True)
 class ScoreRescaling(Guidance):
-    """``eps = rho c`` in eps, with ``rho = (sigma^2 + alpha^2 s^2) / (sigma^2 + alpha^2 s^2 / k)`` and ``k = scale``.
+    """``eps = rho eps_c``, with ``rho = (sigma^2 + alpha^2 s^2) / (sigma^2 + alpha^2 s^2 / k)`` and ``k = scale``.
 
     It is exact for an isotropic Gaussian of variance ``s^2``, which becomes one of variance ``s^2 / k``: then k is the
-    exponent of ``p(x|y)``. Of other distributions it sharpens each mode and leaves the weights of the modes. It needs
+    exponent of ``p(x|y)``. For other distributions it sharpens each mode and keeps the weights of the modes. It needs
     no unconditional model: the network is evaluated once (Xu et al. 2025, arXiv 2510.01184).
 
     Args:
         scale: k, at least 0, a number or a tensor of shape (b,). Above 1 it sharpens, below 1 it flattens, and at 1 it
             is the conditional model; at 0 the target is flat everywhere and eps is 0.
-        data_std: s, the standard deviation of the modes, in units of x0. The authors' code has 1 for diffusion models.
+        data_std: s, the standard deviation of the modes, in units of x0. The authors' code uses 1 for diffusion.
 
     Raises:
         ValueError: If a scale is negative or not finite, or data_std not positive.

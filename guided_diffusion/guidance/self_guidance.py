@@ -1,4 +1,4 @@
-"""Self-guidance."""
+"""Self-guidance, away from the prediction of the same network at a later time."""
 
 from dataclasses import dataclass
 
@@ -12,10 +12,10 @@ from guided_diffusion.schedules import Schedule, expand_as
 
 @dataclass(frozen=True)
 class SelfGuidance(Guidance):
-    """``b + w (m - b)`` with ``m = D(x_t, t, y)``, and with the eps of the network at a later time for that of ``b``.
+    """``b + w (m - b)``, with ``m = D(x_t, t, y)`` and a ``b`` that has the eps of the network at a later time.
 
     ``eps_b = eps(x_t, min(t + shift, 1), y)`` at the same x_t, and ``x0_b = (x_t - sigma(t) eps_b) / alpha(t)``: the
-    network is told that the sample is noisier than it is. It works without a label too. At t = 1 b is m. See Li et al.
+    network takes the sample for noisier than it is. It works without labels too. At t = 1, b is m. See Li et al.
     2024, arXiv 2412.05827, whose strength is our w - 1; the rule is that of their code.
 
     Args:

@@ -1,4 +1,4 @@
-"""Sliding window guidance."""
+"""Sliding window guidance, away from predictions for crops of the image."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -20,18 +20,18 @@ NAME = "sliding window guidance"
 
 @dataclass(frozen=True)
 class SlidingWindow(Guidance):
-    """``b + w (m - b)`` with ``m = D(x_t, t, y)``, and ``b`` the average of ``D`` of the crops in n x n windows.
+    """``b + w (m - b)``, with ``m = D(x_t, t, y)`` and ``b`` the mean of the predictions for n x n windows of x_t.
 
-    The windows of side k lie evenly over the image, and where they overlap, ``b`` is the mean. The model sees the whole
-    image and ``b`` a part, so guidance strengthens what holds over long distances. It works without a label too.
-    See Kaiser et al. 2024, arXiv 2411.10257, whose strength is our w - 1; their masked form is not built.
+    The windows of side k lie evenly over the image; each pixel of ``b`` is the mean of those that cover it. ``m`` sees
+    the whole image and ``b`` only parts, so guidance strengthens long-range structure. It works without labels too.
+    See Kaiser et al. 2024, arXiv 2411.10257, whose strength is our w - 1; their masked form is not implemented.
 
-    The crops take ``n^2 k^2`` / (height x width) evaluations, which are counted as one.
+    The windows cost ``n^2 k^2 / (height width)`` evaluations, which are counted as one.
 
     Args:
         scale: w, a number or a tensor of shape (b,); 1 is the model itself.
-        window: k, the side of a window in pixels. A side of the image that is not longer has one window; if that is so
-            for both, b is m. The authors' 40 of 64 is 20 of 32.
+        window: k, the side of a window in pixels. A side of the image of at most k pixels has one window; if both have,
+            b is m. The authors' 40 of 64 is 20 of 32.
         windows: n, the number of windows along a side that is longer than k.
 
     Raises:
@@ -86,7 +86,7 @@ class SlidingWindow(Guidance):
 
 
 def _average(parts: Sequence[Tensor], places: Sequence[tuple[slice, slice]], shape: torch.Size) -> Tensor:
-    """Return the mean at each pixel of the parts that cover it, as images of this shape."""
+    """Return images of this shape, in which each pixel is the mean of the parts that cover it."""
     total, count = parts[0].new_zeros(shape), parts[0].new_zeros(shape[2:])
     for part, (rows, columns) in zip(parts, places, strict=True):
         total[:, :, rows, columns] += part

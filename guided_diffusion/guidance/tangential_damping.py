@@ -1,4 +1,4 @@
-"""Classifier-free guidance whose unconditional score is projected onto the direction that both scores share."""
+"""Classifier-free guidance whose unconditional score is projected onto the main direction of both scores (TCFG)."""
 
 import math
 from dataclasses import dataclass
@@ -22,11 +22,11 @@ from guided_diffusion.schedules import Samples, Schedule, expand_as
 
 @dataclass(frozen=True)
 class TangentialDamping(Guidance):
-    """``eps = u' + w (c - u')`` in eps, where ``u' = <u, v> v`` and v is the first right singular vector of [c; u].
+    """``u' + w (c - u')`` in eps, where ``u' = <u, v> v`` and v is the first right singular vector of [c; u].
 
     ``(cos a, sin a)`` with ``2 a = atan2(2 <c, u>, |c|^2 - |u|^2)`` is the first eigenvector of the 2 x 2 Gram matrix,
     so ``u' = u + cos(a) (sin(a) c - cos(a) u)``. Where c and u are parallel it is ``ClassifierFree``. The rule is the
-    same on scores, which are multiples of eps. See Kwon et al. 2025 (arXiv 2503.18137), called TCFG.
+    same on scores, which are multiples of eps. See Kwon et al. 2025 (arXiv 2503.18137).
 
     Args:
         scale: w, a number or a tensor of shape (b,). At 0 it is exactly the unconditional model, with a jump, and at 1

@@ -22,7 +22,7 @@ class NoThreshold:
 class Clip:
     """Static thresholding: ``x0`` clamped to [-bound, bound], and ``eps`` recomputed from it.
 
-    The bound is positive; 1 is the range of images, and infinity changes nothing. See Saharia et al. 2022
+    The bound is positive: 1 for images in [-1, 1], and infinity leaves x0 as it is. See Saharia et al. 2022
     (arXiv 2205.11487), section 2.3.
     """
 
@@ -44,8 +44,8 @@ class Clip:
 class DynamicThreshold:
     """Dynamic thresholding: ``clamp(x0, -s, s) / s``, and ``eps`` recomputed from it.
 
-    ``s`` is the larger of 1 and the ``quantile``, in (0, 1], of a sample's absolute values; with a ``quantile`` of 1
-    nothing is clamped. See Saharia et al. 2022 (arXiv 2205.11487), section 2.3 and appendix A.2.
+    ``s`` is the larger of 1 and the ``quantile``, in (0, 1], of the absolute values of a sample; with a ``quantile``
+    of 1 nothing is clamped. See Saharia et al. 2022 (arXiv 2205.11487), section 2.3 and appendix A.2.
     """
 
     quantile: float = 0.995

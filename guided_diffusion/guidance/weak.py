@@ -1,7 +1,7 @@
 """Guidance away from a weak model, ``b + w (m - b)``: the formula, and what its methods may ask of a network.
 
 ``m`` is the model and ``b`` a weaker prediction: w = 1 is ``m`` and w = 0 is ``b``. The methods differ in how ``b`` is
-made; classifier-free guidance has ``m = c`` and ``b = u``. w is the exponent of p(y|x) there alone.
+made. Classifier-free guidance has ``m = c`` and ``b = u``; only there is w the exponent of p(y|x).
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ def guide_away(
 
 
 def _of_rows(denoise: Denoise, x_t: Samples, t: Times, y: Condition, needed: Bool[Tensor, " b"]) -> Prediction:
-    """Return the prediction of the samples that need it, and something else in the rows of the others."""
+    """Return the prediction of the samples that need it; the rows of the others hold no meaningful values."""
     if needed.all():
         return denoise(x_t, t, y)
     rows = to_device(needed.nonzero()[:, 0], x_t)
@@ -60,11 +60,11 @@ def select(mask: Bool[Tensor, " b"], prediction: Prediction, other: Prediction) 
 
 
 def capability(denoise: Denoise, name: str, method: str, need: str) -> Any:
-    """Return what a denoiser offers under this ``name`` besides predictions.
+    """Return the attribute ``name`` of a denoiser, by which it offers more than predictions.
 
     Args:
-        method: What the guidance is called, for the message.
-        need: What the network must do, for the message.
+        method: The name of the guidance, for the message.
+        need: What the network must do, in words that follow "a network that", for the message.
 
     Raises:
         ValueError: If the denoiser does not offer it.

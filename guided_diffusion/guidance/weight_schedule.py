@@ -22,11 +22,11 @@ class WeightSchedule(Guidance):
     """``u + w(t) (c - u)`` with ``w(t) = 1 + (w - 1) shape(tau)`` and ``tau = 1 - t``: 0 at noise, 1 at the image.
 
     tau is a time, not a share of the steps: on a grid that is not uniform the curve is the same function of t. The
-    shapes, in ``SHAPES``, have the mean 1 over t, so that w is the mean scale, except ``power`` and ``clamp``, whose
-    mean is 1/2 for ``power=1`` and ``1 + floor^2 / 4``. The network is evaluated once where the shape is 0.
+    shapes, in ``SHAPES``, have the mean 1 over t, so that w is the mean scale; but the mean of ``power`` is 1/2 at
+    ``power=1``, and that of ``clamp`` is ``1 + floor^2 / 4``. The network is evaluated once where the shape is 0.
 
-    The shapes are those of Wang et al. 2024 (arXiv 2404.13040) as in public ports, which leave open whether they
-    multiply w or w - 1; the paper was not read.
+    The shapes are those of Wang et al. 2024 (arXiv 2404.13040) as in public ports, from which it is not clear whether
+    they multiply w or w - 1; the paper was not read.
 
     Args:
         scale: w, a number or a tensor of shape (b,); at 1 there is no guidance.

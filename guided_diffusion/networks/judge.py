@@ -45,9 +45,9 @@ class JudgeNet(nn.Module):
 
 
 class LeNet(nn.Module):
-    """LeNet-5 with ReLU and maximum pooling, a judge of another architecture: ``judge(x) -> logits``.
+    """LeNet-5 with ReLU and maximum pooling, a second architecture of judges: ``judge(x) -> logits``.
 
-    Both convolutions are padded, and a side of one pixel is not halved, so images of any size are large enough.
+    It takes images of any size: both convolutions are padded, and a side of one pixel is not halved.
     ``width`` is the number of channels of the first convolution; the second has twice as many (6 and 16 in
     LeCun et al. 1998, fig. 2).
     """
@@ -56,7 +56,7 @@ class LeNet(nn.Module):
         super().__init__()
 
         def stage(in_channels: int, out_channels: int, sizes: tuple[int, int]) -> nn.Sequential:
-            # one number where it suffices, because cached judges are found by the text of the network
+            # an int unless a side is 1, because the cache finds judges by the printed text of the network
             pool = nn.MaxPool2d(2 if min(sizes) > 1 else (min(2, sizes[0]), min(2, sizes[1])))
             return nn.Sequential(nn.Conv2d(in_channels, out_channels, 5, padding=2), nn.ReLU(), pool)
 
@@ -76,7 +76,7 @@ class LeNet(nn.Module):
 
 
 class ResidualJudge(nn.Module):
-    """A residual network, a judge for natural images, in channels-last: ``judge(x) -> logits``.
+    """A residual network for natural images, in channels-last memory format: ``judge(x) -> logits``.
 
     It is the ResNet-9 of D. Page ("How to train your ResNet", 2018) on half the resolution, with layer norm in place of
     batch norm. ``width`` is the number of channels of the first convolution; the last has eight times as many.
@@ -143,4 +143,4 @@ ARCHITECTURES: dict[str, type[JudgeNet | LeNet | ResidualJudge]] = {
     "lenet": LeNet,
     "resnet": ResidualJudge,
 }
-"""The networks of judges, by the names that configs and files have for them."""
+"""The networks of judges, by their names in configs and in the files of judges."""

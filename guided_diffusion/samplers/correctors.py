@@ -1,4 +1,4 @@
-"""Samplers that correct the samples of the conditional model: by Langevin steps (PCG), or by noising again (CFGiG)."""
+"""Samplers that correct the samples of the conditional model, by Langevin steps (PCG) or by new noise (CFGiG)."""
 
 from collections.abc import Iterator
 
@@ -27,19 +27,19 @@ def pcg(
 ) -> Iterator[Step]:
     """Sample by predictor-corrector guidance: a DDIM step of the conditional model, then Langevin steps.
 
-    ``x' = alpha' c.x0 + sigma' c.eps``, then ``corrections`` times ``x' += (e/2) s + sqrt(e) draw``, where ``s`` is the
-    score of ``p_t'(x)^(1-g) p_t'(x|y)^g``, that of the guided denoiser at the scale g, and e is the small variance of
-    ``ddpm``, which tends to the ``g_t^2 dt`` of the authors. A step to t = 0 has no corrections.
+    ``x' = alpha' c.x0 + sigma' c.eps``, then ``corrections`` times ``x' += (e/2) s + sqrt(e) draw``; s is the score
+    of ``p_t'(x)^(1-g) p_t'(x|y)^g``, from the guided denoiser at the scale g, and e is the small variance of ``ddpm``,
+    which for small steps is the ``g_t^2 dt`` of the authors. A step to t = 0 has no corrections.
 
-    With one correction and ``g = 2 w - 1`` the samples tend to those of ``ddpm`` with classifier-free guidance, with
-    many and ``g = w`` to p(x) p(y|x)^w (Bradley & Nakkiran 2024, arXiv 2408.09000; from the abstract and derived).
+    With one correction and ``g = 2 w - 1`` the samples tend to those of ``ddpm`` with classifier-free guidance; with
+    many and ``g = w``, to p(x) p(y|x)^w (Bradley & Nakkiran 2024, arXiv 2408.09000; from the abstract and derived).
 
     Args:
         corrections: The number of Langevin steps after each step; at 0 this is ``ddim`` with the conditional model.
-        g: The exponent of the corrections, 2 w - 1 if ``None``; at 1 they keep the conditional distribution.
+        g: The exponent in the corrections, 2 w - 1 if ``None``; at 1 they keep the conditional distribution.
 
     Raises:
-        ValueError: If ``corrections`` is negative, the times rise, or nothing guides the denoiser.
+        ValueError: If ``corrections`` is negative, the times rise, or the denoiser is not guided.
     """
     check_not_negative(corrections=corrections)
     check_falling("pcg", times)
@@ -71,15 +71,15 @@ def gibbs(
 
     The samples of the conditional model are made along the whole grid. Each round noises them to
     ``sigma / alpha = noise_level`` and denoises them with guidance, along the times of the grid below that level. All
-    passes are those of ``heun``, as in the authors' code, and all of their steps are yielded, so there are more than
-    the grid has (Janati et al. 2025, arXiv 2505.21101). A guidance that remembers begins anew in each round.
+    passes use ``heun``, as in the authors' code, and yield all of their steps, so there are more steps than the grid
+    has (Janati et al. 2025, arXiv 2505.21101). A guidance with a state begins anew in each round.
 
     Args:
-        rounds: The number of rounds; at 0 this is ``heun`` with the conditional model, as it is in law at w = 1.
-        noise_level: The noise level to which a round noises the samples, at most that at which the grid begins.
+        rounds: The number of rounds; at 0, and in distribution at w = 1, this is ``heun`` with the conditional model.
+        noise_level: The noise level to which a round noises the samples; the first of the grid if that is lower.
 
     Raises:
-        ValueError: If a setting is out of range, the times rise, or nothing guides the denoiser.
+        ValueError: If a setting is out of range, the times rise, or the denoiser is not guided.
     """
     check_not_negative(rounds=rounds)
     if not 0 < noise_level < torch.inf:

@@ -16,8 +16,8 @@ def with_gradient(
 ) -> tuple[Prediction, Float[Tensor, " b"], Samples]:
     """Return ``predict(x_t)``, ``log p(y | x0)`` of its x0, and the gradient of that with respect to ``x_t``.
 
-    The likelihood is computed in float32 or better even under autocast. It works under ``no_grad`` and in inference
-    mode as well. Without labels the likelihood is 1.
+    The likelihood is computed in float32 or better even under autocast. Gradients are taken under ``no_grad`` and in
+    inference mode too. Without labels the likelihood is 1.
     """
     if y is None:
         prediction = predict(x_t)

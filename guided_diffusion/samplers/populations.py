@@ -1,9 +1,9 @@
 """Samplers of populations: each sample is an island of particles, weighted and resampled among themselves.
 
-All particles of an island begin at the sample's own noise, and the noise of the steps draws them apart. They are
-evaluated in turn, so the network never gets more rows than there are samples, and labels, scales and the noise of a
-guidance stay those of the sample. The particles of a sample depend on the numbers of this sample alone. One particle
-comes out of each island, chosen by the weights.
+All particles of an island begin at the noise of its sample, and the noise of the steps separates them. The network gets
+one particle of each sample at a time, so never more rows than there are samples, and labels, scales and the noise of a
+guidance stay those of the sample. An island depends on the random numbers of its sample alone. One particle of each
+island, drawn by the weights, is the result.
 """
 
 from collections.abc import Iterator
@@ -28,7 +28,7 @@ AnyPerParticle = Float[Tensor, "b particles ..."]
 
 
 class Islands:
-    """The log weights of the particles of each sample, and the resampling and the choice within each island."""
+    """The log weights of the particles of each sample, with resampling and the choice of one particle."""
 
     def __init__(self, noise: Samples, particles: int, walk: Walk) -> None:
         precision = torch.promote_types(noise.dtype, torch.float32)
@@ -37,9 +37,9 @@ class Islands:
         self._choice = self._uniform(walk.noise("choice"))
 
     def weigh(self, change: PerParticle, *particles: AnyPerParticle) -> list[AnyPerParticle]:
-        """Add to the log weights, and return the particles, resampled in the islands of few effective particles.
+        """Add ``change`` to the log weights, and return the particles, resampled where few of them are effective.
 
-        That is systematic resampling where ``1 / sum of squared weights`` is below half the number of particles.
+        Resampling is systematic, in islands where ``1 / sum of squared weights`` is below half the number of particles.
         """
         self.log_weights = self.log_weights + change
         weights, count = self.log_weights.softmax(1), self.log_weights.shape[1]
@@ -50,17 +50,17 @@ class Islands:
         return [_take(each, places.where(is_poor, numbers)) for each in particles]
 
     def choose(self, particles: Particles) -> Samples:
-        """Return one particle of each island, chosen by the weights with the same number in every step."""
+        """Return one particle of each island, drawn by the weights with the same random number in every step."""
         return _take(particles, _places(self.log_weights.softmax(1), self._choice))[:, 0]
 
     def _uniform(self, draw: Draw) -> Float[Tensor, "b 1"]:
-        """Return a number in [0, 1] for each island, the cdf of its normal one."""
+        """Return a uniform number for each island: the cdf of a normal one."""
         normal = draw(torch.Size([len(self.log_weights), 1]))
         return to_device(torch.special.ndtr(normal.double()).to(self.log_weights.dtype), self.log_weights)
 
 
 def _places(weights: PerParticle, shares: Float[Tensor, "b places"]) -> Int[Tensor, "b places"]:
-    """Return the particles at which the sums of the weights reach these shares of all weight."""
+    """Return the indices at which the cumulative weights reach these shares of the total weight."""
     sums = weights.cumsum(1)
     return torch.searchsorted(sums, shares * sums[:, -1:]).clamp(max=weights.shape[1] - 1)
 
@@ -97,16 +97,16 @@ def feynman_kac(
     """Sample p(x) p(y|x)^w by Feynman-Kac correctors: steps of ``ddpm`` with guidance, and weights.
 
     A step with ``x0 = u + w (c - u)`` adds ``w (w - 1) (r^2 - r'^2) / (2 r^4) |c - u|^2`` to the log weight of a
-    particle, with ``r = sigma / alpha``. A step to t = 0 has no weights, so it is made for the chosen particle alone.
+    particle, with ``r = sigma / alpha``. A step to t = 0 adds no weight and is taken by the drawn particle only.
     It is exact as particles and steps grow (Skreta et al. 2025, arXiv 2503.02819; their code resamples in each step
     and clamps the weights), where the guided denoiser at the scales 1 and 0 is the conditional and the unconditional
     model, as in ``ClassifierFree`` and ``ClassifierGuidance``. With one particle, and at w = 0 and 1, it is ``ddpm``.
 
     Args:
-        particles: The number of particles of a sample; each takes both predictions in each step but the last.
+        particles: The number of particles of a sample; each costs both predictions in each step but the last.
 
     Raises:
-        ValueError: If ``particles`` is below 1, the times rise, or nothing guides the denoiser.
+        ValueError: If ``particles`` is below 1, the times rise, or the denoiser is not guided.
     """
     _check("feynman_kac", particles, times)
     walk, scale = Walk(times, draw), scale_of(denoise)
@@ -131,7 +131,7 @@ def _copies(noise: Samples, particles: int) -> Particles:
 
 
 def _x0(denoise: Denoise, walk: Walk, x: Particles, t: Float[Tensor, ""], labels: Labels) -> Particles:
-    """Return the estimates of all particles, evaluated in turn."""
+    """Return x0 of all particles, evaluated in turn."""
     return torch.stack([predict(denoise, walk, each, t, labels).x0 for each in x.unbind(1)], dim=1)
 
 
@@ -149,7 +149,7 @@ def _with_gradients(
 
 
 def _moved(x: Particles, move: Particles, std: Tensor, draw: Draw) -> tuple[Particles, PerParticle]:
-    """Return the particles after noise and ``move``, in units of its std, and the log weight for that."""
+    """Return the particles after noise and a ``move`` in units of its std, and the log weight for the move."""
     drawn = draw(x.shape).to(x)
     return x + std * (move + drawn).to(x), -_sum(move * drawn + move**2 / 2)
 
@@ -166,8 +166,8 @@ def twisted(
 ) -> Iterator[Step]:
     """Sample p(x) p(y|x)^w by the twisted diffusion sampler (TDS): unconditional steps, moved by a likelihood.
 
-    ``x' = m + std^2 w grad log p(y | x0(x)) + std draw``, with ``m`` and ``std`` of a step of ``ddpm`` with the
-    unconditional estimate x0, and the gradient taken through the network. The weights
+    ``x' = m + std^2 w grad log p(y | x0(x)) + std draw``, where ``m`` and ``std`` are those of a step of ``ddpm`` with
+    the unconditional estimate x0, and the gradient goes through the network. The weights
 
         N(x'; m, std^2) / N(x'; m + std^2 w grad, std^2)  p(y | x0'(x'))^w / p(y | x0(x))^w
 
@@ -175,7 +175,7 @@ def twisted(
     particle it is ``ddpm`` with ``Reconstruction``, to first order in the step.
 
     Args:
-        particles: The number of particles of a sample; each takes one prediction and its gradient in each step.
+        particles: The number of particles of a sample; each costs one prediction and its gradient in each step.
 
     Raises:
         ValueError: If ``particles`` is below 1, the times rise, or the guidance has no likelihood.

@@ -1,4 +1,4 @@
-"""Walks: one run of a sampler each, which a guidance may follow to remember, to draw numbers or to look ahead."""
+"""A walk is one run of a sampler; a guidance may follow it to keep a state, draw noise or look at the next time."""
 
 from __future__ import annotations
 
@@ -27,19 +27,19 @@ Likelihood = Callable[[Tensor, Tensor], Tensor]
 
 
 class Walk:
-    """One run of a sampler: its times, the step and the evaluation that it is at, and numbers for each guidance.
+    """One run of a sampler: its times, its current step and evaluation, and the noise of each guidance.
 
     Iterating over it yields the pairs of neighbouring times, one for each step.
 
     Args:
-        times: The grid of the run; or the time of each sample, for a single evaluation outside of a sampler.
+        times: The grid of the run, or for a single evaluation outside of a sampler the time of each sample.
         draw: The noise of the sampler.
     """
 
     def __init__(self, times: Grid, draw: Draw = torch.randn) -> None:
         self.times = times
         self.t: Float[Tensor, "*b"] = times
-        """The time of the evaluation, in float64 on the CPU, so that comparing it makes no host wait for a GPU."""
+        """The time of the evaluation, in float64 on the CPU, so that the host can compare it without waiting."""
         self._step: int | None = None
         self._draw = draw
 
@@ -50,7 +50,7 @@ class Walk:
 
     @property
     def step(self) -> int:
-        """The number of the step, from 0; a second evaluation, as in Heun's method, is of the same step.
+        """The number of the step, from 0; a second evaluation, as in Heun's method, belongs to the same step.
 
         Raises:
             ValueError: Outside of a sampler.
@@ -68,10 +68,10 @@ class Walk:
         return self.times[self.step], self.times[self.step + 1]
 
     def noise(self, name: str) -> Draw:
-        """Return a source of standard normal noise that is the guidance's own, chosen by its ``name``.
+        """Return a source of standard normal noise for the guidance of this ``name``.
 
-        The noise of a sample depends on the seed, the index of the sample and the name, and drawing it leaves the noise
-        of the sampler as it is. For a ``draw`` other than ``SampleNoise`` the state of torch's generator is the seed.
+        The noise of a sample depends on the seed, the index of the sample and the name; drawing it does not change the
+        noise of the sampler. For a ``draw`` other than ``SampleNoise`` the state of torch's generator is the seed.
         """
         named = getattr(self._draw, "named", None)
         if named:
@@ -82,16 +82,16 @@ class Walk:
 
 
 def begin(denoise: Denoise, walk: Walk) -> Denoise:
-    """Return ``denoise`` at the beginning of a walk; a denoiser that follows none is returned as it is."""
+    """Return ``denoise`` at the beginning of a walk; a denoiser that doesn't follow walks is returned as it is."""
     begun = getattr(denoise, "begin", None)
     return begun(walk) if begun else denoise
 
 
 def at_scale(denoise: Denoise, scale: Scale) -> Denoise:
-    """Return a guided denoiser with another guidance scale, for samplers that use it at several.
+    """Return a guided denoiser with another guidance scale, for samplers that use several scales.
 
     Raises:
-        ValueError: If nothing guides the denoiser.
+        ValueError: If the denoiser is not guided.
     """
     rescaled = getattr(denoise, "at", None)
     if not rescaled:
@@ -109,7 +109,7 @@ def likelihood_of(denoise: Denoise) -> Likelihood:
     """Return the likelihood by which a guidance guides the denoiser.
 
     Raises:
-        ValueError: If it is guided by none.
+        ValueError: If no guidance with a likelihood guides it.
     """
     likelihood = getattr(denoise, "likelihood", None)
     if not likelihood:
@@ -119,7 +119,7 @@ def likelihood_of(denoise: Denoise) -> Likelihood:
 
 @dataclass(frozen=True)
 class Wrapped:
-    """A denoiser inside a guidance, a threshold or another wrapper, which follow the walk of a sampler.
+    """A denoiser inside a guidance, a threshold or another wrapper that follows the walk of a sampler.
 
     It has no state itself: ``begin`` makes the denoiser of one walk. A call without ``begin`` is an evaluation outside
     of a sampler.
@@ -127,10 +127,10 @@ class Wrapped:
     Args:
         denoise: The denoiser inside.
         follow: A function ``follow(denoise, walk) -> Denoise``, which wraps the denoiser for one walk.
-        rescale: A function that returns this denoiser with another guidance scale; for a wrapper that is no guidance
-            ``None``, and the scale is that of the denoiser inside.
-        guidance_scale: The guidance scale, if it is a guidance.
-        guidance_likelihood: The likelihood of a clean sample by which it guides, if it is such a guidance.
+        rescale: A function that returns this denoiser with another guidance scale; ``None`` if the wrapper is not a
+            guidance, in which case the scale is that of the denoiser inside.
+        guidance_scale: The guidance scale, if the wrapper is a guidance.
+        guidance_likelihood: The likelihood of a label given a clean sample, if the wrapper guides by one.
     """
 
     denoise: Denoise
@@ -148,12 +148,12 @@ class Wrapped:
 
     @property
     def scale(self) -> Scale:
-        """The guidance scale; ``ValueError`` if nothing guides the denoiser."""
+        """The guidance scale; raises as ``scale_of`` does."""
         return scale_of(self.denoise) if self.guidance_scale is None else self.guidance_scale
 
     @property
     def likelihood(self) -> Likelihood:
-        """The likelihood by which a guidance guides; raises as ``likelihood_of`` does."""
+        """The likelihood by which the denoiser is guided; raises as ``likelihood_of`` does."""
         return self.guidance_likelihood or likelihood_of(self.denoise)
 
     def at(self, scale: Scale) -> Denoise:
@@ -162,7 +162,7 @@ class Wrapped:
 
 
 class OncePerStep(Generic[T]):
-    """A value that is made at the first evaluation of each step, and kept for the other evaluations of the step."""
+    """A value that is made at the first evaluation of each step and used again at the others of the step."""
 
     def __init__(self, walk: Walk) -> None:
         self._walk = walk
@@ -177,9 +177,9 @@ class OncePerStep(Generic[T]):
 
 
 def predict(denoise: Denoise, walk: Walk, x: Samples, t: Float[Tensor, ""], y: Labels) -> Prediction:
-    """Return the prediction at t, the time before or after the step.
+    """Return the prediction at t, the time at one end of the step.
 
-    At t = 0 a sample is its own x0, and eps is that of the other time.
+    At t = 0 a sample is its own x0, and eps is evaluated at the other end of the step.
     """
     if t > 0:
         return _evaluate(denoise, walk, x, t, y)
