@@ -13,7 +13,7 @@ from guided_diffusion.denoisers import Prediction
 from guided_diffusion.guidance.base import Guidance
 from guided_diffusion.guidance.by_classifier import ByClassifier, Direction, check_takes_noise, gradient_of_rows
 from guided_diffusion.guidance.classifier import ClassifierGuidance
-from guided_diffusion.samplers.walk import OncePerStep, Walk
+from guided_diffusion.samplers.walk import Carried, Walk
 from guided_diffusion.schedules import Samples
 
 
@@ -61,19 +61,15 @@ class AdamClassifier(ByClassifier):
         return ClassifierGuidance(None, self.scale, self.base)
 
     def direction(self, classify: Classify, walk: Walk) -> Direction:
-        kept: OncePerStep[tuple[Moments, Moments]] = OncePerStep(walk)
+        carried = Carried[Moments](walk)
 
-        def direction(rows: Tensor, base: Prediction, x_t: Tensor, t: Tensor, y: Tensor) -> Tensor:
+        def of_rows(rows: Tensor, base: Prediction, x_t: Tensor, t: Tensor, y: Tensor) -> Tensor:
             g = gradient_of_rows(rows, log_probability, classify, x_t, t, y)
             start = Moments(torch.zeros_like(g), torch.zeros_like(g), 0)
+            before = carried(start, lambda moments: self._with(moments, g))
+            return self.strength * self._direction(self._with(before, g))
 
-            def advance(last: tuple[Moments, Moments] | None) -> tuple[Moments, Moments]:
-                before = last[1] if last else start
-                return before, self._with(before, g)
-
-            return self.strength * self._direction(self._with(kept(advance)[0], g))
-
-        return direction
+        return of_rows
 
     def _with(self, moments: Moments, g: Samples) -> Moments:
         m, v, steps = moments

@@ -23,7 +23,7 @@ from guided_diffusion.guidance.base import (
 from guided_diffusion.guidance.classifier_free import ClassifierFree
 from guided_diffusion.guidance.geometry import norm, project
 from guided_diffusion.guidance.weak import extrapolate
-from guided_diffusion.samplers.walk import OncePerStep, Walk
+from guided_diffusion.samplers.walk import Carried, Walk
 from guided_diffusion.schedules import Samples, Schedule
 
 
@@ -73,21 +73,16 @@ class AdaptiveProjected(Guidance):
 
     @along_walk
     def __call__(self, denoise: Denoise, schedule: Schedule, walk: Walk) -> Denoise:
-        scale, sums = as_scale(self.scale), OncePerStep[tuple[Tensor, Tensor]](walk)
+        scale, sums = as_scale(self.scale), Carried[Tensor](walk)
 
         def guided(x_t: Tensor, t: Tensor, y: Labels) -> Prediction:
             c, u = conditional_and_unconditional(denoise, x_t, t, y, scale)
             w, q = broadcast(scale, x_t), c.x0 - u.x0
-            last, _ = sums(lambda before: self._advance(before, q))
+            last = sums(torch.zeros_like(q), lambda before: q + self.momentum * before)
             change = (w - 1) * self._change(q, last, c.x0)
             return shift_x0(extrapolate(c, u, scale), change, t, schedule)
 
         return guided
-
-    def _advance(self, before: tuple[Tensor, Tensor] | None, q: Samples) -> tuple[Samples, Samples]:
-        """Return the sum of the step before and that of this step."""
-        last = before[1] if before else torch.zeros_like(q)
-        return last, q + self.momentum * last
 
     def _change(self, q: Samples, last: Samples, c: Samples) -> Samples:
         """Return how much momentum, threshold and projection change q."""

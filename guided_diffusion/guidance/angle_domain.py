@@ -63,5 +63,6 @@ def rotation(c: Samples, u: Samples, factor: Tensor, max_angle: float) -> Sample
     away = c - u
     p = away - project(away, u)
     theta = torch.atan2(norm(p), ratio(inner(c, u), norm(u)))
-    turn = (factor * theta).clamp(-max_angle, max_angle)
-    return (turn.cos() - 1).to(c.dtype) * c + ratio(norm(c) * turn.sin(), norm(p)).to(c.dtype) * p
+    angle = (factor * theta).clamp(-max_angle, max_angle)
+    sideways = norm(c) * angle.sin() * ratio(p, norm(p))
+    return (angle.cos() - 1).to(c.dtype) * c + sideways.to(c.dtype)

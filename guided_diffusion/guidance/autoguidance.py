@@ -43,7 +43,7 @@ class Autoguidance(Guidance):
 
     def __call__(self, denoise: Denoise, schedule: Schedule) -> Denoise:
         if self.weak is None:
-            raise ValueError("autoguidance needs a weaker model, and there is none")
+            raise ValueError("autoguidance needs a weaker model: add weak=PATH, or with_weak(...)")
         return self._guided(denoise, schedule)
 
     @per_evaluation

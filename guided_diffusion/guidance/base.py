@@ -137,6 +137,12 @@ def check_interval(sigma_lo: float, sigma_hi: float, prefix: str = "") -> None:
         raise ValueError(f"0 <= {prefix}sigma_lo < {prefix}sigma_hi must hold, got {sigma_lo} and {sigma_hi}")
 
 
+def in_interval(walk: Walk, schedule: Schedule, sigma_lo: float, sigma_hi: float) -> Bool[Tensor, "*b"]:
+    """Return whether ``sigma_lo < sigma / alpha <= sigma_hi`` at the time of the walk."""
+    noise = (-schedule.log_snr(walk.t) / 2).exp()
+    return (sigma_lo < noise) & (noise <= sigma_hi)
+
+
 def scale_in_interval(
     scale: Float[Tensor, "*s"], walk: Walk, schedule: Schedule, sigma_lo: float, sigma_hi: float
 ) -> Float[Tensor, "*b"]:
@@ -144,14 +150,23 @@ def scale_in_interval(
 
     ``scale``, from ``as_scale``, holds one w or one for each sample.
     """
-    noise = (-schedule.log_snr(walk.t) / 2).exp()
-    return scale.where((sigma_lo < noise) & (noise <= sigma_hi), 1.0)
+    return scale.where(in_interval(walk, schedule, sigma_lo, sigma_hi), 1.0)
 
 
 def broadcast(scale: Float[Tensor, "*b"], x: Samples) -> Float[Tensor, "b ..."]:
     """Return ``scale`` in the precision and on the device of ``x``, shaped to multiply it sample by sample."""
     check_length(scale, x)
     return expand_as(to_device(scale.to(x.dtype), x).expand(len(x)), x)
+
+
+def needed(scale: Float[Tensor, "*b"], x: Samples) -> tuple[Bool[Tensor, " b"], Bool[Tensor, " b"]]:
+    """Return which samples of the batch need the first prediction and which the second one of ``u + w (c - u)``.
+
+    Raises:
+        ValueError: If ``scale``, from ``as_scale``, holds neither one w nor one for each sample.
+    """
+    check_length(scale, x)
+    return (scale != 0).expand(len(x)), (scale != 1).expand(len(x))
 
 
 def shaped(scale: Float[Tensor, "*b"], shape: Float[Tensor, "*s"]) -> Float[Tensor, "*r"]:
@@ -201,8 +216,7 @@ def conditional_and_unconditional(
     Raises:
         ValueError: If ``scale`` is a vector of another length than the batch.
     """
-    check_length(scale, x_t)
-    needs_c, needs_u = ((scale != neutral).expand(len(x_t)) for neutral in (0, 1))
+    needs_c, needs_u = needed(scale, x_t)
     return predictions_of_rows(denoise, x_t, t, y, needs_c, needs_u, other)
 
 

@@ -59,7 +59,7 @@ class ByClassifier(Guidance):
 
     def __call__(self, denoise: Denoise, schedule: Schedule) -> Denoise:
         if self.classifier is None:
-            raise ValueError("classifier guidance needs a classifier, and there is none")
+            raise ValueError("classifier guidance needs a classifier: add classifier=PATH, or with_classifier(...)")
         return self._guided(denoise, schedule)
 
     @along_walk

@@ -15,8 +15,8 @@ from guided_diffusion.guidance.base import (
     Guidance,
     Scale,
     as_scale,
-    check_length,
     combine,
+    needed,
     per_evaluation,
     predictions_of_rows,
 )
@@ -70,8 +70,7 @@ class Composition(Guidance):
             raise ValueError(f"classes must be below {num_classes}, the number of classes, got {list(self.classes)}")
 
         def guided(x_t: Tensor, t: Tensor, y: Labels) -> Prediction:
-            check_length(scale, x_t)
-            needs_c, needs_u = ((scale != neutral).expand(len(x_t)) for neutral in (0, 1))
+            needs_c, needs_u = needed(scale, x_t)
             c, u = predictions_of_rows(denoise, x_t, t, y, needs_c, needs_u | bool(further))
             result = extrapolate(c, u, scale)
             for label, w in further:

@@ -40,13 +40,13 @@ class IndependentCondition(Guidance):
     def __call__(self, denoise: Denoise, schedule: Schedule, walk: Walk) -> Denoise:
         name = "independent condition guidance"
         classes = capability(denoise, "num_classes", name, "says its number of classes")
-        scale, draw, random_class = as_scale(self.scale), walk.noise("icg"), OncePerStep[Tensor](walk)
+        scale, draw, drawn = as_scale(self.scale), walk.noise("icg"), OncePerStep[Tensor](walk)
 
         def guided(x_t: Tensor, t: Tensor, y: Labels) -> Prediction:
             if y is None:
                 return denoise(x_t, t, y)
-            chosen = random_class(lambda _: _class_of(draw(x_t.shape[:1]), classes))
-            other = torch.where(y < 0, y, to_device(chosen, y))
+            random_classes = drawn(lambda _: _class_of(draw(x_t.shape[:1]), classes))
+            other = torch.where(y < 0, y, to_device(random_classes, y))
             c, b = conditional_and_unconditional(denoise, x_t, t, y, scale, other)
             return extrapolate(c, b, scale)
 

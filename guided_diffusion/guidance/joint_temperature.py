@@ -74,11 +74,11 @@ class JointTemperature(ByClassifier):
         if self.softplus_beta is not None:
             classify = softplus_for_relu(classify, self.softplus_beta)
 
-        def direction(rows: Tensor, base: Prediction, x_t: Tensor, t: Tensor, y: Tensor) -> Tensor:
+        def of_rows(rows: Tensor, base: Prediction, x_t: Tensor, t: Tensor, y: Tensor) -> Tensor:
             g = gradient_of_rows(rows, self.objective, classify, base.x0, torch.full_like(t, self.clean_t), y)
             return expand_as(1 + self.gamma * math.pi * torch.sinc(t), g) * g
 
-        return direction
+        return of_rows
 
     def objective(self, logits: Float[Tensor, "b classes"], y: Int[Tensor, " b"]) -> Float[Tensor, " b"]:
         """Return ``tau1 f_y - logsumexp(tau2 f)``."""

@@ -10,11 +10,11 @@ from typing import ClassVar
 from torch import Tensor
 
 from guided_diffusion.denoisers import Denoise, Labels, Prediction
-from guided_diffusion.guidance.base import Guidance, Scale, along_walk, as_scale, broadcast, check_interval
+from guided_diffusion.guidance.base import Guidance, Scale, along_walk, as_scale, broadcast, check_interval, in_interval
 from guided_diffusion.guidance.classifier_free import ClassifierFree, classifier_free
 from guided_diffusion.guidance.geometry import flow_velocity, shift_velocity
-from guided_diffusion.samplers.walk import OncePerStep, Walk
-from guided_diffusion.schedules import Samples, Schedule
+from guided_diffusion.samplers.walk import Carried, Walk
+from guided_diffusion.schedules import Schedule
 
 
 @dataclass(frozen=True)
@@ -63,19 +63,13 @@ class MomentumGuidance(Guidance):
     @along_walk
     def __call__(self, denoise: Denoise, schedule: Schedule, walk: Walk) -> Denoise:
         scale, strength = as_scale(self.scale), as_scale(self.strength)
-        averages = OncePerStep[tuple[Tensor, Tensor]](walk)
+        averages = Carried[Tensor](walk)
 
         def guided(x_t: Tensor, t: Tensor, y: Labels) -> Prediction:
             free = classifier_free(denoise, x_t, t, y, scale)
             f = flow_velocity(free)
-            average, _ = averages(lambda before: self._advance(before, f))
-            noise = (-schedule.log_snr(walk.t) / 2).exp()
-            acts = (self.sigma_lo < noise) & (noise <= self.sigma_hi)
+            average = averages(f, lambda before: (1 - self.decay) * f + self.decay * before)
+            acts = in_interval(walk, schedule, self.sigma_lo, self.sigma_hi)
             return shift_velocity(free, broadcast(strength * acts, f) * (f - average), t, schedule)
 
         return guided
-
-    def _advance(self, before: tuple[Tensor, Tensor] | None, f: Samples) -> tuple[Samples, Samples]:
-        """Return the average before this step and after it."""
-        average = before[1] if before else f
-        return average, (1 - self.decay) * f + self.decay * average

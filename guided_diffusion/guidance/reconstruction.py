@@ -66,7 +66,7 @@ class Reconstruction(Guidance):
 
     def __call__(self, denoise: Denoise, schedule: Schedule) -> Denoise:
         if self.classifier is None:
-            raise ValueError("reconstruction guidance needs a classifier, and there is none")
+            raise ValueError("reconstruction guidance needs a classifier: add classifier=PATH, or with_classifier(...)")
         return self._guided(denoise, schedule)
 
     @per_evaluation

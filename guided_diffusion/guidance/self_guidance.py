@@ -40,11 +40,11 @@ class SelfGuidance(Guidance):
         scale = as_scale(self.scale)
 
         def later(x_t: Tensor, t: Tensor, y: Labels) -> Prediction:
-            told = (t + self.shift).clamp(max=1)
-            prediction = denoise(x_t, told, y)
+            later_t = (t + self.shift).clamp(max=1)
+            prediction = denoise(x_t, later_t, y)
             alpha, sigma = (expand_as(value, x_t) for value in schedule(t))
             x0 = (x_t - sigma * prediction.eps) / alpha
-            return select(told == t, prediction, Prediction(x0, prediction.eps))
+            return select(later_t == t, prediction, Prediction(x0, prediction.eps))
 
         def guided(x_t: Tensor, t: Tensor, y: Labels) -> Prediction:
             return guide_away(denoise, later, x_t, t, y, scale)

@@ -13,7 +13,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from guided_diffusion.denoisers import Condition, Denoise, Prediction
-from guided_diffusion.guidance.base import broadcast, check_length, combine
+from guided_diffusion.guidance.base import broadcast, combine, needed
 from guided_diffusion.schedules import Samples, Times, to_device
 
 
@@ -33,8 +33,7 @@ def guide_away(
     Raises:
         ValueError: If ``scale``, from ``as_scale``, holds neither one w nor one for each sample.
     """
-    check_length(scale, x_t)
-    needs_m, needs_b = ((scale != neutral).expand(len(x_t)) for neutral in (0, 1))
+    needs_m, needs_b = needed(scale, x_t)
     if not needs_b.any():
         return model(x_t, t, y)
     if not needs_m.any():
@@ -43,14 +42,14 @@ def guide_away(
     return extrapolate(select(needs_m, m, b), select(needs_b, b, m), scale)
 
 
-def _of_rows(denoise: Denoise, x_t: Samples, t: Times, y: Condition, needed: Bool[Tensor, " b"]) -> Prediction:
+def _of_rows(denoise: Denoise, x_t: Samples, t: Times, y: Condition, is_needed: Bool[Tensor, " b"]) -> Prediction:
     """Return the prediction of the samples that need it; the rows of the others hold no meaningful values."""
-    if needed.all():
+    if is_needed.all():
         return denoise(x_t, t, y)
-    rows = to_device(needed.nonzero()[:, 0], x_t)
-    some = denoise(x_t[rows], t[rows], None if y is None else y[rows])
-    place = to_device((needed.cumsum(0) - 1).clamp(min=0), x_t)
-    return Prediction(some.x0[place], some.eps[place])
+    rows = to_device(is_needed.nonzero()[:, 0], x_t)
+    evaluated = denoise(x_t[rows], t[rows], None if y is None else y[rows])
+    place = to_device((is_needed.cumsum(0) - 1).clamp(min=0), x_t)
+    return Prediction(evaluated.x0[place], evaluated.eps[place])
 
 
 def select(mask: Bool[Tensor, " b"], prediction: Prediction, other: Prediction) -> Prediction:
@@ -72,6 +71,6 @@ def capability(denoise: Denoise, name: str, method: str, need: str) -> Any:
     offered = getattr(denoise, name, None)
     if offered is None:
         network = getattr(denoise, "backbone", denoise)
-        name = getattr(network, "__name__", type(network).__name__)
-        raise ValueError(f"{method} needs a network that {need}, and {name} does not: use another guidance")
+        network_name = getattr(network, "__name__", type(network).__name__)
+        raise ValueError(f"{method} needs a network that {need}, and {network_name} does not: use another guidance")
     return offered

@@ -176,6 +176,22 @@ class OncePerStep(Generic[T]):
         return self._value
 
 
+class Carried(Generic[T]):
+    """A value that each step hands on to the next; all evaluations of a step see it as the step before left it."""
+
+    def __init__(self, walk: Walk) -> None:
+        self._ends = OncePerStep[tuple[T, T]](walk)
+
+    def __call__(self, start: T, advance: Callable[[T], T]) -> T:
+        """Return the value before this step, in the first step ``start``; the first evaluation advances it."""
+
+        def make(step_before: tuple[T, T] | None) -> tuple[T, T]:
+            value = step_before[1] if step_before else start
+            return value, advance(value)
+
+        return self._ends(make)[0]
+
+
 def predict(denoise: Denoise, walk: Walk, x: Samples, t: Float[Tensor, ""], y: Labels) -> Prediction:
     """Return the prediction at t, the time at one end of the step.
 

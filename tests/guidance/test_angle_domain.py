@@ -81,3 +81,10 @@ def test_it_is_finite_where_the_angle_is_undefined(c, u):
 def test_an_invalid_angle_raises(angle):
     with pytest.raises(ValueError, match=r"max_angle must be in \(0, 180\]"):
         AngleDomain(2.0, angle)
+
+
+def test_opposite_predictions_of_any_size_stay_finite():
+    c, u = torch.tensor([[8.0, 0.0], [0.5, 0.5]]), torch.tensor([[-1.0, 0.0], [-3.0, -3.0]])
+    change = rotation(c, u, torch.ones(2, 1), math.radians(60))
+    assert change.isfinite().all()
+    torch.testing.assert_close((c + change)[0], c[0] / 2, rtol=0, atol=1e-5)

@@ -46,7 +46,7 @@ def test_the_unconditional_model_as_the_weak_one_gives_classifier_free_guidance(
 def test_it_declares_that_it_needs_a_weak_model(mixture, noisy):
     assert needs_weak(Autoguidance)
     assert not needs_weak(ClassifierFree())
-    with pytest.raises(ValueError, match="autoguidance needs a weaker model, and there is none"):
+    with pytest.raises(ValueError, match="autoguidance needs a weaker model: add weak=PATH"):
         Autoguidance()(mixture, mixture.schedule)
     guidance = Autoguidance(scale=2.0).with_weak(mixture)
     assert isinstance(guidance, Guidance)

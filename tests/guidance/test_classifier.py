@@ -231,7 +231,7 @@ def test_scales_for_another_number_of_samples_raise(mixture):
 
 
 def test_without_a_classifier_it_can_not_be_used(mixture):
-    with pytest.raises(ValueError, match="needs a classifier, and there is none"):
+    with pytest.raises(ValueError, match="needs a classifier: add classifier=PATH"):
         ClassifierGuidance()(mixture, mixture.schedule)
 
 
