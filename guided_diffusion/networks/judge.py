@@ -78,21 +78,21 @@ class LeNet(nn.Module):
 class ResidualJudge(nn.Module):
     """A residual network for natural images, in channels-last memory format: ``judge(x) -> logits``.
 
-    It is the ResNet-9 of D. Page ("How to train your ResNet", 2018) on half the resolution, with layer norm in place of
-    batch norm. ``width`` is the number of channels of the first convolution; the last has eight times as many.
+    It is the ResNet-9 of D. Page ("How to train your ResNet", 2018) on half the resolution. Its batch norm needs
+    several images in training. ``width`` is the number of channels of the first convolution; the last has eight times as many.
     """
 
     def __init__(self, channels: int, image_size: int | Sequence[int], num_classes: int, width: int = 32) -> None:
         super().__init__()
         height_and_width(image_size)
         self.stages = nn.Sequential(
-            _NormalisedConv(channels, width, stride=2),
-            _NormalisedConv(width, 2 * width),
+            _normalised_conv(channels, width, stride=2),
+            _normalised_conv(width, 2 * width),
             _Pool(),
             _Residual(2 * width),
-            _NormalisedConv(2 * width, 4 * width),
+            _normalised_conv(2 * width, 4 * width),
             _Pool(),
-            _NormalisedConv(4 * width, 8 * width),
+            _normalised_conv(4 * width, 8 * width),
             _Residual(8 * width),
         )
         self.dropout = nn.Dropout(0.3)
@@ -107,17 +107,9 @@ class ResidualJudge(nn.Module):
         return self.logits(self.dropout(self.features(x)))
 
 
-class _NormalisedConv(nn.Module):
-    """A 3x3 convolution, layer norm over channels and pixels with a scale and shift of each channel, and ReLU."""
-
-    def __init__(self, inputs: int, outputs: int, stride: int = 1) -> None:
-        super().__init__()
-        self.conv = nn.Conv2d(inputs, outputs, 3, stride, padding=1, bias=False)
-        self.scale, self.shift = nn.Parameter(torch.ones(outputs)), nn.Parameter(torch.zeros(outputs))
-
-    def forward(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b d i j"]:
-        h = self.conv(x).permute(0, 2, 3, 1)
-        return F.relu(torch.addcmul(self.shift, F.layer_norm(h, h.shape[1:]), self.scale)).permute(0, 3, 1, 2)
+def _normalised_conv(inputs: int, outputs: int, stride: int = 1) -> nn.Sequential:
+    conv = nn.Conv2d(inputs, outputs, 3, stride, padding=1, bias=False)
+    return nn.Sequential(conv, nn.BatchNorm2d(outputs), nn.ReLU())
 
 
 class _Pool(nn.Module):
@@ -132,7 +124,7 @@ class _Residual(nn.Module):
 
     def __init__(self, width: int) -> None:
         super().__init__()
-        self.convolutions = nn.Sequential(_NormalisedConv(width, width), _NormalisedConv(width, width))
+        self.convolutions = nn.Sequential(_normalised_conv(width, width), _normalised_conv(width, width))
 
     def forward(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h w"]:
         return x + self.convolutions(x)
