@@ -79,7 +79,8 @@ class ResidualJudge(nn.Module):
     """A residual network for natural images, in channels-last memory format: ``judge(x) -> logits``.
 
     It is the ResNet-9 of D. Page ("How to train your ResNet", 2018) on half the resolution. Its batch norm needs
-    several images in training. ``width`` is the number of channels of the first convolution; the last has eight times as many.
+    several images in training. ``width`` is the number of channels of the first convolution; the last has eight times
+    as many.
     """
 
     def __init__(self, channels: int, image_size: int | Sequence[int], num_classes: int, width: int = 32) -> None:
