@@ -52,6 +52,15 @@ def is_judge(classify: object) -> bool:
     return bool(getattr(classify, "is_judge", False))
 
 
+def check_judge_may_guide(classify: object, allow_judge: bool) -> None:
+    """Raise ``ValueError`` for a judge as the classifier of a guidance, unless it is allowed to guide."""
+    if is_judge(classify) and not allow_judge:
+        raise ValueError(
+            "classifier holds a judge, which measures samples: name another classifier, or add "
+            "guidance.allow_judge=true and measure with another judge"
+        )
+
+
 def gradient(classify: Classify, x_t: Samples, t: Times, y: Int[Tensor, " b"], temperature: float = 1.0) -> Samples:
     """Return ``grad log p(y | x_t)`` of each sample, with ``p = softmax(logits / temperature)``.
 

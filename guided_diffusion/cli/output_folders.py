@@ -103,25 +103,17 @@ class NoteOutputFolders(Callback):
                 write_job_record(config.hydra, Path(config.hydra.runtime.output_dir), finished=False)
 
 
-def write_job_record(hydra: DictConfig | HydraConf, folder: Path, finished: bool) -> None:
+def write_job_record(hydra: DictConfig | HydraConf, folder: Path, finished: bool, skipped: str = "") -> None:
     """Write the overrides of a job of a sweep, the folder of its results, and whether it has finished.
 
-    ``hydra`` is the job's ``HydraConfig``.
+    ``hydra`` is the job's ``HydraConfig``, and ``skipped`` says why the job was left out, if it was.
     """
-    record = {"folder": str(folder), "overrides": list(hydra.overrides.task), "finished": finished}
-    file = _job_record(hydra)
-    file.parent.mkdir(exist_ok=True)
-    with atomic_write(file) as path:
+    overrides = list(hydra.overrides.task)
+    record = {"folder": str(folder), "overrides": overrides, "finished": finished, "skipped": skipped}
+    records = Path(hydra.sweep.dir) / JOBS
+    records.mkdir(exist_ok=True)
+    with atomic_write(records / f"{hydra.job.num}.json") as path:
         path.write_text(json.dumps(record))
-
-
-def remove_job_record(hydra: DictConfig | HydraConf) -> None:
-    """Remove the record of a job that is left out of the sweep; the argument is that of ``write_job_record``."""
-    _job_record(hydra).unlink(missing_ok=True)
-
-
-def _job_record(hydra: DictConfig | HydraConf) -> Path:
-    return Path(hydra.sweep.dir) / JOBS / f"{hydra.job.num}.json"
 
 
 def job_records(sweep: Path) -> dict[int, dict[str, Any]]:

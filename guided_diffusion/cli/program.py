@@ -27,7 +27,6 @@ from guided_diffusion.cli.output_folders import (
     check_output_dir,
     output_folders,
     remove_if_empty,
-    remove_job_record,
     write_job_record,
 )
 from guided_diffusion.cli.sweep_folder import JobError
@@ -129,8 +128,9 @@ def _run_job(config: DictConfig, config_name: str, run: Run | None) -> None:
         if not in_sweep or _nobody_reads(error):
             raise JobError from error
         if isinstance(error, DoesNotSuit) and _takes_all_options(Path(hydra_config.sweep.dir)):
-            remove_job_record(hydra_config)
-            print(f"skipped guidance={hydra_config.runtime.choices['guidance']}: {error}")
+            skipped = f"guidance={hydra_config.runtime.choices['guidance']}: {error}"
+            write_job_record(hydra_config, folder, finished=False, skipped=skipped)
+            print(f"skipped {skipped}")
         else:
             _note_failure(error, config_name)
     finally:

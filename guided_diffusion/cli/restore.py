@@ -8,7 +8,12 @@ from omegaconf import DictConfig, OmegaConf
 
 from guided_diffusion.checkpoints.compatibility import check_guidance
 from guided_diffusion.checkpoints.files import LAST
-from guided_diffusion.checkpoints.guidance_config import expand_paths, guidance_wants_guide
+from guided_diffusion.checkpoints.guidance_config import (
+    expand_paths,
+    guidance_needs_weak,
+    guidance_wants_guide,
+    weak_checkpoint,
+)
 from guided_diffusion.checkpoints.loading import TrainedDiffusion, load
 from guided_diffusion.checkpoints.record import check_targets
 from guided_diffusion.cli.checks import (
@@ -24,6 +29,7 @@ from guided_diffusion.cli.validation import check_config
 from guided_diffusion.guidance import Guidance
 from guided_diffusion.recipe import Recipe, eval_mode
 from guided_diffusion.samplers import Walk, begin
+from guided_diffusion.schedules import expand_as
 from guided_diffusion.utils.instantiate import build
 from guided_diffusion.utils.precision import check_precision
 from guided_diffusion.utils.validation import DoesNotSuit
@@ -60,6 +66,7 @@ def prepare(config: DictConfig, overrides: Sequence[str], schema: type) -> tuple
     check_precision(config.trainer.get("precision"))
     check_config(plain(config), schema)
     check_guidance(config.guidance, model.spec, config.trusted)
+    _check_weak_is_another(config)
     guide_of_model(config, model)
     recipe: Recipe = build(config.recipe)
     check_recipe(recipe, model.schedule)
@@ -75,13 +82,32 @@ def _check_guide_and_judge_are_trusted(config: DictConfig) -> None:
         check_targets(node, (*config.trusted, *HOLDS[name]), Path(config.checkpoint))
 
 
+def _check_weak_is_another(config: DictConfig) -> None:
+    """Raise ``ValueError`` if the weaker model of the guidance is the model itself, so that no scale has an effect."""
+    weak = weak_checkpoint(config.guidance) if guidance_needs_weak(config.guidance) else None
+    if weak and config.weights == "ema" and Path(weak).samefile(config.checkpoint):
+        raise ValueError(f"guidance.weak: {weak} is the model itself: name a smaller or less trained one")
+
+
 def check_guidance_suits(guidance: Guidance, model: TrainedDiffusion) -> None:
-    """Raise ``DoesNotSuit`` if the guidance refuses the model, in one evaluation of two samples."""
-    x, t = torch.zeros(2, *model.shape), torch.full((2,), 0.5)
+    """Evaluate two samples: raise ``DoesNotSuit`` if the guidance refuses the model.
+
+    Raise ``ValueError`` if it returns a prediction of another sample than it was given.
+    """
+    x = torch.randn(2, *model.shape, generator=torch.Generator().manual_seed(0))
+    t = torch.full((2,), 0.5)
     walk = Walk(torch.tensor([0.5, 0.4], dtype=torch.float64))
     next(iter(walk))
     try:
         with torch.no_grad(), eval_mode(model.denoiser):
-            begin(guidance(model.denoiser, model.schedule), walk)(x, t, torch.tensor([0, model.num_classes - 1]))
+            guided = begin(guidance(model.denoiser, model.schedule), walk)
+            found = guided(x, t, torch.tensor([0, model.num_classes - 1]))
     except ValueError as error:
         raise DoesNotSuit(str(error)) from error
+    alpha, sigma = (expand_as(value, x) for value in model.schedule(t))
+    tolerance = 1e-2 * (1 + found.x0.abs().max() + found.eps.abs().max())
+    if getattr(guidance, "keeps_identity", True) and (alpha * found.x0 + sigma * found.eps - x).abs().max() > tolerance:
+        raise ValueError(
+            f"guidance: the predictions of {type(guidance).__name__} are wrong, as alpha x0 + sigma eps is not x_t: "
+            "change x0 and eps together, for instance by shift_x0"
+        )

@@ -36,6 +36,8 @@ class Job:
     folder: Path
     overrides: Sequence[str]
     finished: bool = True
+    skipped: str = ""
+    """Why it was left out, if it was."""
 
     @property
     def options(self) -> dict[str, str]:
@@ -78,7 +80,7 @@ class GatherResults(Callback):
         hydra = config.hydra
         folder = Path(hydra.sweep.dir).absolute()
         jobs = [
-            Job(number, Path(job["folder"]), job["overrides"], job["finished"])
+            Job(number, Path(job["folder"]), job["overrides"], job["finished"], job["skipped"])
             for number, job in job_records(folder).items()
         ]
         command = ["python", "-m", f"guided_diffusion.{hydra.job.name}", "-m", *hydra.overrides.task]
@@ -98,7 +100,8 @@ def gather(jobs: Sequence[Job], folder: Path, command: str) -> None:
     If the jobs have results of images and of points, each kind has a folder of its own in ``folder``.
     """
     finished = [job for job in jobs if job.finished]
-    failed = [f"{job.number}: {' '.join(job.overrides)}" for job in jobs if not job.finished]
+    skipped = [job.skipped for job in jobs if job.skipped]
+    failed = [f"{job.number}: {' '.join(job.overrides)}" for job in jobs if not job.finished and not job.skipped]
     if finished and failed:
         log.error("these jobs failed:\n%s", "\n".join(failed))
     evaluated = _evaluations(finished)
@@ -107,7 +110,9 @@ def gather(jobs: Sequence[Job], folder: Path, command: str) -> None:
     if evaluated:
         for kind, results in evaluated.items():
             where = folder if len(evaluated) == 1 else folder / kind
-            _gather_evaluations(results, varied(jobs), where, command, failed)
+            _gather_evaluations(results, varied(jobs), where, command, {"failed": failed, "skipped": skipped})
+        if skipped:
+            print("\n".join(["left out, because they don't suit the model:", *skipped]))
         return
     for curve, with_curve in trained.items():
         where = folder if len(trained) == 1 else folder / curve.kind
@@ -127,7 +132,11 @@ def _evaluations(jobs: Sequence[Job]) -> dict[str, list[tuple[Job, "Results"]]]:
 
 
 def _gather_evaluations(
-    evaluated: Sequence[tuple[Job, "Results"]], keys: Sequence[str], folder: Path, command: str, failed: Sequence[str]
+    evaluated: Sequence[tuple[Job, "Results"]],
+    keys: Sequence[str],
+    folder: Path,
+    command: str,
+    without_results: Mapping[str, list[str]],
 ) -> None:
     from guided_diffusion.evaluation.report.page import write_report
     from guided_diffusion.evaluation.results import Results, save
@@ -136,7 +145,7 @@ def _gather_evaluations(
     rows = [
         replace(row, options={key: job.option(key) for key in keys}) for job, result in evaluated for row in result.rows
     ]
-    gathered = Results(rows, {**evaluated[0][1].about, "failed": list(failed)})
+    gathered = Results(rows, {**evaluated[0][1].about, **without_results})
     save(gathered, folder)
     page = write_report(gathered, folder, _config_text(jobs[0]), command)
     print(f"\n{len(rows)} rows of {len(jobs)} jobs are in {folder / 'results.csv'}: open {page}")

@@ -12,6 +12,7 @@ from beartype import BeartypeConf
 from beartype.door import is_bearable
 from beartype.roar import BeartypeException
 from hydra.utils import get_object
+from torch import Tensor
 
 from guided_diffusion.cli.config import CONFIG_PATH, key_of
 from guided_diffusion.cli.errors import did_you_mean
@@ -117,7 +118,7 @@ def describe(hint: Any) -> str:
     origin, inner = get_origin(hint) or hint, get_args(hint)
     if origin in (Union, UnionType):
         literals = tuple(value for one in inner if get_origin(one) is Literal for value in get_args(one))
-        others = [describe(one) for one in inner if get_origin(one) is not Literal]
+        others = [describe(one) for one in inner if get_origin(one) is not Literal and one is not Tensor]
         return " or ".join(dict.fromkeys([*([_one_of(literals)] if literals else []), *others]))
     if origin is Literal:
         return _one_of(inner)

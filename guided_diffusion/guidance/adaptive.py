@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
@@ -40,10 +39,10 @@ class Adaptive(Guidance):
 
     Args:
         scale: w, a number or a tensor of shape (b,); at 1 there is no guidance.
-        bound: The cosine above which guidance ends, at least -1; from 1 on it is ``ClassifierFree``.
+        bound: The cosine above which guidance ends, in [-1, 1]; at 1 it is ``ClassifierFree``.
 
     Raises:
-        ValueError: If a scale is not finite or the bound below -1; when called, outside of a sampler.
+        ValueError: If a scale is not finite or the bound outside of [-1, 1]; when called, outside of a sampler.
     """
 
     as_classifier_free: ClassVar[dict[str, object]] = {"bound": 1.0}
@@ -53,8 +52,8 @@ class Adaptive(Guidance):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not -1 <= self.bound < math.inf:
-            raise ValueError(f"bound must be at least -1 and finite, got {self.bound}")
+        if not -1 <= self.bound <= 1:
+            raise ValueError(f"bound must be in [-1, 1], got {self.bound}")
 
     def counted_as(self) -> Guidance:
         """Return a method with the largest number of evaluations; how many are saved depends on the samples."""

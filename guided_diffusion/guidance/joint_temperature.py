@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from guided_diffusion.classifiers import Classify, is_judge, softplus_for_relu
+from guided_diffusion.classifiers import Classify, check_judge_may_guide, softplus_for_relu
 from guided_diffusion.denoisers import Prediction
 from guided_diffusion.guidance.base import Guidance
 from guided_diffusion.guidance.by_classifier import ByClassifier, Direction, gradient_of_rows
@@ -61,11 +61,7 @@ class JointTemperature(ByClassifier):
             raise ValueError(f"softplus_beta must be positive, or null for the ReLU, got {self.softplus_beta}")
         if not 0 <= self.clean_t < 1:
             raise ValueError(f"clean_t must be in [0, 1), got {self.clean_t}")
-        if is_judge(self.classifier) and not self.allow_judge:
-            raise ValueError(
-                "classifier holds a judge, which measures samples: name another classifier, or add "
-                "guidance.allow_judge=true and measure with another judge"
-            )
+        check_judge_may_guide(self.classifier, self.allow_judge)
 
     def counted_as(self) -> Guidance:
         return ClassifierGuidance(None, self.scale, self.base)

@@ -8,7 +8,7 @@ from typing import ClassVar
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from guided_diffusion.classifiers import Classify
+from guided_diffusion.classifiers import Classify, check_judge_may_guide
 from guided_diffusion.denoisers import Denoise, Labels, Prediction
 from guided_diffusion.guidance.base import (
     Guidance,
@@ -36,9 +36,11 @@ class Reconstruction(Guidance):
         classifier: ``classifier(x, t) -> logits``, trained on clean images or down to little noise.
         scale: w, a number or a tensor of shape (b,).
         clean_t: The time that the classifier gets with the estimates, in [0, 1]; above 0 if it needs a finite log-SNR.
+        allow_judge: Whether the classifier may be a judge; samples guided by it please it more than they should.
 
     Raises:
-        ValueError: If a scale is not finite or ``clean_t`` outside of [0, 1]; when called, if there is no classifier.
+        ValueError: If a scale is not finite, ``clean_t`` outside of [0, 1], or the classifier a judge that is not
+            allowed; when called, if there is no classifier.
     """
 
     needs_classifier: ClassVar[bool] = True
@@ -46,11 +48,13 @@ class Reconstruction(Guidance):
     classifier: Classify | None = None
     scale: Scale = 1.0
     clean_t: float = 0.01
+    allow_judge: bool = False
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if not 0 <= self.clean_t <= 1:
             raise ValueError(f"clean_t must be in [0, 1], got {self.clean_t}")
+        check_judge_may_guide(self.classifier, self.allow_judge)
 
     def unguided(self) -> Reconstruction:
         return replace(self, scale=0.0)

@@ -36,7 +36,8 @@ class WeightSchedule(Guidance):
             2 for Stable Diffusion 1.5: there ``floor = 1 / (w - 1)``.
 
     Raises:
-        ValueError: If a scale is not finite, the shape unknown, the power not positive or the floor negative.
+        ValueError: If a scale is not finite, the shape unknown, the power not positive, the floor outside of
+            [0, 2), or one of them is given for a shape without it.
     """
 
     as_classifier_free: ClassVar[dict[str, object]] = {"shape": "constant"}
@@ -50,10 +51,13 @@ class WeightSchedule(Guidance):
         super().__post_init__()
         if self.shape not in SHAPES:
             raise ValueError(f"shape must be one of {', '.join(SHAPES)}, got {self.shape!r}")
+        for setting in ("power", "floor"):
+            if self.shape != SHAPE_OF[setting] and getattr(self, setting) != getattr(type(self), setting):
+                raise ValueError(f"{setting} has no effect on shape={self.shape}: leave it out")
         if not 0 < self.power < math.inf:
             raise ValueError(f"power must be positive and finite, got {self.power}")
-        if not 0 <= self.floor < math.inf:
-            raise ValueError(f"floor must be at least 0 and finite, got {self.floor}")
+        if not 0 <= self.floor < 2:
+            raise ValueError(f"floor must be in [0, 2), got {self.floor}")
 
     @along_walk
     def __call__(self, denoise: Denoise, schedule: Schedule, walk: Walk) -> Denoise:
@@ -78,3 +82,5 @@ SHAPES: dict[str, Callable[[Tensor, WeightSchedule], Tensor]] = {
     "clamp": lambda tau, s: (2 * tau).clamp(min=s.floor),
 }
 """The curves ``shape(tau, settings)`` by name, for tau from 0 at noise to 1 at the image."""
+SHAPE_OF = {"power": "power", "floor": "clamp"}
+"""The shape that has each setting."""

@@ -69,14 +69,13 @@ class Recipe:
         """Return samples of ``labels`` on the CPU, drawn in batches with the denoiser in eval mode.
 
         Args:
-            labels: The class of each sample; ``ValueError`` if there is none.
+            labels: The class of each sample; ``ValueError`` if there is none, or one that the denoiser does not have.
             indices: The index of each sample in the run, by default 0, 1, 2, ...
             scales: The guidance scale of each sample, in place of the guidance's own.
             start: The start of the samples, a row for each; by default pure noise.
             after_step: A function that is called after each step of a batch, for a progress bar.
         """
-        if not len(labels):
-            raise ValueError("labels must hold at least one class")
+        _check_labels(labels, getattr(denoiser, "num_classes", None))
         indices = list(range(len(labels))) if indices is None else list(indices)
         batches = []
         with torch.no_grad(), eval_mode(denoiser):
@@ -103,6 +102,13 @@ class Recipe:
         each_scale = torch.tensor(scales, dtype=torch.float64).repeat_interleave(count)
         images = self.sample(denoiser, labels.repeat(len(scales)), shape, indices, each_scale, seed)
         return images.unflatten(0, (len(scales), count))
+
+
+def _check_labels(labels: Tensor, num_classes: int | None) -> None:
+    if not len(labels):
+        raise ValueError("labels must hold at least one class")
+    if num_classes is not None and labels.max() >= num_classes:
+        raise ValueError(f"labels must be below {num_classes}, the number of classes, got {labels.max()}")
 
 
 @contextmanager

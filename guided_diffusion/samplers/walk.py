@@ -113,7 +113,7 @@ def likelihood_of(denoise: Denoise) -> Likelihood:
     """
     likelihood = getattr(denoise, "likelihood", None)
     if not likelihood:
-        raise ValueError("this sampler needs a guidance by p(y | x0), the likelihood of clean samples: Reconstruction")
+        raise ValueError("this sampler needs a guidance by p(y | x0), the likelihood of clean samples: reconstruction")
     return likelihood
 
 

@@ -14,7 +14,7 @@ from guided_diffusion.cli.config import SampleConfig
 from guided_diffusion.cli.restore import prepare
 from guided_diffusion.data import Fake
 from guided_diffusion.evaluation.judge import JudgeSource
-from guided_diffusion.guidance import ClassifierGuidance, JointTemperature
+from guided_diffusion.guidance import ClassifierGuidance, JointTemperature, Reconstruction
 from guided_diffusion.schedules import Cosine
 
 
@@ -53,8 +53,10 @@ def test_a_judge_is_a_classifier_of_clean_images_at_every_time(judge, judge_file
     assert torch.equal(classifier(x0, t), judge.network(x0))
     assert gradient(classifier, x0, t, y).abs().sum() > 0
     assert not any(parameter.requires_grad for parameter in classifier.network.parameters())
-    with pytest.raises(ValueError, match="classifier holds a judge"):
-        JointTemperature(classifier)
+    for method in (JointTemperature, Reconstruction):
+        with pytest.raises(ValueError, match=r"classifier holds a judge, .* guidance\.allow_judge=true"):
+            method(classifier)
+        assert method(classifier, allow_judge=True).classifier is classifier
     with pytest.raises(ValueError, match="classifier holds a judge"):
         ClassifierGuidance(classifier)
 

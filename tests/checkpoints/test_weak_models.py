@@ -95,3 +95,9 @@ def test_samples_are_made_anew_for_another_weak_model(compose, tmp_path):
     before = sampling_fingerprint(config, plan)
     files[1].write_bytes(b"other weights")
     assert sampling_fingerprint(config, plan) != before
+
+
+def test_the_model_itself_is_no_weak_model(compose, run_dir, tmp_path):
+    last = run_dir / "checkpoints" / "last.ckpt"
+    with pytest.raises(ValueError, match=r"^guidance.weak: .* is the model itself: name a smaller or less trained one"):
+        prepared(compose, tmp_path, last, f"weak={last}")

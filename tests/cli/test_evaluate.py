@@ -248,6 +248,9 @@ def test_a_sweep_over_all_guidances_leaves_out_what_does_not_suit(call, checkpoi
     assert "ClassifierFree" in {row["method"] for row in table(tmp_path / "all")}
     assert not (tmp_path / "all" / "failed.txt").exists()
     assert "failed" not in called.out
+    after_table = called.out.partition("rows of")[2].splitlines()[1:]
+    assert after_table == ["left out, because they don't suit the model:", skipped.removeprefix("skipped ")]
+    assert skipped.removeprefix("skipped ")[:40] in (tmp_path / "all" / "report.html").read_text()
 
 
 @pytest.mark.slow

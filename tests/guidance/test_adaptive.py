@@ -91,5 +91,5 @@ def test_the_evaluations_counted_are_the_most_that_a_sample_may_take(scale, eval
 
 @pytest.mark.parametrize("bound", [-1.1, math.inf, math.nan])
 def test_an_invalid_bound_raises(bound):
-    with pytest.raises(ValueError, match="bound must be at least -1 and finite"):
+    with pytest.raises(ValueError, match="bound must be in "):
         Adaptive(2.0, bound)

@@ -46,7 +46,8 @@ def test_the_mean_of_the_weight_over_uniform_times_is_the_scale(shape):
     ],
 )
 def test_a_shape_has_its_values_at_noise_at_a_quarter_and_at_the_image(shape, expected):
-    found = weights(WeightSchedule(3.0, shape, power=2.0, floor=0.7), [0.0, 0.25, 1.0])
+    settings = {"power": {"power": 2.0}, "clamp": {"floor": 0.7}}.get(shape, {})
+    found = weights(WeightSchedule(3.0, shape, **settings), [0.0, 0.25, 1.0])
     torch.testing.assert_close(found, 1 + 2 * torch.tensor(expected, dtype=F64), rtol=0, atol=1e-12)
 
 
@@ -92,8 +93,11 @@ def test_where_the_shape_is_zero_it_needs_one_evaluation():
     [
         ({"scale": math.nan}, "scale must be finite"),
         ({"shape": "round"}, "shape must be one of constant, linear, .*, got 'round'"),
-        ({"power": 0.0}, "power must be positive and finite, got 0.0"),
-        ({"floor": -0.1}, "floor must be at least 0 and finite, got -0.1"),
+        ({"shape": "power", "power": 0.0}, "power must be positive and finite, got 0.0"),
+        ({"shape": "clamp", "floor": -0.1}, r"floor must be in \[0, 2\), got -0.1"),
+        ({"shape": "clamp", "floor": 2.0}, r"floor must be in \[0, 2\), got 2.0"),
+        ({"power": 2.0}, "power has no effect on shape=linear: leave it out"),
+        ({"shape": "power", "floor": 1.0}, "floor has no effect on shape=power: leave it out"),
     ],
 )
 def test_invalid_settings_raise(settings, message):

@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch import nn
 
-from guided_diffusion.denoisers import Prediction
+from guided_diffusion.denoisers import Denoiser, Prediction
 from guided_diffusion.guidance import (
     ClassifierFree,
     ClassifierGuidance,
@@ -16,6 +16,7 @@ from guided_diffusion.guidance import (
     LimitedInterval,
     NoThreshold,
 )
+from guided_diffusion.networks import MLP
 from guided_diffusion.recipe import Recipe, eval_mode
 from guided_diffusion.samplers import Sampler, ddim, ddpm, dpmpp_2m, heun, log_snr_times, sde_dpmpp_2m
 from guided_diffusion.schedules import Cosine, LinearBeta
@@ -210,3 +211,13 @@ def test_a_device_without_float64_samples_as_the_cpu_does(guidance, threshold, m
     assert torch.equal(x.cpu(), last(noise, y))
     with pytest.raises(TypeError, match="no float64"):
         x.double()
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [([], "labels must hold at least one class"), ([0, 3], "labels must be below 3, the number of classes, got 3")],
+)
+def test_wrong_labels_are_refused(wrong, message, schedule):
+    denoiser = Denoiser(MLP(2, 3, width=8), schedule)
+    with pytest.raises(ValueError, match=message):
+        recipe().sample(denoiser, torch.tensor(wrong, dtype=torch.long), (2,))

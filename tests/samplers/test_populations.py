@@ -179,7 +179,7 @@ def test_without_guidance_or_labels_a_twisted_particle_is_ddpm_of_the_unconditio
 def test_twisted_needs_a_likelihood(mixture):
     for guidance in (ClassifierFree(2.0), ClassifierGuidance(mixture.log_posterior, 2.0)):
         steps = twisted(guidance(mixture, mixture.schedule), mixture.schedule, torch.zeros(1, 2), torch.ones(2))
-        with pytest.raises(ValueError, match="the likelihood of clean samples: Reconstruction"):
+        with pytest.raises(ValueError, match="the likelihood of clean samples: reconstruction"):
             next(steps)
 
 

@@ -109,6 +109,7 @@ def evaluation_page(results: Results, plots: Mapping[str, Path], config_yaml: st
         "facts": _facts(results, lines),
         "summary": shown_as.summary(results),
         "failed": results.about.get("failed") or [],
+        "skipped": results.about.get("skipped") or [],
         "modality": shown_as,
         "plots": plots,
         "curves": lines,
