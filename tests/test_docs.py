@@ -68,3 +68,10 @@ def test_every_key_at_the_top_is_documented_with_its_programs():
         for field in fields(schema):
             having[key_of(field.name)].add(program)
     assert rows == {key: programs for key, programs in having.items() if key not in GROUPS}
+
+
+def test_the_class_of_every_guidance_is_named():
+    page = " ".join((PAGE.parent / "methods" / "README.md").read_text().split())
+    for path in (CONF / "guidance").glob("*.yaml"):
+        name = OmegaConf.load(path)._target_.rpartition(".")[2]
+        assert f"`{path.stem}` is `{name}`" in page
