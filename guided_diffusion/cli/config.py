@@ -15,7 +15,6 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.types import RunMode
 from omegaconf import MISSING, DictConfig, OmegaConf, open_dict
 
-from guided_diffusion.checkpoints.guidance_config import OTHER_MODELS
 from guided_diffusion.utils.listing import data_hash
 from guided_diffusion.utils.precision import fast_precision
 
@@ -23,6 +22,9 @@ _PACKAGE = Path(__file__).parents[1]
 
 CONFIG_PATH = str(next(path for path in (_PACKAGE / "conf", _PACKAGE.parent / "conf") if path.is_dir()))
 """The folder ``conf/``: inside the package in an installed wheel, beside it in a checkout."""
+
+MODELS = ("classifier", "weak")
+"""The keys of the root, and of ``guidance``, that name another model; ``OTHER_MODELS`` says more of them."""
 
 
 @dataclass
@@ -187,7 +189,7 @@ def use_recipe_of_training(config: DictConfig, trained: dict[str, Any], override
                 path, merge = key.replace("/", "."), "/" not in key
                 OmegaConf.update(node, path.removeprefix(f"{group}."), OmegaConf.select(config, path), merge=merge)
         config[group] = node
-    for key in OTHER_MODELS:
+    for key in MODELS:
         if config.guidance.get(key) is not None and key in overridden:
             config.guidance[key] = config[key]
 
@@ -200,7 +202,7 @@ def trust_packages(config: DictConfig) -> None:
     if not config.trusted:
         return
     loaders = {f"callbacks.{name}" for name, node in config.get("callbacks", {}).items() if _loads_a_guide(node)}
-    loaders |= {f"guidance.{key}" for key in OTHER_MODELS if isinstance(config.guidance.get(key), DictConfig)}
+    loaders |= {f"guidance.{key}" for key in MODELS if isinstance(config.guidance.get(key), DictConfig)}
     for key in loaders:
         OmegaConf.update(config, f"{key}.trusted", list(config.trusted), force_add=True)
 

@@ -6,12 +6,13 @@ import torch
 from omegaconf import OmegaConf
 
 from guided_diffusion.checkpoints.guidance_config import (
+    OTHER_MODELS,
     classifier_checkpoint,
     expand_paths,
     guidance_needs_classifier,
 )
 from guided_diffusion.checkpoints.renamed import update_targets
-from guided_diffusion.cli.config import CONFIG_PATH, SampleConfig
+from guided_diffusion.cli.config import CONFIG_PATH, MODELS, SampleConfig
 from guided_diffusion.cli.restore import prepare
 from guided_diffusion.guidance import ClassifierFree, ClassifierGuidance, Combined
 from guided_diffusion.utils.instantiate import build
@@ -114,3 +115,7 @@ def test_an_earlier_checkpoint_without_its_classifier_says_what_to_add(restored)
 
 def test_an_earlier_checkpoint_may_be_sampled_by_another_method(restored):
     assert restored(former("classifier_guidance", None), "guidance=cfg").guidance == ClassifierFree(2.0)
+
+
+def test_the_programs_know_the_keys_of_all_models_that_guide():
+    assert tuple(OTHER_MODELS) == MODELS

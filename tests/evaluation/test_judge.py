@@ -130,7 +130,7 @@ def test_a_training_that_fails_leaves_no_file(cache, monkeypatch):
 
 
 @pytest.mark.slow
-@architectures
+@pytest.mark.parametrize("architecture", ["cnn", "lenet"])
 def test_with_default_settings_a_judge_classifies_digits_well(architecture, compose):
     source = build(compose(f"judge={architecture}").judge)
     assert source(Digits(batch_size=128, validation_size=180)).ceiling > 0.97
