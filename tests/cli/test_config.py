@@ -142,7 +142,7 @@ def test_every_weighting_is_built_and_reaches_the_module(weighting, compose):
 
 
 @every("guidance")
-@pytest.mark.parametrize("program", ["train", "sample"])
+@pytest.mark.parametrize("program", [pytest.param("train", marks=pytest.mark.slow), "sample"])
 def test_every_guidance_has_a_scale_that_can_be_set(guidance, program, compose):
     built = build(compose(f"guidance={guidance}", "guidance.scale=1.5", program=program).recipe)
     assert isinstance(built.guidance, Guidance)
@@ -155,7 +155,7 @@ def test_every_threshold_is_built(threshold, compose):
 
 
 @every("sampler")
-@pytest.mark.parametrize("program", ["train", "sample"])
+@pytest.mark.parametrize("program", [pytest.param("train", marks=pytest.mark.slow), "sample"])
 def test_every_sampler_is_built_with_its_steps(sampler, program, compose):
     recipe = build(compose(f"sampler={sampler}", "sampler.steps=7", program=program).recipe)
     assert isinstance(recipe, Recipe)

@@ -292,14 +292,17 @@ def test_random_wrong_overrides_are_refused_quickly_and_by_name(program, example
 
 @pytest.mark.parametrize(
     ("program", "overrides", "message"),
-    [*REFUSED, *(pytest.param(*case, marks=pytest.mark.slow) for case in MORE_REFUSED)],
+    [*REFUSED[::2], *(pytest.param(*case, marks=pytest.mark.slow) for case in [*REFUSED[1::2], *MORE_REFUSED])],
 )
 def test_a_wrong_override_is_refused_on_one_line(program, overrides, message, refused, tiny, checkpoint, run_dir):
     arguments = overrides.replace("RUN", str(run_dir)).split()
     assert message.lower() in refused(program, *common(program, tiny, checkpoint), *arguments).lower()
 
 
-@pytest.mark.parametrize(("program", "overrides", "message"), REFUSED_VALUES)
+@pytest.mark.parametrize(
+    ("program", "overrides", "message"),
+    [pytest.param(*case, marks=pytest.mark.slow if number % 3 else ()) for number, case in enumerate(REFUSED_VALUES)],
+)
 def test_a_wrong_value_is_refused_and_leaves_no_file(
     program, overrides, message, compose, tiny, checkpoint, tmp_path, monkeypatch
 ):

@@ -113,7 +113,7 @@ def test_it_guides(name, models):
 
 
 @every_option
-@pytest.mark.parametrize("sampler", [heun, ddpm])
+@pytest.mark.parametrize("sampler", [heun, pytest.param(ddpm, marks=pytest.mark.slow)])
 def test_a_sample_depends_on_no_other(name, sampler, models):
     """In a part of the batch, in another order, with other scales beside it, and with its scale as a number."""
     scales = torch.tensor([2.5, 0.5, 1.0, 3.0], dtype=torch.float64)
@@ -194,7 +194,7 @@ def test_points_are_guided_or_refused_with_a_reason(name):
 
 
 @every_option
-@pytest.mark.parametrize("scale", [SCALE, 1.0, 0.0])
+@pytest.mark.parametrize("scale", [SCALE, *(pytest.param(w, marks=pytest.mark.slow) for w in (1.0, 0.0))])
 def test_the_evaluations_are_as_many_as_declared(name, scale, models):
     guidance = method(name, models, scale)
     count = []  # of pixels, because a crop is a part of an evaluation

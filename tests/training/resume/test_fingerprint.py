@@ -49,7 +49,11 @@ def config(compose):
     return lambda *overrides: copy.deepcopy(resolved(*overrides))
 
 
-@pytest.mark.parametrize("several", OPTIONS, ids=" ".join)
+@pytest.mark.parametrize(
+    "several",
+    [*OPTIONS[:10], *(pytest.param(several, marks=pytest.mark.slow) for several in OPTIONS[10:])],
+    ids=" ".join,
+)
 def test_every_key_of_every_option_is_in_one_of_the_lists(several, config):
     listed = (*WEIGHT_KEYS, *VALIDATION_KEYS, *NEUTRAL_KEYS)
     assert [key for key in flatten(config(*several)) if not is_below(key, listed)] == []
