@@ -1,9 +1,9 @@
 """Plot accuracy and quality of each family of guidance against the scale, and quality against accuracy.
 
-    python experiments/two_families/analysis.py METHODS CONDITIONAL [--output-dir FOLDER]
+    python experiments/two_families/analysis.py EVALUATION... [--output-dir FOLDER]
 
-METHODS is the folder of a sweep of evaluations over ``guidance=cfg,classifier``. CONDITIONAL is the folder of an
-evaluation with ``guidance=classifier guidance.base=conditional``. Writes ``quality.csv``, ``quality.png`` and
+The folders of evaluations, or of sweeps of them, with all three methods at the same scales: ``guidance=cfg``, and
+``guidance=classifier`` with ``guidance.base=conditional`` and without. Writes ``quality.csv``, ``quality.png`` and
 ``accuracy.png``.
 """
 
@@ -50,12 +50,11 @@ COLUMNS = (
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("methods", type=Path)
-    parser.add_argument("conditional", type=Path)
+    parser.add_argument("evaluations", type=Path, nargs="+")
     parser.add_argument("--output-dir", type=Path, default=Path("outputs/two_families"))
     arguments = parser.parse_args()
 
-    found = [read(folder) for folder in (arguments.methods, arguments.conditional)]
+    found = [read(folder) for folder in arguments.evaluations]
     by_method = {one.rows[0].method: one for results in found for one in curves(results)}
     lines = [Curve(name, method, by_method[method].rows) for method, name in NAMES.items()]
     table = [
