@@ -82,8 +82,7 @@ def plot_counts(confusion: Tensor, names: list[str], path: Path) -> None:
     for place, count in zip(places, seen.tolist(), strict=True):
         axes.annotate(str(count), (place + 0.2, count), ha="center", va="bottom", fontsize=8)
     axes.set_xticks(places, names)
-    axes.margins(y=0.1)
-    axes.set(xlabel="digit", ylabel="samples")
+    axes.set(xlabel="digit", ylabel="samples", ylim=(0, 1.1 * int(torch.maximum(asked, seen).max())))
     figure.legend(loc="outside lower center", ncols=3, frameon=False, fontsize=8)
     figure.savefig(path)
 

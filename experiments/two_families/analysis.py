@@ -2,9 +2,9 @@
 
     python experiments/two_families/analysis.py EVALUATION... [--output-dir FOLDER]
 
-The folders of evaluations, or of sweeps of them, with all three methods at the same scales: ``guidance=cfg``, and
-``guidance=classifier`` with ``guidance.base=conditional`` and without. Writes ``quality.csv``, ``quality.png`` and
-``accuracy.png``.
+EVALUATION is the folder of an evaluation or of a sweep of them. Together they must hold all three methods at the same
+scales: ``guidance=cfg``, and ``guidance=classifier`` with ``guidance.base=conditional`` and without. Writes
+``quality.csv``, ``quality.png`` and ``accuracy.png``.
 """
 
 from __future__ import annotations
@@ -56,6 +56,8 @@ def main() -> None:
 
     found = [read(folder) for folder in arguments.evaluations]
     by_method = {one.rows[0].method: one for results in found for one in curves(results)}
+    if missing := [name for method, name in NAMES.items() if method not in by_method]:
+        parser.error(f"no evaluation has {'; '.join(missing)}")
     lines = [Curve(name, method, by_method[method].rows) for method, name in NAMES.items()]
     table = [
         {"method": line.name, "scale": row.scale} | {name: row.row[name] for name in COLUMNS}
@@ -83,7 +85,7 @@ def plot(lines: list[Curve], path: Path) -> None:
                 index = line.scales.index(scale)
                 axes.annotate(f"{scale:g}", (x[index], y[index]), (4, 4), textcoords="offset points", fontsize=8)
     distance.set(ylabel="Fréchet distance in the judge's features", ylim=(0, None))
-    trade.set(xlabel="judge accuracy", ylabel="Fréchet distance", ylim=(0, None))
+    trade.set(xlabel="judge accuracy", ylabel="Fréchet distance", xlim=(0.945, 1.003), ylim=(0, None))
     manifold.set(xlabel="improved recall", ylabel="improved precision")
     for axes in (distance, trade, manifold):
         axes.grid(alpha=0.3)
