@@ -141,8 +141,9 @@ def test_every_weighting_is_built_and_reaches_the_module(weighting, compose):
     assert build(config.module.weighting) == build(config.weighting)
 
 
+@pytest.mark.slow
 @every("guidance")
-@pytest.mark.parametrize("program", [pytest.param("train", marks=pytest.mark.slow), "sample"])
+@pytest.mark.parametrize("program", ["train", "sample"])
 def test_every_guidance_has_a_scale_that_can_be_set(guidance, program, compose):
     built = build(compose(f"guidance={guidance}", "guidance.scale=1.5", program=program).recipe)
     assert isinstance(built.guidance, Guidance)

@@ -129,6 +129,7 @@ def test_a_sample_depends_on_no_other(name, sampler, models):
     torch.testing.assert_close(alone, whole[[1]], atol=1e-9, rtol=1e-9)
 
 
+@pytest.mark.slow
 @every_option
 def test_a_guided_denoiser_may_be_used_twice(name, models):
     denoise = method(name, models)(models[0], SCHEDULE)
@@ -153,6 +154,7 @@ def test_further_evaluations_of_a_step_move_no_state_and_the_identity_holds(name
         x = alpha * first.x0 + sigma * first.eps
 
 
+@pytest.mark.slow
 @every_option
 def test_it_is_finite_where_conditional_and_unconditional_model_are_the_same(name, models):
     same = copy.deepcopy(models[0])
@@ -166,6 +168,7 @@ def test_it_is_finite_where_conditional_and_unconditional_model_are_the_same(nam
         assert all(part.isfinite().all() for part in denoise(nothing, t.expand(4), LABELS))
 
 
+@pytest.mark.slow
 @every_option
 def test_under_bfloat16_it_computes_in_float32(name, models):
     models = [copy.deepcopy(model).float() for model in models]
@@ -177,6 +180,7 @@ def test_under_bfloat16_it_computes_in_float32(name, models):
     assert last.x.isfinite().all()
 
 
+@pytest.mark.slow
 @every_option
 def test_images_in_colour_that_are_not_square_are_guided(name):
     others = small((3, 8, 6))
@@ -210,6 +214,7 @@ def test_the_evaluations_are_as_many_as_declared(name, scale, models):
     assert counted == declared or (name in AT_MOST and counted < declared)
 
 
+@pytest.mark.slow
 @every_option
 def test_it_is_the_same_in_every_mode_of_autograd(name, models):
     denoise = method(name, models)(models[0], SCHEDULE)
