@@ -15,14 +15,8 @@ from pathlib import Path
 import numpy as np
 from matplotlib.figure import Figure
 
-from guided_diffusion.evaluation.plots.curves import (
-    Curve,
-    curves,
-    draw_against_scale,
-    draw_floors,
-    percent_axis,
-    spread_scales,
-)
+from guided_diffusion.evaluation.plots.curves import Curve, curves, draw_against_scale, draw_floors, spread_scales
+from guided_diffusion.evaluation.plots.image_evaluation import plot_accuracy
 from guided_diffusion.evaluation.results import read, write_csv
 
 NAMES = {
@@ -66,7 +60,9 @@ def main() -> None:
     ]
     write_csv(arguments.output_dir / "quality.csv", table)
     plot(lines, arguments.output_dir / "quality.png")
-    plot_accuracy(lines, found[0].about["judge_ceiling"], arguments.output_dir / "accuracy.png")
+    accuracy = plot_accuracy(lines, found[0].about["judge_ceiling"])
+    spread_scales(accuracy.axes[0], lines[0].scales)
+    accuracy.savefig(arguments.output_dir / "accuracy.png")
 
 
 def plot(lines: list[Curve], path: Path) -> None:
@@ -90,20 +86,6 @@ def plot(lines: list[Curve], path: Path) -> None:
     for axes in (distance, trade, manifold):
         axes.grid(alpha=0.3)
     figure.legend(*distance.get_legend_handles_labels(), loc="outside lower center", ncols=4, frameon=False)
-    figure.savefig(path)
-
-
-def plot_accuracy(lines: list[Curve], ceiling: float, path: Path) -> None:
-    """Plot judge accuracy against the scale, with that of real images."""
-    figure = Figure(figsize=(7, 4.2), dpi=120, layout="constrained")
-    axes = figure.add_subplot()
-    draw_against_scale(axes, lines, "accuracy")
-    axes.axhline(ceiling, linestyle="--", color="grey", label=f"real test images: {ceiling:.1%}")
-    spread_scales(axes, lines[0].scales)
-    percent_axis(axes)
-    axes.set(ylabel="judge accuracy")
-    axes.grid(alpha=0.3)
-    axes.legend(loc="lower right")
     figure.savefig(path)
 
 
