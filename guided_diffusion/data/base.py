@@ -207,7 +207,7 @@ class ImageDataModule(LabelledDataModule):
     errors are those of ``LabelledDataModule``.
 
     Args:
-        flip: Whether to mirror images at random in training; not suitable for digits, as a mirrored digit is no digit.
+        flip: Whether to mirror images at random in training; not for images that face one way, as digits and shoes do.
     """
 
     channels: int

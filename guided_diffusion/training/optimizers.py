@@ -47,6 +47,7 @@ class MuonWithAdamW(Optimizer):
         weight_decay: The decay of all weights, decoupled.
         adamw_lr: The learning rate of AdamW.
         adamw_betas: The decays of AdamW's two averages.
+        ns_steps: The number of Newton-Schulz iterations that make Muon's update orthogonal; fewer take less time.
 
     Raises:
         ValueError: If a setting is out of range, or a group is empty.
@@ -60,6 +61,7 @@ class MuonWithAdamW(Optimizer):
         weight_decay: float = 0.01,
         adamw_lr: float = 5e-3,
         adamw_betas: Sequence[float] = (0.9, 0.99),
+        ns_steps: int = 5,
     ) -> None:
         if not 0 < adamw_lr < math.inf:
             raise ValueError(f"adamw_lr must be positive and finite, got {adamw_lr}")
@@ -75,7 +77,7 @@ class MuonWithAdamW(Optimizer):
         for group in self.param_groups:
             own = [nn.Parameter(_matrix(weight)) for weight in group["params"]] if group["muon"] else group["params"]
             part: Optimizer = (  # AdamW is not fused: on a CPU that mixes up gradients in another memory format
-                Muon(own, lr, weight_decay, momentum, adjust_lr_fn="match_rms_adamw")
+                Muon(own, lr, weight_decay, momentum, ns_steps=ns_steps, adjust_lr_fn="match_rms_adamw")
                 if group["muon"]
                 else AdamW(own, adamw_lr, (first, second), weight_decay=weight_decay, foreach=True)
             )

@@ -57,6 +57,6 @@ def test_the_test_split_does_not_depend_on_the_seeds():
     assert torch.equal(first.samples, second.samples)
 
 
-@pytest.mark.parametrize("name", ["digits", "mnist"])
-def test_the_configs_of_digits_do_not_mirror_them(name):
+@pytest.mark.parametrize("name", ["digits", "mnist", "fashion_mnist"])
+def test_the_configs_of_images_that_face_one_way_do_not_mirror_them(name):
     assert OmegaConf.load(f"{CONFIG_PATH}/data/{name}.yaml").flip is False
