@@ -67,6 +67,8 @@ class MuonWithAdamW(Optimizer):
             raise ValueError(f"adamw_lr must be positive and finite, got {adamw_lr}")
         if not 0 <= momentum < 1:
             raise ValueError(f"momentum must be in [0, 1), got {momentum}")
+        if ns_steps not in range(1, 100):
+            raise ValueError(f"ns_steps must be a whole number from 1 to 99, got {ns_steps}")
         first, second = adamw_betas
         names_and_rates = {True: {"name": "muon", "lr": lr}, False: {"name": "adamw", "lr": adamw_lr}}
         groups = [group | names_and_rates[group["muon"]] for group in groups]

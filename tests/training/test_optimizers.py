@@ -76,17 +76,20 @@ def with_gradients(module, seed):
     return module
 
 
+@pytest.mark.parametrize("ns_steps", [3, 5])
 @pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last])
-def test_a_step_equals_torch_muon_on_matrices_and_adamw_on_the_rest(memory_format):
+def test_a_step_equals_torch_muon_on_matrices_and_adamw_on_the_rest(memory_format, ns_steps):
     module = network().to(memory_format=memory_format)
     hidden, other = hidden_and_other(module)
     matrices = [nn.Parameter(parameter.detach().flatten(1).clone()) for parameter in hidden["params"]]
     rest = [nn.Parameter(parameter.detach().clone()) for parameter in other["params"]]
     expected = (
-        torch.optim.Muon(matrices, lr=0.01, weight_decay=0.1, momentum=0.8, adjust_lr_fn="match_rms_adamw"),
+        torch.optim.Muon(
+            matrices, lr=0.01, weight_decay=0.1, momentum=0.8, ns_steps=ns_steps, adjust_lr_fn="match_rms_adamw"
+        ),
         torch.optim.AdamW(rest, lr=0.02, weight_decay=0.1, betas=(0.8, 0.9)),
     )
-    optimizer = MuonWithAdamW([hidden, other], 0.01, 0.8, 0.1, 0.02, (0.8, 0.9))
+    optimizer = MuonWithAdamW([hidden, other], 0.01, 0.8, 0.1, 0.02, (0.8, 0.9), ns_steps)
     for step in range(3):
         with_gradients(module, step)
         for parameter, copied in zip(hidden["params"], matrices, strict=True):
@@ -171,6 +174,8 @@ def test_the_gradients_of_the_closure_are_used_and_its_loss_is_returned():
         ({"weight_decay": -0.1}, "weight.decay"),
         ({"adamw_lr": 0.0}, "adamw_lr must be positive and finite, got 0"),
         ({"adamw_betas": (0.9, 1.0)}, "beta"),
+        ({"ns_steps": 0}, "ns_steps must be a whole number from 1 to 99, got 0"),
+        ({"ns_steps": 2.5}, "got 2.5"),
     ],
 )
 def test_settings_out_of_range_are_refused(settings, message):
