@@ -164,7 +164,7 @@ def _find_newest(config: dict[str, Any], folder: Path, search: Sequence[Path]) -
         elif not anew.restarted:
             anew = Start(run, restarted=True)
     where = f" in {anew.folder}, which has no checkpoint yet" if anew.folder != folder else ""
-    hint = _hint_of_shorter_run(config, [run for run in search if run != folder])
+    hint = _hint_of_shorter_run(config, [run for run in search if run != folder]) or _hint_of_other_run(config, folder)
     rank_zero_print(f"resume=auto: no interrupted run with a checkpoint: starting anew{where}{hint}")
     return anew
 
@@ -192,6 +192,14 @@ def _hint_of_shorter_run(config: dict[str, Any], search: Sequence[Path]) -> str:
         if any((old or 0) < (new or 0) for old, new in lengths):
             return f"; to train {run} longer: resume={run}"
     return ""
+
+
+def _hint_of_other_run(config: dict[str, Any], folder: Path) -> str:
+    """Return the settings in which an interrupted run in this folder differs; an empty text without one."""
+    if (folder / FINISHED).is_file() or not any((folder / "checkpoints").glob("*.ckpt")):
+        return ""
+    keys = differing_weight_keys(config, config_of(folder))
+    return f"; the one in {folder} differs in {', '.join(keys)}" if keys else ""
 
 
 def _find_path(config: dict[str, Any], folder: Path, path: Path) -> Start:

@@ -37,6 +37,7 @@ LATER_KEYS = MappingProxyType(
         "time_sampling._target_": "guided_diffusion.losses.UniformTimes",
         "module.time_sampling._target_": "guided_diffusion.losses.UniformTimes",
         "module.adversarial": None,
+        "module.optimizer.ns_steps": 5,
         "guidance.sigma_lo": 0.0,
         "guidance.sigma_hi": math.inf,
         "guidance.classifier_sigma_lo": 0.0,

@@ -68,6 +68,12 @@ def test_auto_ignores_a_run_of_another_training(copied, tmp_path):
     assert find_start(config | {"seed": 3}, tmp_path, [copied]) == Start(tmp_path)
 
 
+def test_auto_names_the_settings_of_an_interrupted_run_in_its_folder(copied, capsys):
+    config = config_of(copied) | {"resume": "auto", "seed": 3}
+    assert find_start(config, copied, [copied]) == Start(copied)
+    assert capsys.readouterr().out.endswith(f"starting anew; the one in {copied} differs in seed\n")
+
+
 def test_auto_skips_a_folder_whose_checkpoints_are_of_another_training_than_its_config(copied, tmp_path, capsys):
     """A new training with seed 3 in this folder was killed before its first checkpoint."""
     config = OmegaConf.load(copied / "config.yaml")

@@ -192,9 +192,10 @@ def test_a_config_from_before_there_were_guides_and_times_is_the_same_training(c
 
 def test_a_config_from_before_a_key_was_added_is_the_same_training(config):
     older = config()
-    del older["init_from"], older["trainer"]["accumulate_grad_batches"]
+    del older["init_from"], older["trainer"]["accumulate_grad_batches"], older["module"]["optimizer"]["ns_steps"]
     older["callbacks"]["learning_rate"]["_target_"] = "pytorch_lightning.callbacks.LearningRateMonitor"
     assert same_training(older, config())
     assert differing_weight_keys(older, config("trainer.accumulate_grad_batches=2")) == [
         "trainer.accumulate_grad_batches"
     ]
+    assert differing_weight_keys(older, config("module.optimizer.ns_steps=3")) == ["module.optimizer.ns_steps"]
