@@ -137,7 +137,7 @@ def train(config: DictConfig, search: Sequence[Path] = (), sweep: Path | None = 
             start = prepare_folder(trainer, settings, start)
             module.record |= start.note
             if _fit(trainer, module, data, start, guide):
-                _announce(start.folder, module.kind, _own_packages(settings))
+                _announce(start.folder, module.kind, config.scales, _own_packages(settings))
         return start.folder
 
 
@@ -282,10 +282,11 @@ def _own_packages(settings: dict[str, Any]) -> list[str]:
 
 
 @rank_zero_only
-def _announce(output_dir: Path, kind: str, packages: Sequence[str]) -> None:
+def _announce(output_dir: Path, kind: str, scales: Sequence[float], packages: Sequence[str]) -> None:
     """Print where the run is, and the command that samples with its model, whose classes may be of other packages."""
     if kind == "diffusion":
-        next_step = f"{shell_override('checkpoint', output_dir / LAST)} guidance.scale=3"
+        scale = 3 if 3 in scales else scales[-1]
+        next_step = f"{shell_override('checkpoint', output_dir / LAST)} guidance.scale={scale:g}"
     else:
         guided_by = shell_override("guidance.classifier", output_dir / LAST)
         next_step = f"checkpoint=DIFFUSION guidance=classifier {guided_by} compare=true"

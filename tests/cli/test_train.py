@@ -145,6 +145,7 @@ def test_the_last_lines_name_the_folder_and_the_next_command(call, minimal, tmp_
     *_, everything, following = called.out.splitlines()
     assert everything == f"Everything of this run is in {run}"
     assert following.startswith(f"Next: python -m guided_diffusion.sample checkpoint={run}/checkpoints/last.ckpt ")
+    assert float(following.rpartition("guidance.scale=")[2]) in OmegaConf.load(run / "config.yaml").scales
     assert (run / "command.txt").read_text() == (
         f"python -m guided_diffusion.train {shlex.join([*minimal, 'name=short'])}\n"
     )
