@@ -83,8 +83,8 @@ class NoisyTraining(LightningModule):
         """Return the generator of a training step, and seed the global one, which dropout uses, for it."""
         key = self.seed, self.current_epoch, batch_idx, self.global_rank
         # torch.manual_seed takes a millisecond for the devices that are not there
-        seed_all = torch.default_generator.manual_seed if self.device.type == "cpu" else torch.manual_seed
-        seed_all(generator_for("cpu", *key, DROPOUT).initial_seed())
+        seed_global = torch.default_generator.manual_seed if self.device.type == "cpu" else torch.manual_seed
+        seed_global(generator_for("cpu", *key, DROPOUT).initial_seed())
         return generator_for(self.device, *key)
 
     def validation_generator(self, batch_idx: int) -> torch.Generator:

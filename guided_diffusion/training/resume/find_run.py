@@ -196,9 +196,10 @@ def _hint_of_shorter_run(config: dict[str, Any], search: Sequence[Path]) -> str:
 
 def _hint_of_other_run(config: dict[str, Any], folder: Path) -> str:
     """Return the settings in which an interrupted run in this folder differs; an empty text without one."""
-    if (folder / FINISHED).is_file() or not any((folder / "checkpoints").glob("*.ckpt")):
+    saved = config_of(folder)
+    if not saved or (folder / FINISHED).is_file() or not any((folder / "checkpoints").glob("*.ckpt")):
         return ""
-    keys = differing_weight_keys(config, config_of(folder))
+    keys = differing_weight_keys(config, saved)
     return f"; the one in {folder} differs in {', '.join(keys)}" if keys else ""
 
 

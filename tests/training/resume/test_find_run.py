@@ -74,6 +74,13 @@ def test_auto_names_the_settings_of_an_interrupted_run_in_its_folder(copied, cap
     assert capsys.readouterr().out.endswith(f"starting anew; the one in {copied} differs in seed\n")
 
 
+def test_auto_compares_no_settings_with_a_run_whose_config_cannot_be_read(copied, capsys):
+    config = config_of(copied) | {"resume": "auto"}
+    (copied / "config.yaml").unlink()
+    assert find_start(config, copied, [copied]) == Start(copied)
+    assert capsys.readouterr().out.endswith("starting anew\n")
+
+
 def test_auto_skips_a_folder_whose_checkpoints_are_of_another_training_than_its_config(copied, tmp_path, capsys):
     """A new training with seed 3 in this folder was killed before its first checkpoint."""
     config = OmegaConf.load(copied / "config.yaml")
