@@ -32,11 +32,14 @@ COLUMNS = (
 )
 """The columns of results.csv for images. Columns for the options that a sweep varied follow."""
 
+CROSS_COLUMNS = ("cross_accuracy", "cross_accuracy_low", "cross_accuracy_high")
+"""The columns that follow those of images with a second judge (``judge=both``)."""
+
 INCEPTION_COLUMNS = (
     *("inception_fid", "inception_fid_floor", "inception_kid", "inception_kid_low", "inception_kid_high"),
     *("inception_kid_floor", "inception_network", "reference_split", "reference_samples", "weights"),
 )
-"""The columns that follow those of images with ``inception``."""
+"""The columns that follow these with ``inception``."""
 
 PUBLISHED, OTHER = "published", "other"
 """The weights of the Inception network, in column ``inception_network``: those that papers use, or any others."""

@@ -7,7 +7,7 @@ from guided_diffusion.evaluation.plots.curves import curve_name
 from guided_diffusion.evaluation.proportions import EQUAL, PROPORTIONAL
 from guided_diffusion.evaluation.results import PUBLISHED, Result, Results
 
-PERCENT = ("accuracy", "saturation", "off_curve", "own_pattern")
+PERCENT = ("accuracy", "cross_accuracy", "saturation", "off_curve", "own_pattern")
 """The measures that are written in per cent."""
 
 LABELS_SENTENCES = {
@@ -52,6 +52,19 @@ def labels_sentences(results: Results) -> list[str]:
     extra = max(sum(int(one["count"]) for one in row.per_class) - row.num_samples for row in results.rows)
     about_extra = f"{extra} more samples of rare classes count in the measures of these classes only."
     return [*sentences, about_extra] if sentences and extra > 0 else sentences
+
+
+def cross_check_sentences(results: Results, several: bool) -> list[str]:
+    """Return the best accuracy that a second judge measured, and its ceiling; nothing if there was none.
+
+    ``several`` is as in ``best_sentence``.
+    """
+    best = best_row([row for row in results.rows if "cross_accuracy" in row.measured], "cross_accuracy", lowest=False)
+    if best is None:
+        return []
+    second = results.about.get("cross_check")
+    ceiling = f"The ceiling of that judge, {second['name']}, is {percent(second['ceiling'])}." if second else ""
+    return [best_sentence("The best accuracy by the second judge", best, "cross_accuracy", several), ceiling]
 
 
 def inception_sentences(results: Results, several: bool) -> list[str]:

@@ -72,8 +72,10 @@ def test_the_program_leaves_a_table_plots_and_a_page_and_no_samples(call, checkp
 
 
 @pytest.mark.slow
-def test_the_written_results_can_be_read(evaluated):
+def test_the_written_results_can_be_read(evaluated, capsys):
     folder = evaluated("judge=both", "judge.first.steps=2", "judge.second.steps=2", "num_samples=2")
+    assert "cross_accuracy" in capsys.readouterr().out
+    assert all(0 <= float(row["cross_accuracy"]) <= 1 for row in table(folder))
     results = read(folder)
     assert [row.scale for row in results.rows] == [0, 1, 3]
     assert results.about["judge"] == "JudgeNet"

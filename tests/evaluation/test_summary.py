@@ -3,7 +3,16 @@ from dataclasses import replace
 
 import pytest
 
-from guided_diffusion.evaluation.summary import best_row, best_sentence, inception_sentences, number, percent, shown
+from guided_diffusion.evaluation.results import Interval
+from guided_diffusion.evaluation.summary import (
+    best_row,
+    best_sentence,
+    cross_check_sentences,
+    inception_sentences,
+    number,
+    percent,
+    shown,
+)
 
 
 def test_the_best_row_has_the_highest_or_the_lowest_value(fabricate):
@@ -23,6 +32,20 @@ def test_a_sentence_gives_value_interval_and_scale(fabricate):
     assert best_sentence("The best", row, "accuracy", several=False) == sentence
     assert best_sentence("The best", row, "accuracy", several=True).endswith("at w = 3 (cfg, ddim, 25 steps).")
     assert best_sentence("It", None, "fld", several=False) == "It is not known: it was not measured at any scale."
+
+
+def test_a_second_judge_is_quoted_with_its_ceiling(fabricate):
+    results = fabricate()
+    assert cross_check_sentences(results, several=False) == []
+    first, *others = results.rows
+    checked = replace(first, measured={**first.measured, "cross_accuracy": Interval(0.9, 0.8, 0.95)})
+    results = replace(results, rows=[*others, checked], about=results.about | {"cross_check": None})
+    quoted = (
+        f"The best accuracy by the second judge is 90.0 % (95 % interval 80.0 % to 95.0 %), at w = {first.scale:g}."
+    )
+    assert cross_check_sentences(results, several=False) == [quoted, ""]
+    results = replace(results, about=results.about | {"cross_check": {"name": "LeNet", "ceiling": 0.99}})
+    assert cross_check_sentences(results, several=False) == [quoted, "The ceiling of that judge, LeNet, is 99.0 %."]
 
 
 @pytest.mark.parametrize(

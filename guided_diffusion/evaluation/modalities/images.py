@@ -27,15 +27,24 @@ from guided_diffusion.evaluation.plots.image_grid import (
     side_by_side,
 )
 from guided_diffusion.evaluation.proportions import EQUAL, occurrences
-from guided_diffusion.evaluation.results import COLUMNS, INCEPTION_COLUMNS, Pictures, Result, Results
+from guided_diffusion.evaluation.results import (
+    COLUMNS,
+    CROSS_COLUMNS,
+    INCEPTION_COLUMNS,
+    Pictures,
+    Result,
+    Results,
+)
 from guided_diffusion.evaluation.summary import (
     best_row,
     best_sentence,
+    cross_check_sentences,
     floor_of,
     inception_sentences,
     labels_sentences,
     number,
     percent,
+    shown,
 )
 from guided_diffusion.samplers import Step
 
@@ -97,7 +106,7 @@ class Images(Modality):
         second = judge.cross_check
         cross_check = second and {"name": second.name, "ceiling": _ceiling(second, data, plan)}
         about = {"judge": judge.name, "judge_ceiling": _ceiling(judge, data, plan), "cross_check": cross_check}
-        examination = Examination(findings, {"fld": reference.floor}, about)
+        examination = Examination(findings, {"fld": reference.floor}, about, CROSS_COLUMNS if second else ())
         return examination if inception is None else _with_inception(examination, inception, samples, data, plan)
 
     def measure_by_scale(
@@ -140,6 +149,7 @@ class Images(Modality):
             "Accuracies above the ceiling mean that the judge finds the samples easier to classify than real images."
             if above
             else "",
+            *cross_check_sentences(results, several),
             best_sentence("The lowest Fréchet distance", closest, "fld", several),
             f"The floor, the distance between two sets of real images, is {number(floor_of(closest, results, 'fld'))}.",
             f"Distances are taken in the features of the judge's network, {results.about['judge']}.",
@@ -154,10 +164,16 @@ class Images(Modality):
     def print_table(self, results: Results) -> None:
         about, floor = results.about, results.rows[0].floors["fld"]
         print(f"\njudge {about['judge']}: {about['judge_ceiling']:.1%} on real test images; Fréchet floor {floor:.2f}")
-        sentences = [*labels_sentences(results), *inception_sentences(results, several=False)]
+        sentences = [
+            *cross_check_sentences(results, several=False),
+            *labels_sentences(results),
+            *inception_sentences(results, several=False),
+        ]
         print("".join(f"{sentence}\n" for sentence in sentences), end="")
         heads = f"{'w':>6} {'accuracy':>20} {'fld':>22} {'density':>8} {'coverage':>9} {'saturated':>10}"
-        extra = [name for name in ("inception_fid", "inception_kid") if name in results.rows[0].measured]
+        extra = [
+            name for name in ("cross_accuracy", "inception_fid", "inception_kid") if name in results.rows[0].measured
+        ]
         print(f"{heads} {'nfe':>5} {'s':>7}" + "".join(f" {name:>14}" for name in extra))
         for row in results.rows:
             value = row.measured
@@ -166,7 +182,7 @@ class Images(Modality):
                 f"{row.scale:6g} {accuracy.value:8.2%} [{accuracy.low:.1%}, {accuracy.high:.1%}]"
                 f" {fld.value:8.2f} [{fld.low:.2f}, {fld.high:.2f}] {value['density'].value:8.3f}"
                 f" {value['coverage'].value:9.3f} {value['saturation'].value:10.2%} {row.nfe:5g} {row.seconds:7.1f}"
-                + "".join(f" {number(value[name].value):>14}" for name in extra)
+                + "".join(f" {shown(name, value[name].value):>14}" for name in extra)
             )
 
 
@@ -181,7 +197,8 @@ def _with_inception(
         for one, more in zip(examination.findings, measured.measured, strict=True)
     ]
     floors = {**examination.floors, **measured.floors}
-    return examination._replace(findings=findings, floors=floors, columns=INCEPTION_COLUMNS, facts=measured.facts)
+    columns = (*examination.columns, *INCEPTION_COLUMNS)
+    return examination._replace(findings=findings, floors=floors, columns=columns, facts=measured.facts)
 
 
 def _ceiling(judge: Judge, data: Any, plan: Plan) -> float:

@@ -49,6 +49,7 @@ def test_a_second_judge_adds_its_accuracy(judge):
     found = IMAGES.examine(data, lambda data: pair, [samples], plan(3))
     assert found.about["cross_check"] == {"name": "second", "ceiling": 0.75}
     assert found.findings[0].measured["cross_accuracy"].value == found.findings[0].measured["accuracy"].value
+    assert found.columns == ("cross_accuracy", "cross_accuracy_low", "cross_accuracy_high")
 
 
 @pytest.mark.parametrize(
