@@ -6,7 +6,7 @@ guidance stay those of the sample. An island depends on the random numbers of it
 island, drawn by the weights, is the result.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import torch
 from jaxtyping import Float, Int
@@ -18,7 +18,17 @@ from guided_diffusion.samplers.base import Step, check_falling
 from guided_diffusion.samplers.grids import Grid
 from guided_diffusion.samplers.likelihood import with_gradient
 from guided_diffusion.samplers.noise import Draw
-from guided_diffusion.samplers.walk import Likelihood, Scale, Walk, at_scale, begin, likelihood_of, predict, scale_of
+from guided_diffusion.samplers.walk import (
+    Likelihood,
+    Scale,
+    Walk,
+    at_scale,
+    begin,
+    likelihood_of,
+    predict,
+    scale_of,
+    split_guidance,
+)
 from guided_diffusion.schedules import Samples, Schedule, expand_as, to_device
 from guided_diffusion.utils.validation import check_positive
 
@@ -69,8 +79,8 @@ def _take(particles: AnyPerParticle, places: Int[Tensor, "b places"]) -> Float[T
     return particles[torch.arange(len(particles), device=particles.device)[:, None], places]
 
 
-def _per_sample(scale: Scale, like: Particles) -> Float[Tensor, "..."]:
-    """Return the scale shaped to multiply particles sample by sample."""
+def _per_sample(scale: Scale, like: Samples | Particles) -> Float[Tensor, "..."]:
+    """Return the scale shaped to multiply samples, or their particles, sample by sample."""
     values = torch.as_tensor(scale).to(torch.promote_types(like.dtype, torch.float32))
     return expand_as(to_device(values, like).expand(len(like)), like)
 
@@ -96,11 +106,15 @@ def feynman_kac(
 ) -> Iterator[Step]:
     """Sample p(x) p(y|x)^w by Feynman-Kac correctors: steps of ``ddpm`` with guidance, and weights.
 
-    A step with ``x0 = u + w (c - u)`` adds ``w (w - 1) (r^2 - r'^2) / (2 r^4) |c - u|^2`` to the log weight of a
-    particle, with ``r = sigma / alpha``. A step to t = 0 adds no weight and is taken by the drawn particle only.
-    It is exact as particles and steps grow (Skreta et al. 2025, arXiv 2503.02819; their code resamples in each step
-    and clamps the weights), where the guided denoiser at the scales 1 and 0 is the conditional and the unconditional
-    model, as in ``ClassifierFree`` and ``ClassifierGuidance``. With one particle, and at w = 0 and 1, it is ``ddpm``.
+    A step from x to x' with ``x0 = u + w (c - u)`` adds ``w (w - 1) (1/r'^2 - 1/r^2) |c - u|^2 / 2`` to the log weight
+    of a particle, with ``r = sigma / alpha``: the step has the density ``p(x'|x)^(1-w) p(x'|x,y)^w`` but for this
+    factor, where the two are steps of ``ddpm`` with u and c. A step to t = 0 adds no weight and is taken by the drawn
+    particle only. A threshold acts on c and u, and on x0.
+
+    It is exact as particles and steps grow (Skreta et al. 2025, arXiv 2503.02819, whose weight is the limit of small
+    steps; their code resamples in each step and clamps the weights), where the guided denoiser at the scales 1 and 0 is
+    the conditional and the unconditional model, as in ``ClassifierFree`` and ``ClassifierGuidance``. With one particle,
+    and at w = 0 and 1, it is ``ddpm``.
 
     Args:
         particles: The number of particles of a sample; each costs both predictions in each step but the last.
@@ -109,19 +123,19 @@ def feynman_kac(
         ValueError: If ``particles`` is below 1, the times rise, or the denoiser is not guided.
     """
     _check("feynman_kac", particles, times)
-    walk, scale = Walk(times, draw), scale_of(denoise)
-    denoise, *ends = (begin(each, walk) for each in (denoise, at_scale(denoise, 1.0), at_scale(denoise, 0.0)))
-    islands, x = Islands(noise, particles, walk), _copies(noise, particles)
+    walk, w, x = Walk(times, draw), scale_of(denoise), _copies(noise, particles)
+    estimates, denoise, islands = _with_ends(denoise, walk), begin(denoise, walk), Islands(noise, particles, walk)
     for t, t_next in walk:
         of_x, of_x0, std = posterior(schedule, t, t_next)
         if t_next == 0:
             x0 = predict(denoise, walk, islands.choose(x), t, labels).x0
             yield Step(t_next, of_x * islands.choose(x) + of_x0 * x0, x0)
             return
-        (c, u), w = (_x0(each, walk, x, t, labels) for each in ends), _per_sample(scale, x)
-        r_squared, r_squared_next = ((-schedule.log_snr(time)).exp() for time in (t, t_next))
-        change = (r_squared - r_squared_next) / (2 * r_squared**2) * _sum(w * (w - 1) * (c - u) ** 2)
-        x, x0 = islands.weigh(change, x, torch.lerp(u, c, w.to(u)))
+        found = [estimates(each, t, labels) for each in x.unbind(1)]
+        c, u, x0 = (torch.stack(of_particles, dim=1) for of_particles in zip(*found, strict=True))
+        gained = schedule.log_snr(t_next).exp() - schedule.log_snr(t).exp()
+        change = gained / 2 * _sum(_per_sample(w * (w - 1), x) * (c - u) ** 2)
+        x, x0 = islands.weigh(change, x, x0)
         x = of_x * x + of_x0 * x0 + std * draw(x.shape).to(x)
         yield Step(t_next, islands.choose(x), islands.choose(x0))
 
@@ -130,9 +144,36 @@ def _copies(noise: Samples, particles: int) -> Particles:
     return noise[:, None].expand(len(noise), particles, *noise.shape[1:])
 
 
-def _x0(denoise: Denoise, walk: Walk, x: Particles, t: Float[Tensor, ""], labels: Labels) -> Particles:
-    """Return x0 of all particles, evaluated in turn."""
-    return torch.stack([predict(denoise, walk, each, t, labels).x0 for each in x.unbind(1)], dim=1)
+def _with_ends(
+    denoise: Denoise, walk: Walk
+) -> Callable[[Samples, Float[Tensor, ""], Labels], tuple[Samples, Samples, Samples]]:
+    """Return a function that returns x0 of c, of u, and of ``u + w (c - u)``, from one evaluation of c and of u.
+
+    What is around the guidance, such as a threshold, is around each of the three.
+    """
+    guidance, around = split_guidance(denoise)
+    scale, inside = scale_of(guidance), dict[float, Prediction]()
+
+    def at_end(end: float) -> Denoise:
+        begun = begin(at_scale(guidance, end), walk)
+
+        def noted(x_t: Tensor, t: Tensor, y: Labels) -> Prediction:
+            inside[end] = begun(x_t, t, y)
+            return inside[end]
+
+        return begin(around(noted), walk)
+
+    def extrapolated(x_t: Tensor, t: Tensor, y: Labels) -> Prediction:
+        w = _per_sample(scale, x_t).to(x_t)
+        return Prediction(*(torch.lerp(u, c, w) for c, u in zip(inside[1.0], inside[0.0], strict=True)))
+
+    parts = at_end(1.0), at_end(0.0), begin(around(extrapolated), walk)
+
+    def estimates(x: Samples, t: Float[Tensor, ""], labels: Labels) -> tuple[Samples, Samples, Samples]:
+        c, u, guided = (predict(part, walk, x, t, labels).x0 for part in parts)
+        return c, u, guided
+
+    return estimates
 
 
 def _with_gradients(

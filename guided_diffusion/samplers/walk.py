@@ -161,6 +161,17 @@ class Wrapped:
         return self.rescale(scale) if self.rescale else replace(self, denoise=at_scale(self.denoise, scale))
 
 
+def split_guidance(denoise: Denoise) -> tuple[Denoise, Callable[[Denoise], Denoise]]:
+    """Return the guided denoiser inside, and a function that puts what is around it around another denoiser.
+
+    What is around a guidance are thresholds and other wrappers without a scale of their own.
+    """
+    if not isinstance(denoise, Wrapped) or denoise.rescale:
+        return denoise, lambda other: other
+    guided, around = split_guidance(denoise.denoise)
+    return guided, lambda other: replace(denoise, denoise=around(other))
+
+
 class OncePerStep(Generic[T]):
     """A value that is made at the first evaluation of each step and used again at the others of the step."""
 

@@ -107,9 +107,10 @@ def test_without_guidance_feynman_kac_is_ddpm_with_any_number_of_particles(scale
         assert abs(x.var() / expected.var() - 1) < 5 * (4 / 3000) ** 0.5
 
 
-def test_one_particle_is_ddpm_at_any_scale(mixture):
+@pytest.mark.parametrize("limit", [0.2, 100.0], ids=["clipped", "not clipped"])
+def test_one_particle_is_ddpm_at_any_scale(limit, mixture):
     schedule, labels, noise = mixture.schedule, torch.tensor([0, 1, 2]), torch.randn(3, 2, dtype=F64)
-    guided, times = ClassifierFree(2.5)(mixture, schedule), uniform_times(schedule, 6)
+    guided, times = Clip(limit)(ClassifierFree(2.5)(mixture, schedule), schedule), uniform_times(schedule, 6)
     one, other = (
         last(method(guided, schedule, noise, times, labels, seeded(1))).x
         for method in (partial(feynman_kac, particles=1), ddpm)
@@ -126,7 +127,11 @@ def test_the_weights_of_feynman_kac_are_the_formula_by_hand(mixture, monkeypatch
     last(feynman_kac(ClassifierFree(w)(mixture, schedule), schedule, x, times, labels, particles=2))
     c, u = (mixture(x, t.expand(3), y).x0 for y in (labels, None))
     (r, r_next) = (sigma / alpha for alpha, sigma in map(schedule, (t, t_next)))
-    expected = w * (w - 1) * (r**2 - r_next**2) / (2 * r**4) * (c - u).square().sum(1)
+    means, variance = (
+        [(1 - r_next**2 / r**2) * one for one in (c, u)],
+        (1 - r_next**2 / r**2) * r_next**2,
+    )  # of x / alpha
+    expected = w * (w - 1) * (means[0] - means[1]).square().sum(1) / (2 * variance)
     torch.testing.assert_close(changes[0], expected[:, None].expand(3, 2), rtol=1e-9, atol=0)
 
 
