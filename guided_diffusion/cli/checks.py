@@ -7,7 +7,7 @@ from typing import Any
 
 from guided_diffusion.checkpoints.guidance_config import OTHER_MODELS, Node, guidance_wants_guide
 from guided_diffusion.cli.config import given_keys, in_sweep
-from guided_diffusion.evaluation.cost import check_first_step, labels_needed
+from guided_diffusion.evaluation.cost import check_first_step, corrects_guidance, labels_needed
 from guided_diffusion.evaluation.modalities import modality
 from guided_diffusion.evaluation.plan import Plan
 from guided_diffusion.evaluation.proportions import LABELS
@@ -114,6 +114,24 @@ def check_recipe(recipe: Recipe, schedule: Schedule) -> None:
     if not times.isfinite().all() or not (times.diff() < 0).all():
         raise ValueError(f"sampler.times don't fall from 1 to 0 in {recipe.sampler.steps} steps: change its settings")
     check_first_step(recipe, schedule)
+
+
+def check_effective_scale(label_dropout: float, untaught: bool, recipe: Recipe, schedule: Schedule) -> None:
+    """Raise ``ValueError`` if the effective scale of the recipe's samples would mean nothing.
+
+    It is measured from predictions with and without a label, at each evaluation of the guided denoiser. ``untaught``
+    allows predictions that the label dropout does not teach.
+    """
+    if corrects_guidance(recipe.sampler, schedule):
+        raise ValueError(
+            "effective_scale: this sampler corrects guidance by evaluations at other scales, which would be measured "
+            "too: use sampler=ddim, ddpm, heun, dpmpp_2m or sde_dpmpp_2m, or leave effective_scale out"
+        )
+    if label_dropout in (0, 1) and not untaught:
+        raise ValueError(
+            f"effective_scale compares predictions with and without a label, and label_dropout={label_dropout:g} "
+            "teaches only one of them: leave it out, or add untaught_scales=true to measure it anyway"
+        )
 
 
 def check_label_dropout(

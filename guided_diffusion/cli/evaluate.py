@@ -11,6 +11,7 @@ from pytorch_lightning.loggers import Logger
 
 from guided_diffusion.checkpoints.loading import TrainedDiffusion
 from guided_diffusion.cli.checks import (
+    check_effective_scale,
     check_judge_is_used,
     check_label_dropout,
     check_labels,
@@ -103,11 +104,14 @@ def _scales(config: DictConfig, overrides: Sequence[str], model: TrainedDiffusio
     """Return ``scales``, or ``guidance.scale`` if the command line sets only that, or the scales of the training.
 
     Raises:
-        ValueError: If a scale is not finite, or needs a prediction that the training did not teach.
+        ValueError: If a scale is not finite, or needs a prediction that the training did not teach; if the effective
+            scale is asked for where it means nothing.
     """
     only_scale = [config.guidance.scale] if is_overridden(overrides, "guidance.scale") else model.config["scales"]
     scales = list(only_scale if config.scales is None else config.scales)
     check_scales(scales)
+    if config.effective_scale:
+        check_effective_scale(model.label_dropout, config.untaught_scales, recipe, model.schedule)
     if not config.untaught_scales:
         check_label_dropout(model.label_dropout, recipe, scales, model.schedule, "scales")
     return scales

@@ -33,6 +33,12 @@ def labels_needed(recipe: Recipe, schedule: Schedule) -> set[bool]:
     return {label for scale in scales for label in _predictions_at(times, _at(recipe, scale), schedule)}
 
 
+def corrects_guidance(sampler: Sampler, schedule: Schedule) -> bool:
+    """Return whether the sampler also evaluates its guided denoiser at other scales than its own, to correct it."""
+    times, _ = _recorded(replace(sampler, steps=2), schedule, None)
+    return set(times) != {None}
+
+
 def predictions_needed(recipe: Recipe, schedule: Schedule) -> list[bool]:
     """Return, for each evaluation of the model that a sample takes, whether it gets the label."""
     evaluations = _evaluations(recipe, schedule)

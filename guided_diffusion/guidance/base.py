@@ -18,6 +18,9 @@ from guided_diffusion.schedules import Samples, Schedule, Times, expand_as, to_d
 
 W = TypeVar("W")
 
+EDGE = 1e-5
+"""The relative distance below which a noise level is at the edge of an interval: float32 rounds times."""
+
 
 @runtime_checkable
 class Wrapper(Protocol):
@@ -138,8 +141,8 @@ def check_interval(sigma_lo: float, sigma_hi: float, prefix: str = "") -> None:
 
 
 def in_interval(walk: Walk, schedule: Schedule, sigma_lo: float, sigma_hi: float) -> Bool[Tensor, "*b"]:
-    """Return whether ``sigma_lo < sigma / alpha <= sigma_hi`` at the time of the walk."""
-    noise = (-schedule.log_snr(walk.t) / 2).exp()
+    """Return whether ``sigma_lo < sigma / alpha <= sigma_hi`` at the time of the walk, to ``EDGE``."""
+    noise = (-schedule.log_snr(walk.t) / 2).exp() / (1 + EDGE)
     return (sigma_lo < noise) & (noise <= sigma_hi)
 
 

@@ -24,8 +24,8 @@ class CFGPlusPlus(Guidance):
     """``u + w_k (c - u)`` with ``w_k = lambda / (1 - exp(-h))``, where h is the step in half the log-SNR.
 
     CFG++ takes ``x0 = u + lambda (c - u)`` and adds the unconditional noise, ``x' = alpha' x0 + sigma' eps_u``. In
-    ``ddim`` that is exactly this schedule: ``w_k`` is large where the step is small, and lambda in the step to t = 0.
-    As a schedule it keeps ``alpha x0 + sigma eps = x_t`` and works with every sampler.
+    ``ddim`` without noise that is exactly this schedule: ``w_k`` is large where the step is small, and lambda in the
+    step to t = 0. As a schedule it keeps ``alpha x0 + sigma eps = x_t`` and works with every sampler.
 
     The scale is lambda, not an exponent of p(y|x): 0 is the unconditional model, and no value is the conditional one.
     The effective scale is ``w_k``, about lambda / h, which grows with the number of steps. See Chung et al. 2024

@@ -67,11 +67,11 @@ class ConditionAnnealed(Guidance):
         def guided(x_t: Tensor, t: Tensor, y: Labels) -> Prediction:
             labels = torch.full_like(t, UNLABELLED, dtype=torch.long) if y is None else y
             both = torch.stack([embed(labels), embed(torch.full_like(labels, UNLABELLED))], dim=1)
-            drawn = noise(lambda _: draw(both.shape))
+            drawn = to_device(noise(lambda _: draw(both.shape)), both)
+            drawn = torch.where((labels < 0)[:, None, None], drawn[:, 1:], drawn)  # c is u without a label
             g = self.share(walk.t).expand(len(t))[:, None, None]
             wide = torch.promote_types(both.dtype, torch.float32)
-            settings = (to_device(value.to(wide), both) for value in (g, drawn))
-            noisy = self.annealed(both.to(wide), *settings).to(both.dtype)
+            noisy = self.annealed(both.to(wide), to_device(g.to(wide), both), drawn.to(wide)).to(both.dtype)
             c, u = conditional_and_unconditional(denoise, x_t, t, noisy[:, 0], scale, noisy[:, 1])
             return extrapolate(c, u, scale)
 

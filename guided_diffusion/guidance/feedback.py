@@ -42,7 +42,9 @@ class Feedback(Guidance):
         m = z r'^2 / r^2 + x0 (1 - r'^2 / r^2),    s^2 = (r^2 - r'^2) r'^2 / r^2
 
     where ``m_c, m_u, s^2`` are the means and the variance of a step of ``ddpm``. With tau = 1 and delta = 0 the change
-    of L is that of log p(y|x), for small steps. ``L_min = log((1 - pi) lambda_max / (lambda_max - 1))``, so that lambda
+    of L is that of log p(y|x), for small steps of a sampler with the noise of ``ddpm``, such as ``sde_dpmpp_2m``. A
+    deterministic path (``ddim``, ``heun``, ``dpmpp_2m``) tells little of the class in this way, so L hardly moves but
+    by delta. ``L_min = log((1 - pi) lambda_max / (lambda_max - 1))``, so that lambda
     is at most lambda_max. The model's c is taken for a mixture of the true one and u, which is why lambda is large
     where the class is unlikely. The defaults of tau and delta are for images; for points, where a class gives less
     evidence, they drive lambda to its bound.

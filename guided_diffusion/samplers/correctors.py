@@ -23,7 +23,7 @@ def pcg(
     draw: Draw = torch.randn,
     *,
     corrections: int = 1,
-    g: float | None = None,
+    g: float | str | None = None,
 ) -> Iterator[Step]:
     """Sample by predictor-corrector guidance: a DDIM step of the conditional model, then Langevin steps.
 
@@ -36,15 +36,19 @@ def pcg(
 
     Args:
         corrections: The number of Langevin steps after each step; at 0 this is ``ddim`` with the conditional model.
-        g: The exponent in the corrections, 2 w - 1 if ``None``; at 1 they keep the conditional distribution.
+        g: The exponent in the corrections: 2 w - 1 if ``None``, w if "w", or a number, which holds whatever w is. At 1
+            they keep the conditional distribution.
 
     Raises:
-        ValueError: If ``corrections`` is negative, the times rise, or the denoiser is not guided.
+        ValueError: If ``corrections`` is negative, g is another text, the times rise, or the denoiser is not guided.
     """
     check_not_negative(corrections=corrections)
     check_falling("pcg", times)
-    walk, x, scales = Walk(times, draw), noise, (1.0, 2 * scale_of(denoise) - 1 if g is None else g)
-    conditional, sharpened = (begin(at_scale(denoise, scale), walk) for scale in scales)
+    if isinstance(g, str) and g != "w":
+        raise ValueError(f"g must be w, a number or null, got {g}")
+    walk, x, w = Walk(times, draw), noise, scale_of(denoise)
+    exponent = 2 * w - 1 if g is None else w if isinstance(g, str) else g
+    conditional, sharpened = (begin(at_scale(denoise, scale), walk) for scale in (1.0, exponent))
     for t, t_next in walk:
         (alpha, sigma), (alpha_next, sigma_next) = schedule(t), schedule(t_next)
         x0, eps = predict(conditional, walk, x, t, labels)
@@ -72,7 +76,8 @@ def gibbs(
     The samples of the conditional model are made along the whole grid. Each round noises them to
     ``sigma / alpha = noise_level`` and denoises them with guidance, along the times of the grid below that level. All
     passes use ``heun``, as in the authors' code, and yield all of their steps, so there are more steps than the grid
-    has (Janati et al. 2025, arXiv 2505.21101). A guidance with a state begins anew in each round.
+    has (Janati et al. 2025, arXiv 2505.21101). A guidance with a state begins anew in each round. The guided denoising
+    keeps an error that more rounds do not take away; it shrinks with ``noise_level``, where more rounds are needed.
 
     Args:
         rounds: The number of rounds; at 0, and in distribution at w = 1, this is ``heun`` with the conditional model.

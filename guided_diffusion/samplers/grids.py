@@ -42,11 +42,14 @@ def karras_times(
     there is lowered to it.
 
     Raises:
-        ValueError: If ``steps`` is below 1, 0 < sigma_min < sigma_max does not hold, or rho is not positive and finite.
+        ValueError: If ``steps`` is below 1, rho is not positive and finite, or sigma_min is not positive, below
+            sigma_max and below the noise level at t = 1.
     """
     if not (0 < sigma_min < sigma_max and 0 < rho < math.inf):
         raise ValueError(f"need 0 < sigma_min < sigma_max and 0 < rho, got {sigma_min}, {sigma_max} and rho {rho}")
     largest = (-schedule.log_snr(torch.ones((), dtype=torch.float64)) / 2).exp().clamp(max=sigma_max).item()
+    if sigma_min >= largest:
+        raise ValueError(f"sigma_min must be below {largest:g}, the noise level at t = 1, got {sigma_min}")
     ramp = torch.linspace(largest ** (1 / rho), sigma_min ** (1 / rho), _positive(steps), dtype=torch.float64)
     return torch.cat([torch.ones(1), schedule.time(-2 * rho * ramp.log())[1:], torch.zeros(1)])
 

@@ -3,7 +3,7 @@ from time import perf_counter
 
 import pytest
 
-from guided_diffusion.evaluation.cost import check_first_step, evaluations_per_sample, labels_needed
+from guided_diffusion.evaluation.cost import check_first_step, corrects_guidance, evaluations_per_sample, labels_needed
 from guided_diffusion.guidance import ClassifierFree, ClassifierGuidance, Combined, LimitedInterval, Reconstruction
 from guided_diffusion.recipe import Recipe
 from guided_diffusion.samplers import (
@@ -19,6 +19,13 @@ from guided_diffusion.samplers import (
     twisted,
 )
 from guided_diffusion.schedules import Cosine
+
+
+@pytest.mark.parametrize("steps", [1, 5])
+def test_samplers_that_correct_guidance_are_known(steps):
+    plain, correcting = (ddim, ddpm, heun, dpmpp_2m, sde_dpmpp_2m), (pcg, gibbs, partial(feynman_kac), twisted)
+    assert not any(corrects_guidance(Sampler(method, steps), Cosine()) for method in plain)
+    assert all(corrects_guidance(Sampler(method, steps), Cosine()) for method in correcting)
 
 
 @pytest.mark.parametrize(("scale", "expected"), [(0.0, 5), (1.0, 5), (2.0, 10)])

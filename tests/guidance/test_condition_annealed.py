@@ -97,6 +97,20 @@ def test_samples_depend_on_their_own_noise_alone(method, model):
     assert whole.isfinite().all()
 
 
+@pytest.mark.parametrize("labels", [None, torch.full((3,), -1)], ids=["None", "-1"])
+def test_without_a_label_the_scale_changes_nothing(labels, model):
+    denoiser, shape = model
+
+    def sample(scale):
+        draw = SampleNoise(0, range(3))
+        guided = ConditionAnnealed(scale)(denoiser, SCHEDULE)
+        with torch.no_grad():
+            *_, end = ddim(guided, SCHEDULE, draw((3, *shape)), uniform_times(SCHEDULE, 4), labels, draw)
+        return end.x
+
+    torch.testing.assert_close(sample(6.0), sample(1.0), rtol=0, atol=1e-4)
+
+
 def test_it_is_counted_as_classifier_free_guidance():
     for scale, count in ((0.0, 5), (1.0, 5), (2.0, 10)):
         assert evaluations_per_sample(Recipe(ConditionAnnealed(scale), sampler=Sampler(steps=5)), SCHEDULE) == count

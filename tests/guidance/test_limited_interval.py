@@ -1,10 +1,13 @@
+import math
+
 import pytest
 import torch
 
 from guided_diffusion.guidance import ClassifierFree, Guidance, LimitedInterval
+from guided_diffusion.guidance.base import in_interval
 from guided_diffusion.recipe import Recipe
-from guided_diffusion.samplers import Sampler
-from guided_diffusion.schedules import Cosine
+from guided_diffusion.samplers import Sampler, Walk
+from guided_diffusion.schedules import Cosine, LinearBeta
 
 F64 = torch.float64
 
@@ -43,6 +46,16 @@ def test_the_upper_end_belongs_to_the_interval_and_the_lower_one_does_not(mixtur
     for low, high, evaluations in ((at, 9.0, 1), (0.0, at, 2)):
         LimitedInterval(2.0, low, high)(denoise, schedule)(x_t, t, y)
         assert asked.pop() == evaluations
+
+
+@pytest.mark.parametrize("level", [0.5, 1.0, 1.5, 2.0, 5.0])
+@pytest.mark.parametrize("schedule", [Cosine(), LinearBeta()], ids=str)
+def test_rounded_times_at_an_end_count_as_the_end(level, schedule):
+    t = schedule.time(torch.tensor([-2 * math.log(level)], dtype=F64))
+    for rounded in (t, t.float()):
+        walk = Walk(rounded.double())
+        assert in_interval(walk, schedule, level / 2, level)
+        assert not in_interval(walk, schedule, level, 2 * level)
 
 
 def test_an_interval_of_all_noise_levels_is_classifier_free_guidance(mixture, noisy):

@@ -118,6 +118,15 @@ def test_gibbs_noises_to_the_level_and_reuses_the_grid_below_it(mixture):
     assert [step.t.item() for step in high] == [0.125, 0, 0.125, 0]
 
 
+@pytest.mark.parametrize(("setting", "number"), [(None, 3.0), ("w", 2.0)])
+def test_the_exponent_of_the_corrections_follows_the_scale(setting, number, mixture):
+    denoise, times = ClassifierFree(2.0)(mixture, mixture.schedule), uniform_times(mixture.schedule, 5)
+    noise, labels = torch.randn(3, 2, dtype=F64), torch.arange(3)
+    draw = SampleNoise(0, range(3))
+    steps = (pcg(denoise, mixture.schedule, noise, times, labels, draw.named("g"), g=g) for g in (setting, number))
+    assert torch.equal(*(last(one).x for one in steps))
+
+
 @pytest.mark.parametrize("method", [pcg, gibbs])
 def test_a_threshold_stays_around_the_guided_denoiser(method, mixture):
     denoise = Clip(0.2)(ClassifierFree(2.0)(mixture, mixture.schedule), mixture.schedule)
@@ -131,6 +140,7 @@ def test_a_threshold_stays_around_the_guided_denoiser(method, mixture):
     ("method", "message"),
     [
         (partial(pcg, corrections=-1), "corrections must be at least 0, got -1"),
+        (partial(pcg, g="v"), "g must be w, a number or null, got v"),
         (partial(gibbs, rounds=-1), "rounds must be at least 0, got -1"),
         (partial(gibbs, noise_level=0.0), "noise_level must be positive and finite, got 0.0"),
     ],

@@ -45,6 +45,12 @@ def test_karras_times_are_equal_steps_in_a_root_of_the_noise(schedule):
     assert root[0] + (root[0] - root[1]) == pytest.approx(80 ** (1 / 7))
 
 
+def test_karras_times_below_a_noise_level_that_the_schedule_does_not_reach_raise(schedule):
+    largest = (-schedule.log_snr(torch.ones((), dtype=F64)) / 2).exp().item()
+    with pytest.raises(ValueError, match=r"sigma_min must be below .*, the noise level at t = 1, got"):
+        karras_times(schedule, 5, sigma_min=2 * largest, sigma_max=3 * largest)
+
+
 @pytest.mark.parametrize(("start", "expected"), [(1.0, 25), (0.6, 15), (0.59, 15), (0.001, 1)])
 def test_a_grid_from_a_later_time_begins_there_and_keeps_the_times_below(start, expected):
     times = times_from(start, uniform_times(Cosine(), 25))

@@ -4,8 +4,10 @@ The percentile bootstrap (Efron & Tibshirani 1993, section 13.3) draws n of the 
 takes quantiles of the statistic over these draws.
 """
 
+import math
 from collections.abc import Callable
 
+import numpy as np
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
@@ -59,8 +61,14 @@ def row_counts(numbers: Int[Tensor, "r n"], limit: int) -> Int[Tensor, "r {limit
 def percentile_interval(
     value: float, resampled: Float[Tensor, " resamples"], level: float = 0.95, centred: bool = False
 ) -> Interval:
-    """Return the value with quantiles of the resampled values, leaving out nan; ``centred`` as in ``bootstrap``."""
-    resampled, tail = resampled.double(), (1 - level) / 2
-    low, high = resampled.nanquantile(torch.tensor([tail, 1 - tail], dtype=torch.float64)).tolist()
-    offset = value - resampled.nanmean().item() if centred else 0.0
+    """Return the value with quantiles of the resampled values, leaving out nan; ``centred`` as in ``bootstrap``.
+
+    The quantile q of B values is the one in place ``(B + 1) q``, so that the interval holds its level for small B too
+    (Efron & Tibshirani 1993, section 12.5).
+    """
+    known, tail = resampled.double()[~resampled.isnan()], (1 - level) / 2
+    if not len(known):
+        return Interval(value, math.nan, math.nan)
+    low, high = np.quantile(known.numpy(), [tail, 1 - tail], method="weibull").tolist()
+    offset = value - known.mean().item() if centred else 0.0
     return Interval(value, low + offset, high + offset)
