@@ -41,8 +41,8 @@ def experiment():
         (ddpm, 50, 0.289),
         (pcg, 50, 0.184),
         (partial(pcg, corrections=5, g=2.0), 50, 0.106),
-        (partial(feynman_kac, particles=4), 50, 0.248),
-        (partial(feynman_kac, particles=4), 200, 0.141),
+        (partial(feynman_kac, particles=4), 50, 0.242),
+        (partial(feynman_kac, particles=4), 200, 0.155),
         (partial(twisted, particles=4), 50, 0.222),
     ],
 )

@@ -20,7 +20,7 @@ class CurveRow:
     title: str
 
     def key(self, quantity: str) -> str:
-        """Return ``guidance/accuracy``, or with several curves ``guidance/accuracy/cfg-ddim-50``."""
+        """Return ``guidance/accuracy``, or with several curves ``guidance/accuracy/ClassifierFree-ddim-50``."""
         return "/".join(filter(None, ("guidance", quantity, self.suffix)))
 
     @property
