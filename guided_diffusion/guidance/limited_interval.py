@@ -23,8 +23,9 @@ from guided_diffusion.schedules import Schedule
 class LimitedInterval(Guidance):
     """``u + w (c - u)`` where ``sigma_lo < sigma / alpha <= sigma_hi``, and ``c`` elsewhere.
 
-    Outside of it only ``c`` is evaluated, so w = 0 is not the unconditional model. See Kynkäänniemi et al. 2024 (arXiv
-    2404.07724).
+    Outside of it only ``c`` is evaluated, so w = 0 is not the unconditional model. Each evaluation is inside or
+    outside by its own noise level, also the second one of a step by Heun's method; the authors decide once for a step.
+    See Kynkäänniemi et al. 2024 (arXiv 2404.07724).
 
     Args:
         scale: w, a number or a tensor of shape (b,); at 1 there is no guidance.

@@ -46,7 +46,8 @@ class PoweredMixture:
 
     is computed on a grid by the trapezoid rule, whose error falls exponentially with the spacing. Where sigma / alpha
     is too small for the grid, it is computed by Gauss-Hermite quadrature around ``x_t / alpha``. The error of x0 is
-    below 1e-7 for x_t within 8 standard deviations of noisy samples of q; farther away x0 stays inside the grid.
+    below 1e-7 for w up to 200 and x_t within 8 standard deviations of noisy samples of q; farther away x0 stays inside
+    the grid.
 
     Args:
         mixture: The mixture p(x, y), in two dimensions.
