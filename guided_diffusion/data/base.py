@@ -10,7 +10,7 @@ from pytorch_lightning import LightningDataModule
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from guided_diffusion.data.batches import Batch, ImageDataset, ResumableLoader, Rows, identity
+from guided_diffusion.data.batches import Batch, ImageDataset, ResumableLoader, Rows, identity, start_worker
 from guided_diffusion.data.checks import check_samples
 from guided_diffusion.data.order import BalancedSampler, EpochSampler
 from guided_diffusion.utils.distributed import rank_zero_print
@@ -196,6 +196,7 @@ class LabelledDataModule(LightningDataModule, ABC):
             drop_last=is_training,
             collate_fn=identity,
             num_workers=self.num_workers,
+            worker_init_fn=start_worker,
         )
 
 

@@ -7,10 +7,12 @@ from typing import Any, NamedTuple
 
 import torch
 from jaxtyping import Int, Shaped, UInt8
+from lightning_fabric.utilities.seed import pl_worker_init_function
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from guided_diffusion.utils.rng import generator_for
+from guided_diffusion.utils.signals import leave_signals_to_parent, stop_signals_blocked
 
 FLIPS = 1
 """The last part of the random key (seed, epoch, FLIPS); other random choices of an epoch use another number."""
@@ -77,7 +79,9 @@ class ResumableLoader(DataLoader[Batch]):
 
     def __iter__(self) -> Iterator[Batch]:  # type: ignore[override]
         self._done, self._start = self._start, 0
-        for batch in islice(super().__iter__(), self._done, None):
+        with stop_signals_blocked():  # from before the first moment of the workers
+            batches = super().__iter__()
+        for batch in islice(batches, self._done, None):
             self._done += 1
             yield batch
 
@@ -91,3 +95,9 @@ class ResumableLoader(DataLoader[Batch]):
 def identity(batch: Any) -> Any:
     """Return the batch as the dataset made it; unlike a lambda, this can be sent to worker processes."""
     return batch
+
+
+def start_worker(number: int) -> None:
+    """Prepare a worker process of a loader: only its parent may end it, and Lightning seeds its random numbers."""
+    leave_signals_to_parent()
+    pl_worker_init_function(number)

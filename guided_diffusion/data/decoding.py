@@ -13,10 +13,11 @@ from PIL import Image, ImageOps
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from guided_diffusion.data.batches import identity
+from guided_diffusion.data.batches import identity, start_worker
 from guided_diffusion.utils.files import atomic_write, cache_dir, content_hash, load_tensors
 from guided_diffusion.utils.locks import file_lock
 from guided_diffusion.utils.progress import progress_bar
+from guided_diffusion.utils.signals import stop_signals_blocked
 
 VERSION = 1
 """The version of what ``read_image`` returns. It is incremented when that changes, so that files are decoded anew."""
@@ -108,8 +109,17 @@ def _decode(files: _Files, num_workers: int) -> Decoded:
     images = torch.empty(len(files), files.channels, files.height, files.width, dtype=torch.uint8)
     sizes, modes, broken = torch.zeros(len(files), 2, dtype=torch.int64), [""] * len(files), {}
     generator = torch.Generator()  # by default a loader draws from the global one, which makes the initial weights
-    loader = DataLoader(files, None, num_workers=num_workers, collate_fn=identity, generator=generator)
-    bar = progress_bar(loader, desc="reading images", unit=" images", delay=1)
+    loader = DataLoader(
+        files,
+        batch_size=None,
+        num_workers=num_workers,
+        collate_fn=identity,
+        generator=generator,
+        worker_init_fn=start_worker,
+    )
+    with stop_signals_blocked():
+        decoded = iter(loader)
+    bar = progress_bar(decoded, total=len(files), desc="reading images", unit=" images", delay=1)
     for index, (image, size, mode, reason) in enumerate(bar):
         images[index], sizes[index], modes[index] = image, torch.tensor(size), mode
         if reason:

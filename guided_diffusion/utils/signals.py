@@ -1,5 +1,7 @@
-"""The exit statuses and the exception for programs that a signal ends, and temporary signal handlers."""
+"""Signals that end a program: exit statuses, an exception, temporary handlers, and workers that outlive them."""
 
+import multiprocessing
+import os
 import signal
 import threading
 from collections.abc import Callable, Iterator, Mapping
@@ -33,3 +35,40 @@ def signal_handlers(handlers: Mapping[int, Handler]) -> Iterator[None]:
     finally:
         for number, handler in previous.items():
             signal.signal(number, handler)
+
+
+@contextmanager
+def stop_signals_blocked() -> Iterator[None]:
+    """Let Ctrl-C and the stop signals wait until the end of the block; processes started in it inherit this.
+
+    On macOS and Windows, which can't tell who sends a signal, change nothing: nothing could end such a process.
+    """
+    if not hasattr(signal, "sigwaitinfo"):
+        yield
+        return
+    previous = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, *STOP_SIGNALS})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, previous)
+
+
+def leave_signals_to_parent() -> None:
+    """Let a worker process outlive signals to all processes of a program, whose main process decides when to stop.
+
+    Only SIGTERM from the main process ends it: Python sends that to the workers when it exits, and waits for them. On
+    macOS and Windows any SIGTERM ends it.
+    """
+    for number in {signal.SIGINT, *STOP_SIGNALS} - {signal.SIGTERM}:
+        signal.signal(number, signal.SIG_IGN)
+    if hasattr(signal, "sigwaitinfo"):
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+        threading.Thread(target=_exit_with_parent, daemon=True).start()
+
+
+def _exit_with_parent() -> None:
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    while signal.sigwaitinfo({signal.SIGTERM}).si_pid != parent.pid:
+        pass
+    os._exit(0)

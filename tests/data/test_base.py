@@ -1,3 +1,6 @@
+import multiprocessing
+import os
+import signal
 from types import SimpleNamespace
 
 import pytest
@@ -258,3 +261,36 @@ def test_training_works_without_validation_images():
     probe = train(Numbered(validation_size=0), epochs=1)
     assert len(probe.order("train", 0)) == 288
     assert ("val", 0) not in probe.batches
+
+
+def _iterate(pipe, number):
+    os.setsid()
+    signal.signal(number, lambda *_: None)
+    loader = Numbered(num_workers=2).train_dataloader()
+    epoch = iter(loader)
+    found = numbers(next(epoch).samples)
+    pipe.send("begun")
+    pipe.recv()
+    pipe.send(found + order(epoch))
+    IN_USE_AT_EXIT.append(iter(loader))
+    next(IN_USE_AT_EXIT[0])
+
+
+IN_USE_AT_EXIT = []
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGUSR1])
+def test_workers_outlive_a_signal_to_the_process_group_and_end_with_their_parent(number):
+    context = multiprocessing.get_context("fork")
+    ours, theirs = context.Pipe()
+    process = context.Process(target=_iterate, args=(theirs, number))
+    process.start()
+    theirs.close()
+    assert ours.recv() == "begun"
+    os.killpg(process.pid, number)
+    ours.send("go on")
+    assert ours.recv() == order(Numbered().train_dataloader())
+    process.join(30)
+    status = process.exitcode
+    process.kill()
+    assert status == 0
