@@ -1,5 +1,6 @@
 """Decoding image files of any size and mode to uint8 tensors of one size, once; the result is kept in the cache."""
 
+import hashlib
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -23,6 +24,8 @@ VERSION = 1
 """The version of what ``read_image`` returns. It is incremented when that changes, so that files are decoded anew."""
 MODES = {1: "L", 3: "RGB"}
 """The mode, in Pillow's words, of an image with this number of channels."""
+PIECE = 2**15
+"""The bytes of a piece of a file that tells it from others: 10,000 small files take half a second, and may be moved."""
 
 
 class Decoded(NamedTuple):
@@ -127,9 +130,15 @@ def _decode(files: _Files, num_workers: int) -> Decoded:
     return Decoded(images, sizes, modes, broken)
 
 
-def _state_of(path: Path) -> tuple[int, int]:
+def _state_of(path: Path) -> tuple[int, int, str]:
+    """Return the size of a file, its time and a hash of three pieces, which are all of it up to 96 KB."""
     state = path.stat()
-    return state.st_size, state.st_mtime_ns
+    pieces = hashlib.sha256()
+    with path.open("rb") as file:
+        for start in (0, (state.st_size - PIECE) // 2, state.st_size - PIECE):
+            file.seek(max(0, start))
+            pieces.update(file.read(PIECE))
+    return state.st_size, state.st_mtime_ns, pieces.hexdigest()
 
 
 def _convert(image: Image.Image, mode: str) -> Image.Image:

@@ -1,4 +1,5 @@
 import multiprocessing
+import os
 import shutil
 import zipfile
 
@@ -153,6 +154,24 @@ def test_files_are_decoded_once_until_one_changes(photos, cache, monkeypatch, wr
     all_images(folder(photos, image_size=4))
     all_images(folder(photos, channels=1))
     assert len(decoded) == 120
+
+
+def test_a_moved_folder_is_not_decoded_again_and_another_with_the_same_names_sizes_and_times_is(
+    photos, tmp_path, cache
+):
+    for name, value in {"first": 0, "second": 99}.items():
+        for index in range(8):
+            path = tmp_path / name / "photos" / "cat" / f"{index}.bmp"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            pixels = np.zeros((400, 400), np.uint8)
+            pixels[200, 200:] = value
+            Image.fromarray(pixels).save(path)
+            os.utime(path, (1, 1))
+    first, second = (all_images(folder(tmp_path / name / "photos", image_size=400)) for name in ("first", "second"))
+    assert (first.max(), second.max()) == (0, 99)
+    shutil.move(tmp_path / "second", tmp_path / "moved")
+    assert torch.equal(all_images(folder(tmp_path / "moved" / "photos", image_size=400)), second)
+    assert len(list(cache.iterdir())) == 2
 
 
 def test_a_damaged_file_in_the_cache_is_written_again(photos, cache):
