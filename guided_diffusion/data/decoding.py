@@ -40,6 +40,13 @@ class Decoded(NamedTuple):
     broken: dict[int, str]
     """The reason why a file can't be read, by its position among the files."""
 
+    def put(self, row: int, image: Tensor, size: tuple[int, int], mode: str, reason: str) -> None:
+        """Set the image of a file and what is known of it; the reason is empty if the file can be read."""
+        self.images[row], self.sizes[row], self.modes[row] = image, torch.tensor(size), mode
+        self.broken.pop(row, None)
+        if reason:
+            self.broken[row] = reason
+
     def describe(self) -> str:
         """Return the range of the sizes, the modes and the number of broken files, on one line."""
         (width, height), (widest, highest) = self.sizes[self.sizes[:, 0] > 0].aminmax(dim=0)
@@ -79,13 +86,17 @@ def decode(root: Path, files: Sequence[Path], channels: int, size: tuple[int, in
     listing = [[path.relative_to(root).as_posix(), *_state_of(path)] for path in files]
     key = content_hash([VERSION, channels, size, listing])
     path = cache_dir() / f"images-{root.resolve().name}-{key}.pt"
+    dataset = _Files(files, channels, *size)
     with file_lock(path.with_suffix(".lock"), f"another process reads the images of {root}"):
         try:
-            return Decoded(**load_tensors(path, mmap=True))
+            decoded = Decoded(**load_tensors(path, mmap=True))
         except ValueError:  # there is none, or it is damaged
             with atomic_write(path) as temporary:
-                torch.save(_decode(_Files(files, channels, *size), num_workers)._asdict(), temporary)
-        return Decoded(**load_tensors(path, mmap=True))
+                torch.save(_decode(dataset, num_workers)._asdict(), temporary)
+            return Decoded(**load_tensors(path, mmap=True))
+    for row in list(decoded.broken):  # the reason may be gone, as a lost connection
+        decoded.put(row, *dataset[row])
+    return decoded
 
 
 @dataclass
@@ -110,7 +121,7 @@ class _Files(Dataset[Any]):
 
 def _decode(files: _Files, num_workers: int) -> Decoded:
     images = torch.empty(len(files), files.channels, files.height, files.width, dtype=torch.uint8)
-    sizes, modes, broken = torch.zeros(len(files), 2, dtype=torch.int64), [""] * len(files), {}
+    decoded = Decoded(images, torch.zeros(len(files), 2, dtype=torch.int64), [""] * len(files), {})
     generator = torch.Generator()  # by default a loader draws from the global one, which makes the initial weights
     loader = DataLoader(
         files,
@@ -121,13 +132,11 @@ def _decode(files: _Files, num_workers: int) -> Decoded:
         worker_init_fn=start_worker,
     )
     with stop_signals_blocked():
-        decoded = iter(loader)
-    bar = progress_bar(decoded, total=len(files), desc="reading images", unit=" images", delay=1)
-    for index, (image, size, mode, reason) in enumerate(bar):
-        images[index], sizes[index], modes[index] = image, torch.tensor(size), mode
-        if reason:
-            broken[index] = reason
-    return Decoded(images, sizes, modes, broken)
+        items = iter(loader)
+    bar = progress_bar(items, total=len(files), desc="reading images", unit=" images", delay=1)
+    for row, item in enumerate(bar):
+        decoded.put(row, *item)
+    return decoded
 
 
 def _state_of(path: Path) -> tuple[int, int, str]:

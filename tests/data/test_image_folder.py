@@ -256,6 +256,22 @@ def test_broken_files_can_be_left_out(broken, capsys):
     assert "2 left out that can't be read" in capsys.readouterr().out
 
 
+def test_a_file_that_could_not_be_read_is_read_again_at_the_next_start(photos, cache, monkeypatch):
+    def fail_for_some(path, *arguments):
+        if path.name == "3.png":
+            raise OSError("the connection was lost")
+        return read_image(path, *arguments)
+
+    whole = all_images(folder(photos))
+    shutil.rmtree(cache)
+    with monkeypatch.context() as patch:
+        patch.setattr(decoding, "read_image", fail_for_some)
+        with pytest.raises(ValueError, match=r"3 of 30 images .*cat/3.png \(the connection was lost\)"):
+            folder(photos).setup("fit")
+    assert len(list(cache.iterdir())) == 1
+    assert torch.equal(all_images(folder(photos)), whole)
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
