@@ -1,6 +1,7 @@
 """Decoding image files of any size and mode to uint8 tensors of one size, once; the result is kept in the cache."""
 
 import hashlib
+import os
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -83,7 +84,7 @@ def decode(root: Path, files: Sequence[Path], channels: int, size: tuple[int, in
         size: The height and the width of the images.
         num_workers: The number of worker processes that decode; with 0 this process does.
     """
-    listing = [[path.relative_to(root).as_posix(), *_state_of(path)] for path in files]
+    listing = [[path.relative_to(root).as_posix(), _state_of(path)] for path in files]
     key = content_hash([VERSION, channels, size, listing])
     path = cache_dir() / f"images-{root.resolve().name}-{key}.pt"
     dataset = _Files(files, channels, *size)
@@ -139,14 +140,20 @@ def _decode(files: _Files, num_workers: int) -> Decoded:
     return decoded
 
 
-def _state_of(path: Path) -> tuple[int, int, str]:
-    """Return the size of a file, its time and a hash of three pieces, which are all of it up to 96 KB."""
-    state = path.stat()
+def _state_of(path: Path) -> tuple[int, int, str] | None:
+    """Return the size of a file, its time and a hash of three pieces, which are all of it up to 96 KB.
+
+    ``None`` if it can't be read, for instance if it is a link to nothing.
+    """
     pieces = hashlib.sha256()
-    with path.open("rb") as file:
-        for start in (0, (state.st_size - PIECE) // 2, state.st_size - PIECE):
-            file.seek(max(0, start))
-            pieces.update(file.read(PIECE))
+    try:
+        with path.open("rb") as file:
+            state = os.fstat(file.fileno())
+            for start in (0, (state.st_size - PIECE) // 2, state.st_size - PIECE):
+                file.seek(max(0, start))
+                pieces.update(file.read(PIECE))
+    except OSError:
+        return None
     return state.st_size, state.st_mtime_ns, pieces.hexdigest()
 
 

@@ -38,12 +38,18 @@ def data_hash(path: str | Path | None) -> str | None:
     path = Path(path)
     try:
         if path.is_dir():
-            return content_hash(
-                [[file.relative_to(path).as_posix(), file.stat().st_size] for file in image_files(path)]
-            )
+            return content_hash([[file.relative_to(path).as_posix(), _size_of(file)] for file in image_files(path)])
         with zipfile.ZipFile(path) as archive:
             return content_hash([[one.filename, one.file_size, one.CRC] for one in archive.infolist()])
     except (OSError, zipfile.BadZipFile):
+        return None
+
+
+def _size_of(path: Path) -> int | None:
+    """Return the size of a file, or ``None`` if it can't be found out, for instance for a link to nothing."""
+    try:
+        return path.stat().st_size
+    except OSError:
         return None
 
 

@@ -256,6 +256,13 @@ def test_broken_files_can_be_left_out(broken, capsys):
     assert "2 left out that can't be read" in capsys.readouterr().out
 
 
+def test_a_link_to_nothing_is_a_broken_file(photos):
+    (photos / "cat" / "lost.png").symlink_to(photos / "nowhere.png")
+    with pytest.raises(ValueError, match=r"1 of 31 images .*cat/lost.png \(.*No such file.*skip_broken=true"):
+        folder(photos).setup("fit")
+    assert len(all_images(folder(photos, skip_broken=True))) == 30
+
+
 def test_a_file_that_could_not_be_read_is_read_again_at_the_next_start(photos, cache, monkeypatch):
     def fail_for_some(path, *arguments):
         if path.name == "3.png":

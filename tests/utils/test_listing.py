@@ -39,6 +39,12 @@ def test_the_hash_of_a_folder_depends_on_the_names_and_sizes_of_its_images_only(
     assert len({before, data_hash(folder), data_hash(copy)}) == 3
 
 
+def test_a_folder_with_a_link_to_nothing_has_a_hash_of_its_own(folder):
+    before = data_hash(folder)
+    (folder / "b" / "3.png").symlink_to(folder / "nowhere.png")
+    assert data_hash(folder) not in (before, None)
+
+
 def test_the_hash_of_an_archive_depends_on_its_content_only(tmp_path):
     for name, value in {"a": 1, "b": 1, "c": 2}.items():
         np.savez(tmp_path / f"{name}.npz", images=np.full(9, value))
