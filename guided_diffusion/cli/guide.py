@@ -19,7 +19,7 @@ from guided_diffusion.data import LabelledDataModule
 from guided_diffusion.recipe import Recipe
 from guided_diffusion.training.guide import GuideTraining
 from guided_diffusion.training.resume.find_run import config_of
-from guided_diffusion.utils.files import atomic_write, cache_dir, check_writable, content_hash
+from guided_diffusion.utils.files import atomic_write, cache_dir, check_writable, content_hash, save_tensors
 from guided_diffusion.utils.instantiate import build
 from guided_diffusion.utils.locks import file_lock
 from guided_diffusion.utils.precision import fast_precision
@@ -108,11 +108,11 @@ class Guide:
                 return path
             places = [self._cached, *(run / FOLDER / self.name for run in others)]
             found = next(filter(self.is_trained, places), None)
-            with atomic_write(path) as temporary:
-                if found:
+            if found:
+                with atomic_write(path) as temporary:
                     shutil.copyfile(found, temporary)
-                else:
-                    torch.save(self._train(load_data(), path), temporary)
+            else:
+                save_tensors(self._train(load_data(), path), path)
         return path
 
     def _train(self, data: LabelledDataModule, path: Path) -> dict[str, Any]:

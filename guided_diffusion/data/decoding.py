@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from guided_diffusion.data.batches import identity, start_worker
-from guided_diffusion.utils.files import atomic_write, cache_dir, content_hash, load_tensors
+from guided_diffusion.utils.files import cache_dir, content_hash, load_tensors, save_tensors
 from guided_diffusion.utils.locks import file_lock
 from guided_diffusion.utils.progress import progress_bar
 from guided_diffusion.utils.signals import stop_signals_blocked
@@ -92,8 +92,7 @@ def decode(root: Path, files: Sequence[Path], channels: int, size: tuple[int, in
         try:
             decoded = Decoded(**load_tensors(path, mmap=True))
         except ValueError:  # there is none, or it is damaged
-            with atomic_write(path) as temporary:
-                torch.save(_decode(dataset, num_workers)._asdict(), temporary)
+            save_tensors(_decode(dataset, num_workers)._asdict(), path)
             return Decoded(**load_tensors(path, mmap=True))
     for row in list(decoded.broken):  # the reason may be gone, as a lost connection
         decoded.put(row, *dataset[row])

@@ -29,7 +29,7 @@ from guided_diffusion.guidance import Wrapper, per_evaluation
 from guided_diffusion.recipe import Recipe, Start
 from guided_diffusion.schedules import Schedule
 from guided_diffusion.utils.distributed import rank, rank_zero_print
-from guided_diffusion.utils.files import atomic_write, load_tensors
+from guided_diffusion.utils.files import load_tensors, save_tensors
 from guided_diffusion.utils.locks import file_lock
 from guided_diffusion.utils.progress import progress_bar
 
@@ -128,8 +128,7 @@ class Chunks(LightningModule):
         content = {"images": samples, "saturation": saturations[-1].cpu(), "seconds": perf_counter() - start}
         if self.measures_scale:
             content["guidance"] = torch.stack(mean_of(scales_found), 1)
-        with atomic_write(self._path(chunk)) as path:
-            torch.save(content, path)
+        save_tensors(content, self._path(chunk))
 
     def _path(self, chunk: int) -> Path:
         return self.folder / f"chunk_{chunk:05d}.pt"

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from guided_diffusion.checkpoints.judge_file import build_judge, holds_judge, judge_network
 from guided_diffusion.data import ImageDataModule, normalise
 from guided_diffusion.networks.judge import ARCHITECTURES
-from guided_diffusion.utils.files import atomic_write, cache_dir, check_cache, load_tensors
+from guided_diffusion.utils.files import cache_dir, check_cache, load_tensors, save_tensors
 from guided_diffusion.utils.rng import generator_for
 
 CHUNK = 1000  # images that go through the network at a time
@@ -109,8 +109,7 @@ class JudgeSource:
         content = {"judge": judge.network.state_dict(), "ceiling": judge.ceiling}
         settings = {"width": self.width, "architecture": self.architecture}
         images = {"shape": list(data.shape), "class_names": list(data.class_names)}
-        with atomic_write(path) as temporary:
-            torch.save(content | settings | images, temporary)
+        save_tensors(content | settings | images, path)
         return judge
 
     def check(self, data: ImageDataModule) -> None:

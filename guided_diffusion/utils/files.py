@@ -88,6 +88,29 @@ def load_tensors(path: Path, mmap: bool = False) -> Any:
         raise ValueError(f"{path} is damaged, or holds code") from error
 
 
+def save_tensors(content: Any, path: Path) -> None:
+    """Write tensors and plain data to a file for ``load_tensors``, whole or not at all.
+
+    Raises:
+        OSError: If the file can't be written; the message says what to do.
+    """
+    import torch
+
+    try:
+        with atomic_write(path) as temporary, temporary.open("wb") as file:
+            torch.save(content, file)  # given a path, it hides the system's error
+    except (OSError, RuntimeError) as error:
+        in_cache = path.absolute().is_relative_to(cache_dir().absolute())
+        other_disk = " or put the cache on another disk with GUIDED_DIFFUSION_CACHE" if in_cache else ""
+        raise OSError(f"{path} can't be written: {why_not_saved(error)}; make space there{other_disk}") from error
+
+
+def why_not_saved(error: OSError | RuntimeError) -> str:
+    """Return the system's reason for an error of ``torch.save``, which is a RuntimeError where a file can't grow."""
+    cause = error.__context__ if isinstance(error.__context__, OSError) else error
+    return getattr(cause, "strerror", None) or str(cause).partition("\n")[0]
+
+
 def content_hash(*parts: Any) -> str:
     """Return 16 hexadecimal digits that depend on plain data and, for a ``Path``, on the content of the file."""
     content = hashlib.sha256()

@@ -119,8 +119,8 @@ def test_the_global_random_state_is_left_alone(data, trainings, monkeypatch):
 
 
 def test_a_training_that_fails_leaves_no_file(cache, monkeypatch):
-    def save(content, path):
-        Path(path).write_bytes(b"half")
+    def save(content, file):
+        file.write(b"half")
         raise OSError("no space left on device")
 
     monkeypatch.setattr(torch, "save", save)

@@ -1,7 +1,16 @@
+import resource
+
 import pytest
 import torch
 
-from guided_diffusion.utils.files import atomic_write, cache_dir, check_writable, content_hash, load_tensors
+from guided_diffusion.utils.files import (
+    atomic_write,
+    cache_dir,
+    check_writable,
+    content_hash,
+    load_tensors,
+    save_tensors,
+)
 
 
 def test_the_cache_folder_can_be_set_by_an_environment_variable(monkeypatch, tmp_path):
@@ -61,6 +70,36 @@ def test_tensors_and_plain_data_are_read(tmp_path):
     torch.save({"x": torch.ones(2), "n": 3}, tmp_path / "x.pt")
     content = load_tensors(tmp_path / "x.pt")
     assert (content["x"].tolist(), content["n"]) == ([1, 1], 3)
+
+
+@pytest.fixture
+def small_files():
+    """Let no file grow beyond a thousand bytes, as on a full disk."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, before[1]))
+    yield
+    resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+def test_saved_tensors_can_be_loaded(tmp_path):
+    save_tensors({"x": torch.ones(2)}, tmp_path / "new" / "x.pt")
+    assert load_tensors(tmp_path / "new" / "x.pt")["x"].tolist() == [1, 1]
+    assert [path.name for path in (tmp_path / "new").iterdir()] == ["x.pt"]
+
+
+@pytest.mark.parametrize(
+    ("cache", "mend"), [(".", "make space there or put the cache on another disk"), ("cache", "make space there$")]
+)
+def test_the_error_for_a_full_disk_names_the_file_and_keeps_the_one_before_it(
+    cache, mend, tmp_path, small_files, monkeypatch
+):
+    monkeypatch.setenv("GUIDED_DIFFUSION_CACHE", str(tmp_path / cache))
+    path = tmp_path / "x.pt"
+    path.write_text("before")
+    with pytest.raises(OSError, match=rf"^{path} can't be written: File too large; {mend}"):
+        save_tensors({"x": torch.ones(10_000)}, path)
+    assert path.read_text() == "before"
+    assert list(tmp_path.iterdir()) == [path]
 
 
 class Writes:

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from lightning_fabric.plugins.io.torch_io import TorchCheckpointIO
 
-from guided_diffusion.utils.files import flush_to_disk
+from guided_diffusion.utils.files import flush_to_disk, why_not_saved
 
 PART = ".part"
 """The suffix of unfinished files; nothing reads them, and the next checkpoint overwrites them."""
@@ -31,9 +31,7 @@ class AtomicCheckpointIO(TorchCheckpointIO):
             flush_to_disk(path.parent)
         except (OSError, RuntimeError) as error:  # torch.save raises RuntimeError for a file it could not write
             part.unlink(missing_ok=True) if path.parent.is_dir() else None
-            cause = error.__context__ if isinstance(error.__context__, OSError) else error
-            reason = getattr(cause, "strerror", None) or str(cause).partition("\n")[0]
             raise OSError(
-                f"the checkpoint could not be saved in {path.parent}: {reason}; "
+                f"the checkpoint could not be saved in {path.parent}: {why_not_saved(error)}; "
                 "the one before it is intact: continue from it with resume=auto"
             ) from error
