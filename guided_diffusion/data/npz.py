@@ -12,7 +12,7 @@ from guided_diffusion.data.base import Batch
 from guided_diffusion.data.checks import check_samples
 from guided_diffusion.data.own_images import OwnImages
 from guided_diffusion.utils.distributed import rank_zero_print
-from guided_diffusion.utils.listing import data_hash
+from guided_diffusion.utils.listing import data_hash, first_few
 
 CHANNELS = (1, 2, 3, 4)
 """The lengths by which the axis of the channels is recognized."""
@@ -31,7 +31,7 @@ class NpzImages(OwnImages):
 
     Raises:
         FileNotFoundError: If there is no such file.
-        ValueError: If the file has other arrays or, from ``setup``, other values in them.
+        ValueError: If the file has other arrays or names of classes or, from ``setup``, other values in them.
     """
 
     def __init__(
@@ -56,8 +56,8 @@ class NpzImages(OwnImages):
         if "test_images" in arrays or "test_labels" in arrays:
             self._parts["test"] = _part(self.path, arrays, "test_images", "test_labels")
         labels = torch.cat([part.labels.flatten() for part in self._parts.values()])
-        names = arrays["class_names"] if "class_names" in arrays else range(len(labels.unique()))
-        self.class_names = tuple(map(str, names))
+        numbers = np.arange(len(labels.unique()))
+        self.class_names = _names(self.path, arrays.get("class_names", numbers))
         self.channels, *sides = self._parts["train"].samples.shape[1:]
         self.image_size = sides
         self.name = self.path.stem
@@ -99,7 +99,22 @@ def _part(path: Path, arrays: dict[str, np.ndarray], images: str, labels: str) -
         samples, targets = (torch.from_numpy(_native(arrays[name])) for name in (images, labels))
     except TypeError as error:
         raise ValueError(f"{path}: images and labels must be numbers: {error}") from error
+    if targets.is_complex():
+        raise ValueError(f"{path}: {labels} are {arrays[labels].dtype}, but must be whole numbers")
     return Batch(_channels_first(samples, f"{path}: {images}"), targets)
+
+
+def _names(path: Path, names: np.ndarray) -> tuple[str, ...]:
+    """Return the names of the classes as texts; bytes are taken as UTF-8."""
+    if names.ndim != 1:
+        raise ValueError(f"{path}: class_names has the shape {names.shape}, but must be a list with a name per class")
+    try:
+        texts = [name.decode() if isinstance(name, bytes) else str(name) for name in names]
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path}: class_names has bytes that are not UTF-8: write texts") from error
+    if repeated := sorted({text for text in texts if texts.count(text) > 1}):
+        raise ValueError(f"{path}: class_names has {first_few(repeated)} more than once: give each class its own name")
+    return tuple(texts)
 
 
 def _native(array: np.ndarray) -> np.ndarray:

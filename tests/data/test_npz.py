@@ -60,6 +60,28 @@ def test_images_for_testing_and_names_of_classes_can_be_given(archive):
 
 
 @pytest.mark.parametrize(
+    ("names", "expected"),
+    [(["a", "b", "c"], ("a", "b", "c")), ([b"a", "é".encode(), b"c"], ("a", "é", "c")), ([3, 5, 7], ("3", "5", "7"))],
+)
+def test_names_of_classes_may_be_texts_bytes_or_numbers(archive, names, expected):
+    assert archive(images=images(), labels=LABELS, class_names=np.array(names)).class_names == expected
+
+
+@pytest.mark.parametrize(
+    ("names", "message"),
+    [
+        (["a", "b", "a"], "class_names has a more than once: give each class its own name"),
+        ([["a", "b"], ["c", "d"]], r"class_names has the shape \(2, 2\), but must be a list"),
+        ("a", r"class_names has the shape \(\), but must be a list with a name per class"),
+        ([b"\xff"], "class_names has bytes that are not UTF-8: write texts"),
+    ],
+)
+def test_the_error_for_other_names_of_classes_says_what_is_wrong(archive, names, message):
+    with pytest.raises(ValueError, match=rf"mine\.npz: {message}"):
+        archive(images=images(), labels=LABELS, class_names=np.array(names))
+
+
+@pytest.mark.parametrize(
     ("arrays", "message"),
     [
         ({"images": images()}, "has no array labels, only images: add it"),
@@ -75,6 +97,7 @@ def test_images_for_testing_and_names_of_classes_can_be_given(archive):
         ({"images": images().astype(">u2") * 257, "labels": LABELS}, "images are uint16 .*divide them by 257"),
         ({"images": images(), "labels": LABELS[:19]}, "20 images but 19 labels"),
         ({"images": images(), "labels": LABELS.astype(float)}, "labels are float64, but must be whole numbers"),
+        ({"images": images(), "labels": LABELS.astype(complex)}, "labels are complex128, but must be whole numbers"),
         ({"images": images(), "labels": np.eye(3, dtype=int)[LABELS]}, r"labels.argmax\(1\)"),
         ({"images": images(), "labels": np.array(["a"] * 20)}, "images and labels must be numbers"),
         ({"images": images(), "labels": np.array([None] * 20)}, "can't be read .*: write an .npz file"),
