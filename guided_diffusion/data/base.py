@@ -15,7 +15,7 @@ from guided_diffusion.data.checks import check_samples
 from guided_diffusion.data.order import BalancedSampler, EpochSampler
 from guided_diffusion.utils.distributed import rank_zero_print
 from guided_diffusion.utils.listing import first_few
-from guided_diffusion.utils.validation import check_positive, height_and_width
+from guided_diffusion.utils.validation import check_not_negative, check_positive, height_and_width
 
 Split = Literal["train", "val", "test"]
 
@@ -61,8 +61,8 @@ class LabelledDataModule(LightningDataModule, ABC):
         num_workers: The number of worker processes that make the batches, 0 for none. It does not change the batches.
 
     Raises:
-        ValueError: If a size is too small; from ``setup`` and ``split``, if the data is not what the subclass declares
-            or less than one batch is left for training.
+        ValueError: If a size or a seed is too small; from ``setup`` and ``split``, if the data is not what the subclass
+            declares or less than one batch is left for training.
     """
 
     name: str
@@ -83,9 +83,7 @@ class LabelledDataModule(LightningDataModule, ABC):
     ) -> None:
         super().__init__()
         check_positive(batch_size=batch_size)
-        for name, value in {"validation_size": validation_size, "num_workers": num_workers}.items():
-            if value < 0:
-                raise ValueError(f"{name} must be at least 0, got {value}")
+        check_not_negative(validation_size=validation_size, num_workers=num_workers, seed=seed, split_seed=split_seed)
         self.batch_size = batch_size
         self.validation_size = validation_size
         self.seed = seed

@@ -244,9 +244,11 @@ def test_images_are_mirrored_in_training_only(split, is_mirrored):
     [
         ({"batch_size": 0}, "batch_size must be at least 1, got 0"),
         ({"validation_size": -1}, "validation_size must be at least 0, got -1"),
+        ({"seed": -1}, "^seed must be at least 0, got -1"),
+        ({"split_seed": -2}, "split_seed must be at least 0, got -2"),
     ],
 )
-def test_invalid_sizes_are_rejected(arguments, message):
+def test_invalid_sizes_and_seeds_are_rejected(arguments, message):
     with pytest.raises(ValueError, match=message):
         Numbered(**arguments)
 
