@@ -2,7 +2,7 @@
 
 import tarfile
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
 from typing import NamedTuple
@@ -11,9 +11,16 @@ from guided_diffusion.data.base import Split
 from guided_diffusion.utils.listing import IMAGE_SUFFIXES, first_few, image_files, is_visible
 
 SPLITS: Mapping[str, Split] = MappingProxyType(
-    {"train": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
+    {
+        **{"train": "train", "training": "train"},
+        **{"val": "val", "valid": "val", "validation": "val"},
+        **{"test": "test", "testing": "test"},
+    }
 )
-"""The split of each folder name. A root is divided into splits if it has ``train`` and no other folders than these."""
+"""The split of each folder name, in small letters.
+
+A root is divided into splits if it has a folder for training and no other folders than these.
+"""
 
 
 class ImageFile(NamedTuple):
@@ -33,12 +40,7 @@ def find_class_folders(root: Path) -> dict[Split, list[Path]]:
         ValueError: If it has no folders of classes, or a class is not among those for training.
     """
     _check_root(root)
-    splits: dict[Split, Path] = {"train": root}
-    folders = {folder.name: folder for folder in _folders(root)}
-    if "train" in folders and folders.keys() <= SPLITS.keys():
-        splits = {SPLITS[name]: folder for name, folder in folders.items()}
-        if len(splits) < len(folders):
-            raise ValueError(f"{root} has more than one folder for validation: keep one")
+    splits = _find_splits(root)
     found = {split: _folders(folder) for split, folder in splits.items()}
     for split, folder in splits.items():
         if not found[split]:
@@ -52,12 +54,23 @@ def find_class_folders(root: Path) -> dict[Split, list[Path]]:
                 f"images of them, or remove these folders"
             )
     first = found["train"][0]
-    if len(found["train"]) == 1 and _folders(first) and not any(file.parent == first for file in image_files(first)):
+    if len(found["train"]) == 1 and _folders(first) and not _has_images_of_its_own(first):
         raise ValueError(
             f"{splits['train']} has one class folder, {first.name}, with only folders in it: if these are the classes, "
             f"use data.root={first}"
         )
     return found
+
+
+def shared_folders(classes: Sequence[Path]) -> list[str]:
+    """Return the names of the folders in each class folder if all have the same, and no images beside them.
+
+    They may be the classes, in folders for splits with other names than those of ``SPLITS``. A class may also be
+    divided so; but one name, as ``images``, or one class is no sign of splits, and then there are none to return.
+    """
+    first, *others = [[folder.name for folder in _folders(one)] for one in classes]
+    is_same = bool(others) and all(names == first for names in others) and len(first) > 1
+    return first if is_same and not any(map(_has_images_of_its_own, classes)) else []
 
 
 def list_images(folders: Mapping[Split, list[Path]]) -> list[ImageFile]:
@@ -90,6 +103,23 @@ def _check_root(root: Path) -> None:
     if not root.is_dir():
         mend = "unpack it" if zipfile.is_zipfile(root) or tarfile.is_tarfile(root) else "name the folder"
         raise ValueError(f"{root} is a file, but data.root must be a folder with a folder for each class: {mend}")
+
+
+def _find_splits(root: Path) -> dict[Split, Path]:
+    """Return the folder of each split, which is the root for training if it has no folders for splits."""
+    folders = {folder: SPLITS.get(folder.name.lower()) for folder in _folders(root)}
+    found = [split for split in folders.values() if split]
+    if "train" not in found or len(found) < len(folders):
+        return {"train": root}
+    names: dict[Split, str] = {"train": "training", "val": "validation", "test": "testing"}
+    if repeated := [names[split] for split in names if found.count(split) > 1]:
+        raise ValueError(f"{root} has more than one folder for {repeated[0]}: keep one")
+    return {split: folder for folder, split in folders.items() if split}
+
+
+def _has_images_of_its_own(folder: Path) -> bool:
+    first = next(image_files(folder), None)  # those in the folder come before those in folders below
+    return first is not None and first.parent == folder
 
 
 def _folders(folder: Path) -> list[Path]:

@@ -9,7 +9,7 @@ from jaxtyping import Int
 from torch import Tensor
 
 from guided_diffusion.data.base import Batch, Split
-from guided_diffusion.data.class_folders import ImageFile, find_class_folders, list_images
+from guided_diffusion.data.class_folders import ImageFile, find_class_folders, list_images, shared_folders
 from guided_diffusion.data.decoding import MODES, Decoded, decode
 from guided_diffusion.data.own_images import OwnImages
 from guided_diffusion.utils.distributed import rank_zero_print
@@ -22,7 +22,8 @@ class ImageFolder(OwnImages):
 
     Files may have any size and any common format and mode. They are decoded once, into a file of the cache. If ``root``
     holds ``train`` and no other folders than ``val`` and ``test``, these are the splits, with the class folders inside;
-    a split without a folder is drawn at random from ``train``. Other arguments are those of ``OwnImages``.
+    a split without a folder is drawn at random from ``train``. ``class_folders.SPLITS`` has more names for them. Other
+    arguments are those of ``OwnImages``.
 
     Args:
         root: The folder.
@@ -128,3 +129,8 @@ class ImageFolder(OwnImages):
             f"  {num_training:,} for training and validation, {num_test:,} for testing",
         ):
             rank_zero_print(line)
+        if shared := shared_folders(self.folders["train"]):
+            rank_zero_print(
+                f"  all class folders hold the same folders, {first_few(shared)}: if these are the classes, name those "
+                f"above them train, val and test"
+            )

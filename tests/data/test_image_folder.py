@@ -74,6 +74,27 @@ def test_folders_named_train_val_and_test_are_the_splits(photos, tmp_path):
     assert counts(data) == {"train": [16, 10, 4], "val": [16, 10, 0], "test": [15, 10, 4]}
 
 
+@pytest.mark.parametrize("names", [("Training", "Testing"), ("TRAIN", "Test", "Validation"), ("train", "testing")])
+def test_folders_of_splits_may_have_other_common_names(names, photos, tmp_path):
+    for name in names:
+        shutil.copytree(photos, tmp_path / "splits" / name)
+    data = folder(tmp_path / "splits")
+    assert data.class_names == ("cat", "dog", "owl")
+    assert data.class_counts("test").tolist() == [16, 10, 4]
+
+
+@pytest.mark.parametrize(("names", "count"), [(("a_train", "a_test"), 1), (("cat",), 0)])
+def test_folders_that_all_hold_the_same_folders_may_be_splits_and_are_pointed_out(
+    names, count, photos, tmp_path, capsys
+):
+    for name in names:
+        shutil.copytree(photos, tmp_path / "nested" / name)
+    shutil.copytree(photos / "dog", tmp_path / "nested" / "dog") if len(names) == 1 else None
+    folder(tmp_path / "nested").setup("fit")
+    message = "all class folders hold the same folders, cat, dog, owl: if these are the classes, name those above them"
+    assert capsys.readouterr().out.count(message) == count
+
+
 def test_what_has_no_folder_of_its_own_is_drawn_from_the_training_images(photos, tmp_path):
     for split in ("train", "test"):
         shutil.copytree(photos, tmp_path / "splits" / split)
@@ -289,6 +310,7 @@ def test_a_file_that_could_not_be_read_is_read_again_at_the_next_start(photos, c
         (lambda root: _zip(root), "photos is a file, but data.root must be a folder .*: unpack it"),
         (lambda root: _split(root), r"test has classes that .*train has not: owl; add training images"),
         (lambda root: _split(root, "val", "valid"), "more than one folder for validation: keep one"),
+        (lambda root: _split(root, "Training"), "more than one folder for training: keep one"),
     ],
 )
 def test_the_error_for_a_folder_of_another_layout_says_what_to_do(photos, change, message):
