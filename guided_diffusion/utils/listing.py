@@ -17,15 +17,23 @@ def is_visible(name: str) -> bool:
 
 
 def image_files(folder: Path) -> Iterator[Path]:
-    """Yield the visible images in a folder and those below it, also in linked ones, in order, and once each."""
+    """Yield the visible images in a folder and those below it, also in linked ones, in order, and once each.
+
+    Raises:
+        OSError: If a folder can't be read; the error names it.
+    """
     visited = set()
-    for parent, folders, names in os.walk(folder, followlinks=True):
+    for parent, folders, names in os.walk(folder, onerror=_raise, followlinks=True):
         place = os.path.realpath(parent)
         folders[:] = sorted(filter(is_visible, folders)) if place not in visited else []
         for name in sorted(names) if place not in visited else ():
             if is_visible(name) and name.lower().endswith(IMAGE_SUFFIXES):
                 yield Path(parent) / name
         visited.add(place)
+
+
+def _raise(error: OSError) -> None:
+    raise error
 
 
 def data_hash(path: str | Path | None) -> str | None:

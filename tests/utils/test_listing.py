@@ -1,4 +1,7 @@
+import errno
+import os
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -27,6 +30,20 @@ def test_images_in_linked_folders_are_found(folder, tmp_path):
 def test_a_link_to_a_folder_above_ends(folder):
     (folder / "a" / "up").symlink_to(folder)
     assert len(list(image_files(folder))) == 3
+
+
+def test_a_folder_that_cannot_be_read_is_an_error_that_names_it(folder, monkeypatch):
+    scan = os.scandir
+
+    def refuse(path):  # root may read every folder, so that permissions are no test
+        if Path(path).name == "x":
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+        return scan(path)
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    with pytest.raises(PermissionError, match=r"Permission denied: .*images/a/x"):
+        list(image_files(folder))
+    assert data_hash(folder) is None
 
 
 def test_the_hash_of_a_folder_depends_on_the_names_and_sizes_of_its_images_only(folder, tmp_path):
