@@ -55,6 +55,11 @@ class Decoded(NamedTuple):
         broken = f"; {len(self.broken):,} left out that can't be read" if self.broken else ""
         return f"{width} to {widest} pixels wide, {height} to {highest} high; {modes}{broken}"
 
+    def is_almost_black(self) -> bool:
+        """Return whether there are 16-bit files and no pixel of them exceeds an eighth of white, as with 12 bits."""
+        rows = [row for row, mode in enumerate(self.modes) if mode.startswith("I")]
+        return bool(rows) and all(self.images[row].max() <= 32 for row in rows)
+
 
 def read_image(
     path: Path, channels: int, height: int, width: int

@@ -129,6 +129,8 @@ class ImageFolder(OwnImages):
             f"  {num_training:,} for training and validation, {num_test:,} for testing",
         ):
             rank_zero_print(line)
+        if self._decoded.is_almost_black():
+            rank_zero_print("  the 16-bit files are almost black; if they hold 12 bits, multiply their pixels by 16")
         if shared := shared_folders(self.folders["train"]):
             rank_zero_print(
                 f"  all class folders hold the same folders, {first_few(shared)}: if these are the classes, name those "

@@ -258,6 +258,16 @@ def test_what_was_found_is_printed_once(photos, capsys):
         assert out.count(part) == 1
 
 
+@pytest.mark.parametrize(("brightest", "count"), [([4095, 4095], 1), ([4095, 60000], 0)])
+def test_images_of_12_bits_in_16_bit_files_are_pointed_out(brightest, count, photos, capsys):
+    for index, value in enumerate(brightest):
+        pixels = np.zeros((30, 30), np.uint16)
+        pixels[:, 15:] = value
+        Image.fromarray(pixels).save(photos / "owl" / f"deep_{index}.png")
+    folder(photos).setup("fit")
+    assert capsys.readouterr().out.count("the 16-bit files are almost black; if they hold 12 bits, multiply") == count
+
+
 @pytest.fixture
 def broken(photos):
     """Return the folder with two files that can't be read."""
