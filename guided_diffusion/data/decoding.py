@@ -2,8 +2,10 @@
 
 import hashlib
 import os
+import time
 from collections import Counter
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -92,6 +94,7 @@ def decode(root: Path, files: Sequence[Path], channels: int, size: tuple[int, in
     listing = [[path.relative_to(root).as_posix(), _state_of(path)] for path in files]
     key = content_hash([VERSION, channels, size, listing])
     path = cache_dir() / f"images-{root.resolve().name}-{key}.pt"
+    _remove_unfinished(path.parent)
     dataset = _Files(files, channels, *size)
     with file_lock(path.with_suffix(".lock"), f"another process reads the images of {root}"):
         try:
@@ -102,6 +105,14 @@ def decode(root: Path, files: Sequence[Path], channels: int, size: tuple[int, in
     for row in list(decoded.broken):  # the reason may be gone, as a lost connection
         decoded.put(row, *dataset[row])
     return decoded
+
+
+def _remove_unfinished(folder: Path) -> None:
+    """Remove files that processes were writing when they were killed: those that have not grown for a day."""
+    for path in folder.glob(".images-*.pt"):
+        with suppress(OSError):  # another process removes it, or finishes it
+            if time.time() - path.stat().st_mtime > 24 * 3600:
+                path.unlink()
 
 
 @dataclass

@@ -1,6 +1,7 @@
 import multiprocessing
 import os
 import shutil
+import time
 import zipfile
 
 import numpy as np
@@ -200,6 +201,16 @@ def test_a_damaged_file_in_the_cache_is_written_again(photos, cache):
     path = next(cache.iterdir())
     path.write_bytes(path.read_bytes()[:100])
     assert torch.equal(all_images(folder(photos)), first)
+
+
+def test_what_a_killed_process_left_in_the_cache_is_removed_after_a_day(photos, cache):
+    cache.mkdir()
+    for name, age in {"new": 3600, "old": 100_000}.items():
+        path = cache / f".images-photos-{name}-123.pt"
+        path.write_bytes(b"half")
+        os.utime(path, (time.time() - age,) * 2)
+    folder(photos).setup("fit")
+    assert [path.name for path in cache.iterdir() if path.name.startswith(".")] == [".images-photos-new-123.pt"]
 
 
 def test_images_decoded_by_workers_are_the_same(photos, cache):
