@@ -7,6 +7,7 @@ A job has a ``folder``, the ``arguments`` of the program, and, to be killed, a `
 import json
 import os
 import signal
+import subprocess
 import sys
 import threading
 from pathlib import Path
@@ -23,17 +24,28 @@ from guided_diffusion.training.resume.early_end import EarlyEnd
 torch.set_num_threads(1)
 
 
-def before(owner, name, at, sign):
+def before(owner, name, at, sign, kill=os.kill):
     """Die before this method at this step; ``self`` or the first argument has the trainer."""
     method = getattr(owner, name)
 
     def dying(self, *arguments):
         trainer = getattr(self, "trainer", None) or arguments[0]
         if trainer.global_step == at:
-            os.kill(os.getpid(), sign)
+            kill(os.getpid(), sign)
         return method(self, *arguments)
 
     setattr(owner, name, dying)
+
+
+def group(at, sign):
+    """Let another process send the signal to this process and its workers, as a terminal and Slurm do."""
+
+    def kill_group(pid, sign):
+        subprocess.run(["sh", "-c", f"kill -{int(sign)} -{pid}"], start_new_session=True, check=True)
+
+    os.setpgrp()
+    signal.alarm(100)  # the server's end does not reach this group
+    before(Resumable, "on_train_batch_start", at, sign, kill_group)
 
 
 def within_checkpoint(at, sign):
@@ -114,6 +126,7 @@ POINTS = {
     "step end": lambda at, sign: before(Resumable, "on_train_batch_end", at, sign),
     "validation": lambda at, sign: before(DiffusionModule, "validation_step", at, sign),
     "validation end": lambda at, sign: before(DiffusionModule, "on_validation_epoch_end", at, sign),
+    "group": group,
     "end": lambda at, sign: before(Resumable, "on_train_end", at, sign),
     "checkpoint": within_checkpoint,
     "renaming": before_renaming,
