@@ -35,11 +35,15 @@ def read_model_file(path: Path) -> dict[str, Any]:
 
     Raises:
         FileNotFoundError: If there is no such file.
+        OSError: If the system can't read the file, which may be intact.
         ValueError: If the file is damaged, holds code or was written by another program.
     """
     if not path.is_file():
         raise FileNotFoundError(f"there is no checkpoint at {path.absolute()}{_path_hint(path.absolute())}")
-    content = _read_safetensors(path) if path.suffix == SUFFIX else _read_checkpoint(path)
+    try:
+        content = _read_safetensors(path) if path.suffix == SUFFIX else _read_checkpoint(path)
+    except OSError as error:
+        raise OSError(f"{path} can't be read: {error.strerror or error}") from error
     record = content.get("guided_diffusion") if isinstance(content, dict) else None
     required = {"format": int, "kind": str, "config": dict, "data": dict}
     if not isinstance(record, dict) or not all(isinstance(record.get(key), kind) for key, kind in required.items()):
@@ -113,7 +117,7 @@ def _read_checkpoint(path: Path) -> Any:
         return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise ValueError(f"{path} is not a checkpoint, or holds code, which is not loaded") from error
-    except (RuntimeError, EOFError, OSError, LookupError, ValueError, TypeError, AttributeError) as error:
+    except (RuntimeError, EOFError, LookupError, ValueError, TypeError, AttributeError) as error:
         reason = (str(error) or "it is empty").splitlines()[0]
         raise ValueError(f"{path} is damaged or not a checkpoint: {reason}") from error
 
@@ -123,5 +127,5 @@ def _read_safetensors(path: Path) -> dict[str, Any]:
         with safe_open(path, "pt") as file:
             record = json.loads((file.metadata() or {}).get("guided_diffusion", "null"))
             return {"state_dict": {key: file.get_tensor(key) for key in file.keys()}, "guided_diffusion": record}  # noqa: SIM118
-    except (SafetensorError, OSError, ValueError) as error:
+    except (SafetensorError, ValueError) as error:
         raise ValueError(f"{path} is damaged or not a safetensors file: {error}") from error

@@ -70,8 +70,8 @@ def find_start(config: dict[str, Any], folder: Path, search: Sequence[Path]) -> 
     """Return where a training starts according to its ``resume``, and print it on one line.
 
     ``auto`` continues the newest run of the same training: its ``config.yaml`` and the config in its checkpoint are
-    the same except for the folder. A run in which no checkpoint can be read starts anew in its folder. A path
-    continues that run in its folder; if settings differ that may change (see ``train_longer``), in ``folder``.
+    the same except for the folder. A run without a checkpoint, or in which all are damaged, starts anew in its folder.
+    A path continues that run in its folder; if settings differ that may change (see ``train_longer``), in ``folder``.
 
     Args:
         folder: The folder of a new run.
@@ -79,6 +79,7 @@ def find_start(config: dict[str, Any], folder: Path, search: Sequence[Path]) -> 
 
     Raises:
         FileNotFoundError: If ``resume`` is a path that does not exist.
+        OSError: If the system can't read a checkpoint, which may be intact.
         ValueError: If ``resume`` is a path and this training can't continue from what is there.
     """
     if rank() and INHERITED_START in os.environ:
@@ -143,7 +144,7 @@ def _try_folder_lock(folder: Path) -> Iterator[bool]:
 
 
 def _find_newest(config: dict[str, Any], folder: Path, search: Sequence[Path]) -> Start:
-    anew = Start(folder)
+    anew = None
     for run in sorted(search, key=_last_saved, reverse=True):
         if not same_training(config, config_of(run)):
             continue
@@ -161,9 +162,10 @@ def _find_newest(config: dict[str, Any], folder: Path, search: Sequence[Path]) -
         elif start:
             rank_zero_print(f"resume=auto: continuing from step {start.step} in {run}")
             return start
-        elif not anew.restarted:
-            anew = Start(run, restarted=True)
-    where = f" in {anew.folder}, which has no checkpoint yet" if anew.folder != folder else ""
+        elif anew is None:  # damaged checkpoints are kept aside
+            anew = Start(run, restarted=not _checkpoints(run))
+    anew = anew or Start(folder)
+    where = f" in {anew.folder}, which has no checkpoint that can be read" if anew.folder != folder else ""
     hint = _hint_of_shorter_run(config, [run for run in search if run != folder]) or _hint_of_other_run(config, folder)
     rank_zero_print(f"resume=auto: no interrupted run with a checkpoint: starting anew{where}{hint}")
     return anew
@@ -249,12 +251,22 @@ def _find_longer(config: dict[str, Any], longer: Start, content: dict[str, Any])
 
 
 def _starts(run: Path) -> Iterator[tuple[Start, dict[str, Any]]]:
-    """Yield the start from each readable checkpoint of a run, newest first, with the checkpoint's content."""
-    for path in sorted((run / "checkpoints").glob("*.ckpt"), key=_last_modified, reverse=True):
+    """Yield the start from each undamaged checkpoint of a run, newest first, with the checkpoint's content.
+
+    Raises:
+        OSError: If the system can't read the folder or a checkpoint, which may be intact.
+    """
+    for path in sorted(_checkpoints(run), key=_last_modified, reverse=True):
         try:
             yield _start_from_checkpoint(path, run)
-        except (OSError, ValueError) as error:
+        except (FileNotFoundError, ValueError) as error:  # another process may have moved the file
             rank_zero_print(f"skipped: {error}")
+
+
+def _checkpoints(run: Path) -> list[Path]:
+    folder = run / "checkpoints"
+    inside = folder.iterdir() if folder.is_dir() else ()  # glob would pass over an error of the system
+    return [path for path in inside if path.suffix == ".ckpt"]
 
 
 def _start_from_checkpoint(path: Path, folder: Path) -> tuple[Start, dict[str, Any]]:

@@ -1,5 +1,6 @@
 """Which run ``resume`` continues, from which checkpoint, and what it prints."""
 
+import errno
 import fcntl
 import os
 from pathlib import Path
@@ -148,15 +149,39 @@ def test_a_damaged_checkpoint_is_skipped_for_the_one_before(
 
 
 @pytest.mark.slow
-def test_a_run_with_only_damaged_checkpoints_starts_anew_in_its_folder(
+def test_a_run_with_only_damaged_checkpoints_is_kept_aside_and_starts_anew_in_its_folder(
     server, short, copied, uninterrupted, assert_same, tmp_path
 ):
     for path in (copied / "checkpoints").iterdir():
-        path.write_bytes(b"")
+        path.write_bytes(b"damaged")
     trained = server(tmp_path, *short, "resume=auto")
     assert trained.status == 0, trained.printed
-    assert f"starting anew in {copied}, which has no checkpoint yet\n" in trained.printed
+    assert f"starting anew in {copied}, which has no checkpoint that can be read\n" in trained.printed
     assert_same(copied, uninterrupted)
+    (aside,) = copied.glob("earlier_*")
+    assert (aside / "checkpoints" / "last.ckpt").read_bytes() == b"damaged"
+
+
+def test_damaged_checkpoints_are_not_in_the_place_of_the_new_run(copied, tmp_path):
+    config = config_of(copied) | {"resume": "auto"}
+    for path in (copied / "checkpoints").iterdir():
+        os.truncate(path, path.stat().st_size // 2)
+    damaged = find_start(config, tmp_path, [copied])
+    assert (damaged, damaged.in_place) == (Start(copied), False)
+    for path in (copied / "checkpoints").iterdir():
+        path.unlink()
+    missing = find_start(config, tmp_path, [copied])
+    assert (missing, missing.in_place) == (Start(copied, restarted=True), True)
+
+
+@pytest.mark.parametrize("resume", ["auto", "{run}"])
+def test_a_checkpoint_that_the_system_cannot_read_stops_the_training(resume, copied, tmp_path, monkeypatch):
+    def forbidden(path, **_):
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+
+    monkeypatch.setattr("guided_diffusion.checkpoints.files.torch.load", forbidden)
+    with pytest.raises(OSError, match=r"checkpoints/\w+\.ckpt can't be read: Permission denied"):
+        find_start(config_of(copied) | {"resume": resume.format(run=copied)}, tmp_path, [copied])
 
 
 def test_only_one_process_trains_in_a_folder(copied, tmp_path, capsys):
