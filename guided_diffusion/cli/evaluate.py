@@ -21,6 +21,7 @@ from guided_diffusion.cli.checks import (
 )
 from guided_diffusion.cli.config import EvaluateConfig, is_overridden, plain
 from guided_diffusion.cli.guide import with_guide
+from guided_diffusion.cli.own_folder import check_own_folder
 from guided_diffusion.cli.provenance import command, write_record
 from guided_diffusion.cli.restore import prepare
 from guided_diffusion.data import LabelledDataModule
@@ -40,7 +41,7 @@ from guided_diffusion.training.loggers.log import closing_loggers
 from guided_diffusion.training.trainer import build_trainer, check_not_sharded
 from guided_diffusion.utils.distributed import rank_zero_print
 from guided_diffusion.utils.failures import keeping
-from guided_diffusion.utils.files import cache_dir
+from guided_diffusion.utils.files import atomic_write, cache_dir
 from guided_diffusion.utils.instantiate import build
 from guided_diffusion.utils.memory import explain_out_of_memory
 
@@ -125,7 +126,8 @@ def _plan(config: DictConfig, scales: Sequence[float], recipe: Recipe, data: Lab
 
 
 def _check_what_follows(config: DictConfig, plan: Plan, data: LabelledDataModule, judge_source: JudgeSource) -> None:
-    """Raise if the folders can't be written, the samples don't fit, or the samples can't be measured."""
+    """Raise if the folders are not to be written, the samples don't fit, or the samples can't be measured."""
+    check_own_folder(Path(config.output_dir), "evaluation", "results.csv", "results.json", "report.html", "metrics.csv")
     check_output_folders(Path(config.output_dir), ("plots",))
     check_space(plan)
     modality(data.kind).check(data, judge_source)
@@ -171,7 +173,8 @@ def _about(config: DictConfig, model: TrainedDiffusion, data: LabelledDataModule
 def _write(config: DictConfig, results: Results, output_dir: Path, device: str, loggers: Sequence[Logger]) -> None:
     output_dir.mkdir(parents=True, exist_ok=True)
     text = OmegaConf.to_yaml(config, resolve=True)
-    (output_dir / "config.yaml").write_text(text, encoding="utf-8")
+    with atomic_write(output_dir / "config.yaml") as path:  # first, as it marks the other files as an evaluation's
+        path.write_text(text, encoding="utf-8")
     (output_dir / "command.txt").write_text(command() + "\n", encoding="utf-8")
     write_record(output_dir, config.seed, device)
     save(results, output_dir)

@@ -20,6 +20,7 @@ from guided_diffusion.cli.checks import check_label_dropout, check_output_folder
 from guided_diffusion.cli.config import SampleConfig
 from guided_diffusion.cli.guide import with_guide
 from guided_diffusion.cli.labels import class_numbers, labels_of_images
+from guided_diffusion.cli.own_folder import check_own_folder
 from guided_diffusion.cli.provenance import write_record
 from guided_diffusion.cli.restore import prepare
 from guided_diffusion.cli.source import Source, check_source, read_source
@@ -78,6 +79,7 @@ def sample(config: DictConfig, overrides: Sequence[str] = ()) -> Path:
     default = 1 if source else gallery.num_samples
     num_samples = default if config.num_samples is None else config.num_samples
     plan = Plan(scales, num_samples, len(classes), model.shape, recipe.batch_size, config.seed, classes)
+    check_own_folder(Path(config.output_dir), "sampling")
     check_output_folders(Path(config.output_dir))
     check_space(plan, at_once=2 if config.compare else 1)
     if config.animate:

@@ -31,6 +31,7 @@ from guided_diffusion.cli.checks import (
 from guided_diffusion.cli.config import TrainConfig, in_sweep, is_overridden, plain, trust_packages
 from guided_diffusion.cli.experiments import drop_unused_settings
 from guided_diffusion.cli.guide import Guide, guide_of_training
+from guided_diffusion.cli.own_folder import check_own_folder
 from guided_diffusion.cli.provenance import command
 from guided_diffusion.cli.run_folder import prepare_folder
 from guided_diffusion.cli.validation import check_config
@@ -48,7 +49,6 @@ from guided_diffusion.training.resume import find_run
 from guided_diffusion.training.resume.checkpoint_io import AtomicCheckpointIO
 from guided_diffusion.training.resume.early_end import STOPPED, EarlyEnd
 from guided_diffusion.training.resume.find_run import Start, folder_lock
-from guided_diffusion.training.resume.keep_aside import check_no_other_program
 from guided_diffusion.training.resume.loop_state import ResumableFitLoop, check_steps_per_epoch
 from guided_diffusion.training.resume.preemption import preemptible
 from guided_diffusion.training.resume.sweep_reuse import reuse_training
@@ -179,7 +179,7 @@ def _starting_point(config: DictConfig, search: Sequence[Path], sweep: Path | No
         with suppress(OSError):
             output_dir.rmdir()  # Hydra has made it, and it is empty
     if not start.in_place and not start.finished:
-        check_no_other_program(start.folder)
+        check_own_folder(start.folder, "training")
     try:
         if start.finished:
             yield start

@@ -454,7 +454,7 @@ def test_a_training_in_the_folder_of_another_keeps_its_files_aside(compose, mini
 
 def test_a_training_into_the_folder_of_another_program_is_refused(compose, minimal, tmp_path):
     (tmp_path / "config.yaml").write_text("checkpoint: a.ckpt\n")
-    with pytest.raises(ValueError, match=r"output_dir: .* is not of a training and would be replaced"):
+    with pytest.raises(ValueError, match=r"output_dir: .*/config.yaml would be replaced"):
         train(compose(*minimal, output_dir=tmp_path))
     assert files(tmp_path) == {"config.yaml"}
 

@@ -3,8 +3,6 @@
 from datetime import datetime
 from pathlib import Path
 
-from guided_diffusion.training.resume.find_run import config_of
-
 RECORDS = ("hparams.yaml", "command.txt", "environment.json", "reproduce.sh", "config.yaml")
 """The files that every run writes at its start. They are not kept if they are all that a run left."""
 
@@ -15,14 +13,6 @@ RESULTS = (
     *("checkpoints/*.part", "checkpoints/*.ckpt"),
 )
 """The patterns of the other files that a run writes, except for those of W&B, which have a folder for each run."""
-
-
-def check_no_other_program(folder: Path) -> None:
-    """Raise ``ValueError`` if a folder has a ``config.yaml`` that is not of a training, and would be replaced."""
-    config = config_of(folder)
-    if config and "module" not in config:
-        path = folder / "config.yaml"
-        raise ValueError(f"output_dir: {path} is not of a training and would be replaced: choose another folder")
 
 
 def keep_aside(folder: Path) -> dict[Path, Path]:

@@ -5,7 +5,7 @@ import os
 import pytest
 
 from guided_diffusion.training.resume import keep_aside as module
-from guided_diffusion.training.resume.keep_aside import check_no_other_program, keep_aside
+from guided_diffusion.training.resume.keep_aside import keep_aside
 
 RUN = (
     *("config.yaml", "command.txt", "metrics.csv", "finished.txt", "checkpoints/last.ckpt", "samples/step_000004.png"),
@@ -77,12 +77,3 @@ def test_a_run_that_left_no_results_is_replaced(tmp_path):
     write(tmp_path, ["config.yaml", "command.txt", "hparams.yaml"], "run")
     assert keep_aside(tmp_path) == {}
     assert len(files(tmp_path)) == 3
-
-
-def test_the_config_of_another_program_is_not_replaced(tmp_path):
-    check_no_other_program(tmp_path)
-    (tmp_path / "config.yaml").write_text("checkpoint: a.ckpt\n")
-    with pytest.raises(ValueError, match=r"output_dir: .*config.yaml is not of a training and would be replaced"):
-        check_no_other_program(tmp_path)
-    (tmp_path / "config.yaml").write_text("module: {}\n")
-    check_no_other_program(tmp_path)
