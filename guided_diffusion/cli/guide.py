@@ -18,7 +18,7 @@ from guided_diffusion.checkpoints.renamed import update_targets
 from guided_diffusion.data import LabelledDataModule
 from guided_diffusion.recipe import Recipe
 from guided_diffusion.training.guide import GuideTraining
-from guided_diffusion.training.resume.find_run import config_of
+from guided_diffusion.training.resume.run_files import config_of
 from guided_diffusion.utils.files import atomic_write, cache_dir, check_writable, content_hash, save_tensors
 from guided_diffusion.utils.instantiate import build
 from guided_diffusion.utils.locks import file_lock

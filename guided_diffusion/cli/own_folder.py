@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
-from guided_diffusion.training.resume.find_run import config_of
 from guided_diffusion.training.resume.keep_aside import RECORDS
+from guided_diffusion.training.resume.run_files import config_of
 from guided_diffusion.utils.distributed import rank
 
 KEYS = {"training": ("module",), "sampling": ("checkpoint", "animate"), "evaluation": ("checkpoint", "judge")}

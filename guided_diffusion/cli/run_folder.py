@@ -10,9 +10,10 @@ from pytorch_lightning import Trainer
 
 from guided_diffusion.cli.provenance import command, write_record
 from guided_diffusion.training.resume.early_end import STOPPED
-from guided_diffusion.training.resume.find_run import FINISHED, Start, config_of, set_inherited_start
+from guided_diffusion.training.resume.find_run import Start, set_inherited_start
 from guided_diffusion.training.resume.fingerprint import same_training
 from guided_diffusion.training.resume.keep_aside import keep_aside
+from guided_diffusion.training.resume.run_files import FINISHED, config_of
 from guided_diffusion.training.resume.sweep_reuse import WEIGHTS_FROM
 from guided_diffusion.training.resume.train_longer import CONTINUED_FROM
 from guided_diffusion.utils.files import atomic_write

@@ -51,6 +51,7 @@ from guided_diffusion.training.resume.early_end import STOPPED, EarlyEnd
 from guided_diffusion.training.resume.find_run import Start, folder_lock
 from guided_diffusion.training.resume.loop_state import ResumableFitLoop, check_steps_per_epoch
 from guided_diffusion.training.resume.preemption import preemptible
+from guided_diffusion.training.resume.run_files import mark_finished
 from guided_diffusion.training.resume.sweep_reuse import reuse_training
 from guided_diffusion.training.resume.train_longer import NewSettings
 from guided_diffusion.training.trainer import build_trainer, check_optimizer
@@ -245,7 +246,7 @@ def _fit(trainer: Trainer, module: NoisyTraining, data: LabelledDataModule, star
         print(f"\n{note.read_text().strip()}; to go on: {_command_to_resume(start.folder)}", file=sys.stderr)
         return False
     if trainer.is_global_zero:
-        find_run.mark_finished(start.folder)
+        mark_finished(start.folder)
     return True
 
 

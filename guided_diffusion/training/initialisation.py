@@ -9,7 +9,7 @@ from torch import nn
 
 from guided_diffusion.checkpoints.files import read_model_file
 from guided_diffusion.checkpoints.initial_weights import InitialWeights
-from guided_diffusion.training.resume.find_run import config_of
+from guided_diffusion.training.resume.run_files import config_of
 from guided_diffusion.utils.distributed import rank_zero_print
 
 

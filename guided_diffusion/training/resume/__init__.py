@@ -1,6 +1,8 @@
 """Exact resume: an interrupted training continues and ends as if it had never stopped.
 
 - ``find_run``: the run and the checkpoint from which a training starts.
+- ``run_files``: the config and the checkpoints in the folder of a run.
+- ``hints``: how other runs differ, if there is none to continue.
 - ``fingerprint``: whether two configs describe the same training.
 - ``sweep_reuse``: training once per distinct config of a sweep.
 - ``loop_state``: the exact step in a checkpoint, and the loop that continues from it.

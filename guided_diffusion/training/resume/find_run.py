@@ -5,22 +5,16 @@ import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
-from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from omegaconf import OmegaConf
-
 from guided_diffusion.checkpoints.files import read_model_file
-from guided_diffusion.checkpoints.renamed import update_targets
 from guided_diffusion.training.resume.fingerprint import differing_weight_keys, is_of_training, same_training
+from guided_diffusion.training.resume.hints import hint_of_other_runs
+from guided_diffusion.training.resume.run_files import FINISHED, checkpoints_in, config_of, last_modified, last_saved
 from guided_diffusion.training.resume.train_longer import CONTINUED_FROM, describe, origin_of, refused_keys
 from guided_diffusion.utils.distributed import rank, rank_zero_print
-from guided_diffusion.utils.files import atomic_write
 from guided_diffusion.utils.locks import try_folder_lock
-
-FINISHED = "finished.txt"
-"""The file in a run's folder that marks the run as finished."""
 
 INHERITED_START = "GUIDED_DIFFUSION_START"
 """The environment variable by which the first process hands its ``Start`` to the processes that it starts.
@@ -28,9 +22,6 @@ INHERITED_START = "GUIDED_DIFFUSION_START"
 They run the same program, but must not search for themselves: by then the folder of the first process is a run that is
 in use. The value is JSON. Only processes of rank 1 and above read it.
 """
-
-LENGTH_KEYS = frozenset(("trainer.max_steps", "trainer.max_epochs", "module.lr_scheduler.total_steps"))
-"""The keys that decide how long a training takes."""
 
 
 @dataclass(frozen=True)
@@ -104,21 +95,6 @@ def clear_inherited_start() -> None:
     os.environ.pop(INHERITED_START, None)
 
 
-def config_of(run: Path) -> dict[str, Any]:
-    """Return the resolved config of a run, empty if there is none that can be read."""
-    try:
-        config = OmegaConf.to_container(OmegaConf.load(run / "config.yaml"))
-    except Exception:  # half a file, or another program's: in any case no run of this training
-        return {}
-    return update_targets(config) if isinstance(config, dict) else {}
-
-
-def mark_finished(folder: Path) -> None:
-    """Write the time into the file that marks the run as finished."""
-    with atomic_write(folder / FINISHED) as path:
-        path.write_text(f"{datetime.now().astimezone().isoformat(timespec='seconds')}\n")
-
-
 @contextmanager
 def folder_lock(folder: Path) -> Iterator[None]:
     """Let only one training at a time use a folder. The system frees the lock when its process dies.
@@ -145,7 +121,7 @@ def _try_folder_lock(folder: Path) -> Iterator[bool]:
 
 def _find_newest(config: dict[str, Any], folder: Path, search: Sequence[Path]) -> Start:
     anew = None
-    for run in sorted(search, key=_last_saved, reverse=True):
+    for run in sorted(search, key=last_saved, reverse=True):
         if not same_training(config, config_of(run)):
             continue
         with _try_folder_lock(run) as is_free:
@@ -163,11 +139,11 @@ def _find_newest(config: dict[str, Any], folder: Path, search: Sequence[Path]) -
             rank_zero_print(f"resume=auto: continuing from step {start.step} in {run}")
             return start
         elif anew is None:  # damaged checkpoints are kept aside
-            anew = Start(run, restarted=not _checkpoints(run))
+            anew = Start(run, restarted=not checkpoints_in(run))
     anew = anew or Start(folder)
     where = f" in {anew.folder}, which has no checkpoint that can be read" if anew.folder != folder else ""
-    hint = _hint_of_shorter_run(config, [run for run in search if run != folder]) or _hint_of_other_run(config, folder)
-    rank_zero_print(f"resume=auto: no interrupted run with a checkpoint: starting anew{where}{hint}")
+    hint = hint_of_other_runs(config, folder, search)
+    rank_zero_print(f"resume=auto: no interrupted run of this training has a checkpoint: starting anew{where}{hint}")
     return anew
 
 
@@ -182,27 +158,6 @@ def _own_start(config: dict[str, Any], run: Path) -> tuple[Start | None, bool]:
             return start, has_others
         has_others = True
     return None, has_others
-
-
-def _hint_of_shorter_run(config: dict[str, Any], search: Sequence[Path]) -> str:
-    """Return how to continue the newest run that differs only in that it is shorter; an empty text without one."""
-    for run in sorted(search, key=_last_saved, reverse=True):
-        saved = config_of(run)
-        if not saved or not {*differing_weight_keys(config, saved)} <= LENGTH_KEYS:
-            continue
-        lengths = [(saved["trainer"].get(key), config["trainer"].get(key)) for key in ("max_steps", "max_epochs")]
-        if any((old or 0) < (new or 0) for old, new in lengths):
-            return f"; to train {run} longer: resume={run}"
-    return ""
-
-
-def _hint_of_other_run(config: dict[str, Any], folder: Path) -> str:
-    """Return the settings in which an interrupted run in this folder differs; an empty text without one."""
-    saved = config_of(folder)
-    if not saved or (folder / FINISHED).is_file() or not any((folder / "checkpoints").glob("*.ckpt")):
-        return ""
-    keys = differing_weight_keys(config, saved)
-    return f"; the one in {folder} differs in {', '.join(keys)}" if keys else ""
 
 
 def _find_path(config: dict[str, Any], folder: Path, path: Path) -> Start:
@@ -256,17 +211,11 @@ def _starts(run: Path) -> Iterator[tuple[Start, dict[str, Any]]]:
     Raises:
         OSError: If the system can't read the folder or a checkpoint, which may be intact.
     """
-    for path in sorted(_checkpoints(run), key=_last_modified, reverse=True):
+    for path in sorted(checkpoints_in(run), key=last_modified, reverse=True):
         try:
             yield _start_from_checkpoint(path, run)
         except (FileNotFoundError, ValueError) as error:  # another process may have moved the file
             rank_zero_print(f"skipped: {error}")
-
-
-def _checkpoints(run: Path) -> list[Path]:
-    folder = run / "checkpoints"
-    inside = folder.iterdir() if folder.is_dir() else ()  # glob would pass over an error of the system
-    return [path for path in inside if path.suffix == ".ckpt"]
 
 
 def _start_from_checkpoint(path: Path, folder: Path) -> tuple[Start, dict[str, Any]]:
@@ -275,15 +224,3 @@ def _start_from_checkpoint(path: Path, folder: Path) -> tuple[Start, dict[str, A
         raise ValueError(f"{path} holds only weights: training can't continue from it")
     origin = saved["guided_diffusion"].get("continued_from")
     return Start(folder, path, saved["global_step"], saved.get("metrics_rows", 0), origin=origin), saved
-
-
-def _last_saved(run: Path) -> float:
-    return max(map(_last_modified, [run / "config.yaml", *(run / "checkpoints").glob("*.ckpt")]))
-
-
-def _last_modified(path: Path) -> float:
-    """Return the time of the last change, 0 for a file that another process has just moved."""
-    try:
-        return path.stat().st_mtime
-    except FileNotFoundError:
-        return 0.0

@@ -1,6 +1,7 @@
 """The comparison of training configs: whether they are equal, and whether they lead to the same weights."""
 
 import math
+import re
 from collections.abc import Iterable
 from types import MappingProxyType
 from typing import Any
@@ -19,13 +20,19 @@ VALIDATION_KEYS = (
 )
 """The keys that leave the weights as they are, but change the validations that a training records."""
 
+FREE_KEYS = (
+    *("resume", "output_dir", "trusted", "data.root", "data.path", "data.num_workers", "trainer.max_time"),
+    *("trainer.enable_model_summary", "trainer.enable_progress_bar"),
+)
+"""The keys that may differ when a training is resumed: they change no result, and nothing that it records."""
+
 NEUTRAL_KEYS = (
-    *("name", "output_dir", "resume", "classifier", "weak", "scales", "untaught_scales", "guidance", "threshold"),
-    *("sampler", "recipe", "judge", "guide", "logger", "data.root", "data.path", "data.num_workers", "trusted"),
+    *FREE_KEYS,
+    *("name", "classifier", "weak", "scales", "untaught_scales", "guidance", "threshold"),
+    *("sampler", "recipe", "judge", "guide", "logger"),
     *("callbacks.last", "callbacks.best", "callbacks.finite", "callbacks.throughput", "callbacks.progress"),
     *("callbacks.learning_rate", "callbacks.sample_grid", "callbacks.accuracy", "callbacks.distance"),
-    *("callbacks.guide", "trainer.default_root_dir", "trainer.log_every_n_steps", "trainer.enable_model_summary"),
-    *("trainer.enable_progress_bar", "trainer.max_time"),
+    *("callbacks.guide", "trainer.default_root_dir", "trainer.log_every_n_steps"),
 )
 """The keys that leave the weights unchanged. A key in none of the lists was added by a user and may change them."""
 
@@ -47,17 +54,34 @@ LATER_KEYS = MappingProxyType(
 """The keys that older configs lack, with the values that mean the same."""
 
 
-def same_training(one: dict[str, Any], other: dict[str, Any]) -> bool:
-    """Return whether two resolved configs are equal except for the keys that may differ when a training is resumed.
+ABSENT = object()
+"""The value of a key that a config does not have."""
 
-    Older configs have no node ``guide``; beside one of these it does not count.
+
+def same_training(one: dict[str, Any], other: dict[str, Any]) -> bool:
+    """Return whether two resolved configs are equal except for the keys that may differ when a training is resumed."""
+    return not _differing(one, other)
+
+
+def differing_keys(one: dict[str, Any], other: dict[str, Any]) -> list[str]:
+    """Return the dotted keys that make two resolved configs different trainings, without those that follow another.
+
+    A key follows ``scales`` if it is below it, or ends with ``.scales``.
     """
+    keys = {re.sub(r"(\.\d+)+$", "", key) for key in _differing(one, other)}  # a list is one key
+    return sorted(key for key in keys if not any(_follows(key, leading) for leading in keys - {key}))
+
+
+def _follows(key: str, leading: str) -> bool:
+    return key.endswith(f".{leading}") or is_below(key, [leading])
+
+
+def _differing(one: dict[str, Any], other: dict[str, Any]) -> set[str]:
+    """Return the flat keys that differ; where one is an older config without a node ``guide``, that does not count."""
+    flat, flat_other = _without_folder(one), _without_folder(other)
     ignored = () if {"guide"} <= one.keys() & other.keys() else ("guide",)
-    flat, flat_other = (
-        {key: value for key, value in _without_folder(config).items() if not is_below(key, ignored)}
-        for config in (one, other)
-    )
-    return flat == flat_other
+    keys = (key for key in flat.keys() | flat_other.keys() if not is_below(key, ignored))
+    return {key for key in keys if flat.get(key, ABSENT) != flat_other.get(key, ABSENT)}
 
 
 def is_of_training(record: dict[str, Any], config: dict[str, Any]) -> bool:
@@ -116,6 +140,6 @@ def _without_folder(config: dict[str, Any]) -> dict[str, Any]:
     return {
         key: value.replace(folder, "") if isinstance(value, str) else value
         for key, value in _flat(config).items()
-        if not is_below(key, ("resume", "output_dir", "trusted", "trainer.max_time"))
+        if not is_below(key, FREE_KEYS)
         and key != "callbacks.learning_rate._target_"  # older configs name Lightning's class
     }

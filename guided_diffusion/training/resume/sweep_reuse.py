@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from guided_diffusion.checkpoints.files import LAST, read_model_file
-from guided_diffusion.training.resume.find_run import FINISHED, Start, config_of, set_inherited_start
+from guided_diffusion.training.resume.find_run import Start, set_inherited_start
 from guided_diffusion.training.resume.fingerprint import is_of_training, training_fingerprint
+from guided_diffusion.training.resume.run_files import FINISHED, config_of
 from guided_diffusion.utils.distributed import rank, rank_zero_print
 from guided_diffusion.utils.locks import file_lock
 

@@ -14,11 +14,11 @@ from guided_diffusion.training.resume.find_run import (
     INHERITED_START,
     Start,
     clear_inherited_start,
-    config_of,
     find_start,
     folder_lock,
     set_inherited_start,
 )
+from guided_diffusion.training.resume.run_files import config_of
 
 
 def runs(folder):
@@ -31,7 +31,9 @@ def test_without_resume_a_training_starts_anew(tmp_path):
 
 def test_auto_starts_anew_if_there_is_no_interrupted_run(tmp_path, capsys):
     assert find_start({"resume": "auto"}, tmp_path, []) == Start(tmp_path)
-    assert capsys.readouterr().out == "resume=auto: no interrupted run with a checkpoint: starting anew\n"
+    assert (
+        capsys.readouterr().out == "resume=auto: no interrupted run of this training has a checkpoint: starting anew\n"
+    )
 
 
 def test_auto_leaves_a_finished_run_as_it_is(server, short, uninterrupted, only_run):
@@ -90,6 +92,35 @@ def test_auto_skips_a_folder_whose_checkpoints_are_of_another_training_than_its_
     start = find_start(config_of(copied) | {"resume": "auto"}, copied, [copied])
     assert (start.checkpoint, start.in_place) == (None, False)
     assert f"skipped {copied}: its checkpoints are of another training" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("section", "changes", "hint"),
+    [
+        ("trainer", {"precision": "bf16-mixed"}, "trainer.precision"),
+        ("data", {"batch_size": 7}, "data.batch_size"),
+        ("callbacks", {"finite": None, "throughput": None}, "callbacks.finite, callbacks.throughput"),
+        ("data", {"flip": False}, ""),  # resume=RUN refuses it
+        ("module", {"optimizer": {"lr": 1}}, ""),
+    ],
+)
+def test_auto_names_an_interrupted_run_that_differs_in_few_keys(section, changes, hint, copied, tmp_path, capsys):
+    config = config_of(copied)
+    other = config | {section: config[section] | changes, "resume": "auto"}
+    assert find_start(other, tmp_path, [copied]) == Start(tmp_path)
+    printed = capsys.readouterr().out
+    if hint:
+        assert f"starting anew; {copied} was interrupted and differs in {hint}" in printed
+        assert printed.endswith(f": to go on with it, resume={copied}\n")
+    else:
+        assert printed.endswith("starting anew\n")
+
+
+def test_auto_continues_a_run_on_another_machine_or_with_another_display(copied, tmp_path):
+    config = config_of(copied) | {"resume": "auto"}
+    config["data"] |= {"num_workers": 3}
+    config["trainer"] |= {"enable_model_summary": True}
+    assert find_start(config, tmp_path, [copied]).checkpoint == copied / "checkpoints" / "last.ckpt"
 
 
 @pytest.mark.parametrize(("max_steps", "hint"), [(99, "; to train {run} longer: resume={run}"), (2, "")])

@@ -14,6 +14,7 @@ from guided_diffusion.training.resume.fingerprint import (
     NEUTRAL_KEYS,
     VALIDATION_KEYS,
     WEIGHT_KEYS,
+    differing_keys,
     differing_weight_keys,
     flatten,
     is_below,
@@ -124,10 +125,24 @@ def test_validations_and_unknown_callbacks_change_the_fingerprint_but_not_the_kn
 
 
 @pytest.mark.parametrize(
-    ("override", "same"), [("output_dir=elsewhere", True), ("resume=auto", True), ("scales=[1]", False)]
+    ("override", "same"),
+    [
+        ("output_dir=elsewhere", True),
+        ("resume=auto", True),
+        ("data.num_workers=2", True),
+        ("trainer.enable_model_summary=true", True),
+        ("scales=[1]", False),
+    ],
 )
-def test_the_same_training_is_equal_in_everything_but_its_folder(override, same, config):
+def test_the_same_training_is_equal_in_everything_but_its_folder_and_what_changes_no_result(override, same, config):
     assert same_training(config(), config(override)) is same
+
+
+def test_keys_that_follow_another_and_the_places_in_a_list_are_not_named(config):
+    assert differing_keys(config(), config("scales=[1,2]", "seed=3")) == ["scales", "seed"]
+    assert differing_keys(config("callbacks=minimal"), config("callbacks=minimal", "label_dropout=0.3")) == [
+        "label_dropout"
+    ]
 
 
 @pytest.mark.slow

@@ -8,7 +8,8 @@ import threading
 import pytest
 from omegaconf import OmegaConf
 
-from guided_diffusion.training.resume.find_run import Start, config_of
+from guided_diffusion.training.resume.find_run import Start
+from guided_diffusion.training.resume.run_files import config_of
 from guided_diffusion.training.resume.sweep_reuse import find_trained_checkpoint, reuse_training
 
 LIMIT = 60

@@ -11,8 +11,9 @@ from torch.optim import SGD
 from torch.optim.lr_scheduler import LinearLR
 
 from guided_diffusion.cli.train import train
-from guided_diffusion.training.resume.find_run import Start, config_of, find_start
+from guided_diffusion.training.resume.find_run import Start, find_start
 from guided_diffusion.training.resume.loop_state import Resumable
+from guided_diffusion.training.resume.run_files import config_of
 from guided_diffusion.training.resume.train_longer import CONTINUED_FROM, NewSettings
 
 
