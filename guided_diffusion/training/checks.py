@@ -4,6 +4,7 @@ import math
 from typing import Any
 
 from torch.optim import Optimizer
+from torch.optim.lr_scheduler import OneCycleLR
 
 from guided_diffusion.losses import check_times
 from guided_diffusion.training.length import has_epochs
@@ -42,14 +43,24 @@ def check_trainer(node: dict[str, Any]) -> None:
 
 
 def check_optimization(module: NoisyTraining, max_steps: int) -> Optimizer:
-    """Return the optimizer, or raise ``ValueError`` if it or its schedule can't be built, or its learning rate used."""
+    """Return the optimizer.
+
+    Raises:
+        ValueError: If it or its schedule can't be built, its learning rate can't be used, or its schedule ends before
+            the training.
+    """
     try:
-        optimizer, _ = module.build_optimization(max_steps, max(max_steps, 1))
+        optimizer, schedule = module.build_optimization(max_steps, max(max_steps, 1))
     except (ValueError, TypeError, ArithmeticError) as error:
         raise ValueError(f"module.optimizer or module.lr_scheduler: {error}") from error
     lr = optimizer.defaults["lr"]
     if not 0 < lr < math.inf:
         raise ValueError(f"module.optimizer.lr must be positive and finite, got {lr}")
+    if isinstance(schedule, OneCycleLR) and schedule.total_steps < max_steps:
+        raise ValueError(
+            f"module.lr_scheduler.total_steps must be at least {max_steps}, the steps of the training, got "
+            f"{schedule.total_steps}: leave it out, or raise it"
+        )
     return optimizer
 
 

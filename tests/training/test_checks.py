@@ -1,5 +1,6 @@
 """Refusals of settings with which a training could not run, never end, or learn nothing."""
 
+from contextlib import nullcontext
 from functools import partial
 
 import pytest
@@ -63,6 +64,14 @@ def test_a_learning_rate_that_teaches_nothing_is_refused(lr):
 def test_a_schedule_over_any_number_of_steps_is_accepted(max_steps):
     cycle = partial(OneCycleLR, max_lr=1.0, total_steps=max_steps, pct_start=0.1)
     check_optimization(Module(partial(SGD, lr=1.0, momentum=0.9), cycle), max_steps)
+
+
+@pytest.mark.parametrize(("total_steps", "fits"), [(9, False), (10, True), (99, True)])
+def test_a_schedule_that_ends_before_the_training_is_refused(total_steps, fits):
+    cycle = partial(OneCycleLR, max_lr=1.0, total_steps=total_steps)
+    message = r"module\.lr_scheduler\.total_steps must be at least 10, the steps of the training, got 9"
+    with nullcontext() if fits else pytest.raises(ValueError, match=message):
+        check_optimization(Module(partial(SGD, lr=1.0, momentum=0.9), cycle), 10)
 
 
 def test_a_schedule_that_divides_by_zero_is_refused():
