@@ -1,6 +1,5 @@
 """Trains a diffusion model, or a classifier to guide one: what ``python -m guided_diffusion.train`` does."""
 
-import shlex
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -10,11 +9,9 @@ from typing import Any
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 from pytorch_lightning import Trainer, seed_everything
-from pytorch_lightning.utilities import rank_zero_only
 from pytorch_lightning.utilities.exceptions import SIGTERMException
 
 from guided_diffusion.checkpoints.compatibility import check_guidance, check_match, read_spec
-from guided_diffusion.checkpoints.files import LAST
 from guided_diffusion.checkpoints.guidance_config import expand_paths, guidance_needs_classifier
 from guided_diffusion.checkpoints.record import ModelSpec, build_network, make_record
 from guided_diffusion.cli.checks import (
@@ -31,8 +28,8 @@ from guided_diffusion.cli.checks import (
 from guided_diffusion.cli.config import TrainConfig, in_sweep, is_overridden, plain, trust_packages
 from guided_diffusion.cli.experiments import drop_unused_settings
 from guided_diffusion.cli.guide import Guide, guide_of_training
+from guided_diffusion.cli.next_command import command_to_resume, print_next_command
 from guided_diffusion.cli.own_folder import check_own_folder
-from guided_diffusion.cli.provenance import command
 from guided_diffusion.cli.run_folder import prepare_folder
 from guided_diffusion.cli.validation import check_config
 from guided_diffusion.data import LabelledDataModule
@@ -58,7 +55,6 @@ from guided_diffusion.training.trainer import build_trainer, check_optimizer
 from guided_diffusion.utils.distributed import rank_zero_print
 from guided_diffusion.utils.instantiate import build
 from guided_diffusion.utils.memory import explain_out_of_memory
-from guided_diffusion.utils.overrides import hydra_override, shell_override
 from guided_diffusion.utils.precision import check_precision
 from guided_diffusion.utils.signals import TERMINATED
 
@@ -138,7 +134,7 @@ def train(config: DictConfig, search: Sequence[Path] = (), sweep: Path | None = 
             start = prepare_folder(trainer, settings, start)
             module.record |= start.note
             if _fit(trainer, module, data, start, guide):
-                _announce(start.folder, module.kind, config.scales, _own_packages(settings))
+                print_next_command(start.folder, module.kind, settings)
         return start.folder
 
 
@@ -238,25 +234,16 @@ def _fit(trainer: Trainer, module: NoisyTraining, data: LabelledDataModule, star
         except SIGTERMException:
             if trainer.is_global_zero:
                 go_on = "to go on" if not in_sweep() else "repeat the sweep with resume=auto, or go on with this job"
-                again = _command_to_resume(start.folder)
+                again = command_to_resume(start.folder)
                 print(f"\nstopped by a signal after step {trainer.global_step}; {go_on}: {again}", file=sys.stderr)
             sys.exit(TERMINATED)
     note = start.folder / STOPPED
     if trainer.is_global_zero and note.is_file():
-        print(f"\n{note.read_text().strip()}; to go on: {_command_to_resume(start.folder)}", file=sys.stderr)
+        print(f"\n{note.read_text().strip()}; to go on: {command_to_resume(start.folder)}", file=sys.stderr)
         return False
     if trainer.is_global_zero:
         mark_finished(start.folder)
     return True
-
-
-def _command_to_resume(folder: Path) -> str:
-    """Return the command that resumes this training; it names the folder in a sweep, or if it was named already."""
-    parts = shlex.split(command())
-    resumes = [part for part in parts if part.lstrip("+").startswith("resume=")]
-    was_named = bool(resumes) and resumes[-1].partition("=")[2] not in ("auto", "null")
-    resume = hydra_override("resume", folder if was_named or in_sweep() else "auto")
-    return shlex.join([*(part for part in parts if part not in resumes), resume])
 
 
 def _check_partners(
@@ -274,23 +261,3 @@ def _check_partners(
             raise ValueError("callbacks.guide is guided by the classifier in training: add guidance=classifier")
         check_match(spec, read_spec(config.callbacks.guide, "diffusion", config.trusted))
     return guide_of_training(config, settings, module.kind, spec)
-
-
-def _own_packages(settings: dict[str, Any]) -> list[str]:
-    """Return the packages, other than this one, whose classes the model and its data are made of."""
-    targets = (settings[part].get("_target_", "") for part in ("network", "schedule", "data"))
-    return sorted({target.partition(".")[0] for target in targets} - {"guided_diffusion"})
-
-
-@rank_zero_only
-def _announce(output_dir: Path, kind: str, scales: Sequence[float], packages: Sequence[str]) -> None:
-    """Print where the run is, and the command that samples with its model, whose classes may be of other packages."""
-    if kind == "diffusion":
-        scale = 3 if 3 in scales else scales[-1]
-        next_step = f"{shell_override('checkpoint', output_dir / LAST)} guidance.scale={scale:g}"
-    else:
-        guided_by = shell_override("guidance.classifier", output_dir / LAST)
-        next_step = f"checkpoint=DIFFUSION guidance=classifier {guided_by} compare=true"
-    print(f"\nEverything of this run is in {output_dir}")
-    trusted = f" trusted=[{','.join(packages)}]" if packages else ""
-    print(f"Next: python -m guided_diffusion.sample {next_step}{trusted}")
