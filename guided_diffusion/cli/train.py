@@ -38,7 +38,13 @@ from guided_diffusion.training.callbacks import Resumable
 from guided_diffusion.training.callbacks.base import SamplingCallback
 from guided_diffusion.training.checks import check_optimization, check_time_sampling, check_trainer
 from guided_diffusion.training.initialisation import initialise, resolve_init_from
-from guided_diffusion.training.length import count_steps, has_epochs, prefer_epochs, set_number_of_steps
+from guided_diffusion.training.length import (
+    count_steps,
+    has_epochs,
+    limited_batches,
+    prefer_epochs,
+    set_number_of_steps,
+)
 from guided_diffusion.training.loggers.continuation import Continuation, begin_logging
 from guided_diffusion.training.loggers.log import closing_loggers
 from guided_diffusion.training.modules import NoisyTraining
@@ -213,7 +219,7 @@ def _check_last_stage(folder: Path, trainer: Trainer, data: LabelledDataModule) 
 
 def _make_resumable(trainer: Trainer, data: LabelledDataModule) -> None:
     """Give the trainer the parts that exact resume needs; raise ``ValueError`` if an epoch is too short for them."""
-    check_steps_per_epoch(trainer, len(data.train_dataloader()) // trainer.world_size)
+    check_steps_per_epoch(trainer, limited_batches(trainer, len(data.train_dataloader()) // trainer.world_size))
     trainer.strategy.checkpoint_io = AtomicCheckpointIO()
     ResumableFitLoop.replace(trainer)
 

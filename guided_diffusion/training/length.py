@@ -35,9 +35,14 @@ def count_steps(trainer: Trainer, data: LabelledDataModule, first_step: int = 0,
     """
     assert trainer.max_epochs is not None
     data.trainer = trainer  # each process has its own share of the samples
-    batches, limit = len(data.train_dataloader()), trainer.limit_train_batches
-    batches = int(batches * limit) if isinstance(limit, float) else min(batches, limit)
+    batches = limited_batches(trainer, len(data.train_dataloader()))
     return first_step + (trainer.max_epochs - first_epoch) * (batches // trainer.accumulate_grad_batches)
+
+
+def limited_batches(trainer: Trainer, batches: int) -> int:
+    """Return how many of the batches of an epoch ``trainer.limit_train_batches``, a number or a share, leaves."""
+    limit = trainer.limit_train_batches
+    return int(batches * limit) if isinstance(limit, float) else min(batches, limit)
 
 
 def set_number_of_steps(trainer: Trainer, config: DictConfig, steps: int) -> None:

@@ -1,5 +1,6 @@
 import csv
 import shlex
+import shutil
 import signal
 import sys
 
@@ -403,6 +404,17 @@ def test_an_unwritable_cache_is_reported_before_the_training(call, tiny, tmp_pat
 )
 def test_settings_that_the_trainer_can_not_have_are_refused_on_one_line(setting, message, refused, tiny):
     assert message in refused("train", *tiny, setting, "hydra.run.dir=here")
+
+
+@pytest.mark.parametrize("limit", [1, 0.2])
+def test_too_few_batches_for_a_step_are_refused_before_the_folder_changes(limit, call, minimal, run_dir, tmp_path):
+    shutil.copytree(run_dir, tmp_path / "here")
+    few = [f"+trainer.limit_train_batches={limit}", "trainer.accumulate_grad_batches=2"]
+    called = call("train", *minimal, *few, "data.num_train=120", "output_dir=here")
+    assert called.status == 1
+    assert "trainer.accumulate_grad_batches is 2, and an epoch has fewer batches (1): lower it" in called.err
+    assert called.err.endswith("or raise trainer.limit_train_batches\n")
+    assert files(tmp_path / "here") == FILES
 
 
 @pytest.mark.slow

@@ -64,9 +64,12 @@ def check_steps_per_epoch(trainer: Trainer, batches: int) -> None:
     accumulated, interval = trainer.accumulate_grad_batches, trainer.val_check_interval
     steps = batches // accumulated
     if steps < 1:
+        limit = trainer.limit_train_batches
+        takes_all = isinstance(limit, float) and limit == 1  # as a whole number, 1 is one batch
+        or_limit = "" if takes_all else ", or raise trainer.limit_train_batches"
         raise ValueError(
             f"trainer.accumulate_grad_batches is {accumulated}, and an epoch has fewer batches ({batches}): lower it, "
-            "or lower data.batch_size"
+            f"or lower data.batch_size{or_limit}"
         )
     if trainer.check_val_every_n_epoch is not None and isinstance(interval, int) and interval > steps:
         raise ValueError(
