@@ -15,7 +15,12 @@ from hydra.experimental.callback import Callback
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
-from guided_diffusion.cli.sweep_folder import carried_past_hydra, check_folder_name, fix_sweep_folder
+from guided_diffusion.cli.sweep_folder import (
+    carried_past_hydra,
+    check_folder_name,
+    check_one_folder,
+    fix_sweep_folder,
+)
 from guided_diffusion.utils.files import atomic_write
 
 FAILED = "failed.txt"
@@ -87,6 +92,7 @@ class NoteOutputFolders(Callback):
     def on_run_start(self, config: DictConfig, **kwargs: Any) -> None:
         """Note the folder of a run."""
         with carried_past_hydra():
+            check_one_folder(config)
             check_folder_name(OmegaConf.select(config.hydra.run, "dir", throw_on_resolution_failure=False))
             _current.get().note(config.hydra.run)
 

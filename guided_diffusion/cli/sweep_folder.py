@@ -1,5 +1,6 @@
-"""Chooses the folder of a sweep once, in the process that starts the sweep, for all of its jobs."""
+"""Chooses the folder of a sweep once, in the process that starts it, for all of its jobs; checks that of a run."""
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -52,6 +53,19 @@ def fix_sweep_folder(config: DictConfig) -> None:
     check_folder_name(folder)
     hydra.sweep.dir = str(Path(folder).absolute())
     hydra.overrides.hydra.append(hydra_override("hydra.sweep.dir", hydra.sweep.dir))
+
+
+def check_one_folder(config: DictConfig) -> None:
+    """Raise ``ValueError`` if the command line names two folders of a run, of which ``output_dir`` would be ignored.
+
+    A process that Lightning has started gets the folder of the first one beside the command line.
+    """
+    hydra = config.hydra
+    is_first = not int(os.environ.get("LOCAL_RANK", "0"))
+    names_run = any(one.startswith("hydra.run.dir=") for one in hydra.overrides.hydra)
+    names_output = any(one.lstrip("+").startswith("output_dir=") for one in hydra.overrides.task)
+    if is_first and names_run and names_output and Path(config.output_dir).absolute() != Path(hydra.run.dir).absolute():
+        raise ValueError("output_dir and hydra.run.dir both name the folder of the run: leave one out")
 
 
 def check_folder_name(folder: str | None) -> None:

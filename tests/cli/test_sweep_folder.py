@@ -90,6 +90,17 @@ def test_a_table_that_can_not_be_written_ends_the_sweep_with_status_1(swept, mon
     assert (called.status, called.err) == (1, "error: results.csv: No space left on device\n")
 
 
+@pytest.mark.parametrize("program", ["train", "sample", "evaluate"])
+def test_two_folders_of_a_run_are_refused(program, refused):
+    line = refused(program, "output_dir=one", "hydra.run.dir=two")
+    assert line == "error: output_dir and hydra.run.dir both name the folder of the run: leave one out"
+
+
+def test_the_same_folder_may_be_named_twice(refused, tmp_path):
+    line = refused("sample", "output_dir=one", f"hydra.run.dir={tmp_path / 'one'}")
+    assert line.startswith("error: checkpoint is missing")
+
+
 # Gathering
 
 
