@@ -52,6 +52,7 @@ BROKEN_PIPE = 128 + 13
 
 GO_ON = {
     "train": "; resume=auto goes on from the last checkpoint, if there is one",
+    "train resume=PATH": "; the same command goes on from the last checkpoint",
     "evaluate": "; what has been sampled is kept: the same command goes on from there",
 }
 """The hint on how to go on that a program prints after Ctrl-C or SIGTERM."""
@@ -184,8 +185,14 @@ def _exit_when_stopped(config_name: str) -> Iterator[None]:
             raise
         by_signal = isinstance(cause, Terminated)
         what = "stopped by a signal" if by_signal else "interrupted"
-        print(f"\n{what}{GO_ON.get(config_name, '')}", file=sys.stderr)
+        print(f"\n{what}{GO_ON.get(_named_resume(config_name), '')}", file=sys.stderr)
         sys.exit(TERMINATED if by_signal else INTERRUPTED)
+
+
+def _named_resume(config_name: str) -> str:
+    """Return the entry of ``GO_ON`` for a program: another one for a training that goes on from a named run."""
+    given = [argument.partition("=")[2] for argument in sys.argv[1:] if argument.lstrip("+").startswith("resume=")]
+    return f"{config_name} resume=PATH" if given and given[-1] not in ("auto", "null") else config_name
 
 
 @contextmanager

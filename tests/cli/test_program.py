@@ -24,9 +24,9 @@ ASCII_LOCALE = {"LC_ALL": "POSIX", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"
 def toy(call, monkeypatch):
     """Call a program whose job is this function."""
 
-    def called(task, *arguments):
+    def called(task, *arguments, name="sample"):
         module = types.ModuleType("guided_diffusion.toy")
-        module.main = program("sample", task)
+        module.main = program(name, task)
         monkeypatch.setitem(sys.modules, "guided_diffusion.toy", module)
         return call("toy", "hydra.run.dir=here", *arguments)
 
@@ -105,6 +105,19 @@ def test_ctrl_c_ends_the_program_with_a_line_and_status_130(end, toy, tmp_path):
     called = toy(end)
     assert (called.status, called.err) == (130, "\ninterrupted\n")
     assert not (tmp_path / "here").exists()
+
+
+@pytest.mark.parametrize(
+    ("overrides", "how"),
+    [
+        ([], "resume=auto goes on from the last checkpoint, if there is one"),
+        (["resume=auto"], "resume=auto goes on from the last checkpoint, if there is one"),
+        (["resume=here/run"], "the same command goes on from the last checkpoint"),
+    ],
+)
+def test_an_interrupted_training_says_how_to_go_on(overrides, how, toy):
+    called = toy(failing(KeyboardInterrupt()), *overrides, name="train")
+    assert (called.status, called.err) == (130, f"\ninterrupted; {how}\n")
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1])

@@ -12,7 +12,13 @@ from guided_diffusion.checkpoints.files import read_model_file
 from guided_diffusion.training.resume.fingerprint import differing_weight_keys, is_of_training, same_training
 from guided_diffusion.training.resume.hints import hint_of_other_runs
 from guided_diffusion.training.resume.run_files import FINISHED, checkpoints_in, config_of, last_modified, last_saved
-from guided_diffusion.training.resume.train_longer import CONTINUED_FROM, describe, origin_of, refused_keys
+from guided_diffusion.training.resume.train_longer import (
+    CONTINUED_FROM,
+    continued_checkpoint,
+    describe,
+    origin_of,
+    refused_keys,
+)
 from guided_diffusion.utils.distributed import rank, rank_zero_print
 from guided_diffusion.utils.locks import try_folder_lock
 
@@ -165,10 +171,7 @@ def _find_path(config: dict[str, Any], folder: Path, path: Path) -> Start:
     if not path.exists():
         raise FileNotFoundError(f"resume: there is no run or checkpoint at {path.absolute()}")
     if path.is_dir():
-        found = next(_starts(path.absolute()), None)
-        if found is None:
-            raise ValueError(f"resume: no checkpoint can be read in {path / 'checkpoints'}")
-        start, content = found
+        start, content = next(_starts(path.absolute()), None) or _start_of_origin(path.absolute())
     else:
         run = path.absolute().parent.parent
         start, content = _start_from_checkpoint(path.absolute(), run if (run / "config.yaml").is_file() else folder)
@@ -188,6 +191,15 @@ def _find_path(config: dict[str, Any], folder: Path, path: Path) -> Start:
         return Start(start.folder, finished=True)
     rank_zero_print(f"resume: continuing from step {start.step} in {start.folder}")
     return start
+
+
+def _start_of_origin(run: Path) -> tuple[Start, dict[str, Any]]:
+    """Return the start from the checkpoint that a run continued from, for a run that has not saved one of its own."""
+    if checkpoint := continued_checkpoint(run):
+        return _start_from_checkpoint(checkpoint, run)
+    aside = max(run.glob("earlier_*/checkpoints/*.ckpt"), key=last_modified, default=None)
+    hint = f"; an earlier run there has {aside}: resume={aside}" if aside else ""
+    raise ValueError(f"resume: no checkpoint can be read in {run / 'checkpoints'}{hint}")
 
 
 def _find_longer(config: dict[str, Any], longer: Start, content: dict[str, Any]) -> Start:

@@ -7,6 +7,7 @@ import warnings
 from pathlib import Path
 from typing import Any, cast
 
+from omegaconf import OmegaConf
 from pytorch_lightning import Callback, LightningModule, Trainer
 
 from guided_diffusion.training.length import has_epochs
@@ -57,6 +58,13 @@ def origin_of(config: dict[str, Any], checkpoint: Path, content: dict[str, Any])
         if changed[key] in others:  # such as the schedule's total_steps, which follows trainer.max_steps
             del changed[key]
     return {"checkpoint": str(checkpoint), "step": step, "epoch": epoch, "changed": changed}
+
+
+def continued_checkpoint(run: Path) -> Path | None:
+    """Return the checkpoint that ``continued_from.txt`` in the folder of a run names, if both files are there."""
+    note = run / CONTINUED_FROM
+    checkpoint = Path(OmegaConf.load(note).checkpoint) if note.is_file() else None
+    return checkpoint if checkpoint and checkpoint.is_file() else None
 
 
 def describe(origin: dict[str, Any], content: dict[str, Any]) -> str:

@@ -101,6 +101,21 @@ def test_weights_and_optimizer_state_are_carried_over_and_the_new_settings_hold(
     assert "step: 11" in (tmp_path / CONTINUED_FROM).read_text()
 
 
+def test_a_run_that_was_stopped_before_its_first_checkpoint_is_continued_from_that_of_its_origin(
+    config, longer, copied, tmp_path
+):
+    (copied / "earlier_1").mkdir()
+    (copied / "checkpoints").rename(copied / "earlier_1" / "checkpoints")
+    last = copied / "earlier_1" / "checkpoints" / "last.ckpt"
+    again = config(longer, resume=str(copied))
+    with pytest.raises(ValueError, match=r"no checkpoint can be read in .*; an earlier run there has .*: resume="):
+        find_start(again, copied, [])
+    (copied / CONTINUED_FROM).write_text(f"checkpoint: {last}\nstep: 4\n")
+    start = find_start(again, copied, [])
+    assert (start.folder, start.checkpoint, start.step, start.in_place) == (copied, last, 4, False)
+    assert start.origin["checkpoint"] == str(last)
+
+
 class Module(LightningModule):
     def configure_optimizers(self):
         optimizer = SGD([torch.zeros(1, requires_grad=True)], lr=1.0)
@@ -143,6 +158,19 @@ def test_a_longer_training_is_resumed_exactly_and_is_no_training_from_the_start(
     assert_same(run, tmp_path / "one" / "run")
     assert find_start(plain, tmp_path, [run]) == Start(tmp_path)
     assert "its checkpoints are of another training" in capsys.readouterr().out
+
+
+@pytest.mark.slow
+def test_a_longer_training_in_the_same_folder_is_repeated_if_it_was_stopped_at_once(server, short, copied, tmp_path):
+    command = [*short, "trainer.max_steps=20", f"resume={copied}", f"hydra.run.dir={copied}"]
+    no_last = "callbacks.last=null"  # no checkpoint at the start
+    killed = server(tmp_path, *command, no_last, signal=signal.SIGKILL, at=["step", 5])
+    assert killed.status == -signal.SIGKILL, killed.printed
+    assert not list((copied / "checkpoints").glob("*.ckpt"))
+    again = server(tmp_path, *command)
+    assert again.status == 0, again.printed
+    assert "resume: going on from step 4 of " in again.printed
+    assert saved(copied)["global_step"] == 20
 
 
 @pytest.mark.slow
