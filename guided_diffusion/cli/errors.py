@@ -11,12 +11,16 @@ from typing import Any
 
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException, MissingConfigException, OverrideParseException
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from guided_diffusion.cli.config import CONFIG_PATH, compose
 from guided_diffusion.cli.rewording import ambiguous, reworded, unreadable
+
+CAN_BE_LEFT_OUT = ("logger", "callbacks", "module/adversarial")
+"""The groups without which a program works."""
 
 
 def did_you_mean(word: str, options: Iterable[str]) -> str:
@@ -38,6 +42,8 @@ def explain(error: BaseException, program: str) -> str:
             return _refused(error, program)
         case OmegaConfBaseException():
             return f"{error.full_key}: {_reason(error)}" if error.full_key else _reason(error)
+        case ValueError() if str(error).startswith("Config group override must be"):
+            return _not_an_option(sys.argv[1:]) or str(error)
         case OSError() if error.strerror:
             return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
     return reworded(str(error))
@@ -116,10 +122,28 @@ def _groups(program: str) -> Iterator[str]:
 
 def _chosen_options(arguments: Sequence[str]) -> tuple[str, ...]:
     """Return the overrides that choose one option of a group, for instance ``network=unet_28``."""
+    return tuple(one.input_line or "" for one in _group_overrides(arguments) if not one.is_sweep_override())
+
+
+def _group_overrides(arguments: Sequence[str]) -> list[Override]:
     overrides = [one for one in arguments if "=" in one and not one.startswith("-")]
     parsed = OverridesParser.create().parse_overrides(overrides)
-    chosen = (one for one in parsed if (Path(CONFIG_PATH) / one.key_or_group).is_dir() and not one.is_sweep_override())
-    return tuple(one.input_line or "" for one in chosen)
+    return [one for one in parsed if (Path(CONFIG_PATH) / one.key_or_group).is_dir()]
+
+
+def _not_an_option(arguments: Sequence[str]) -> str:
+    """Return the message for a group that is given a value instead of an option, for instance ``data=null``.
+
+    Return an empty text for one among the values of a sweep.
+    """
+    given = [one for one in _group_overrides(arguments) if not one.is_delete() and not one.is_sweep_override()]
+    wrong = next((one for one in given if not isinstance(one.value(), str | list)), None)
+    if wrong is None:
+        return ""
+    group = wrong.key_or_group
+    options = sorted(path.stem for path in (Path(CONFIG_PATH) / group).glob("*.yaml"))
+    without = f"; ~{group} leaves it out" if group in CAN_BE_LEFT_OUT else ""
+    return f"{wrong.input_line}: {group} must be one of {', '.join(options)}{without}"
 
 
 def _paths(node: Any, prefix: str = "") -> Iterator[str]:

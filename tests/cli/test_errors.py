@@ -112,6 +112,14 @@ MORE_REFUSED = [
     ("train", "data.nonexist=3", "there is no data.nonexist to set; data has balance, batch_size, channels, flip"),
     ("train", "label_dropout=2", "error: label_dropout must be in [0, 1], got 2"),
     ("train", "seed=null", "seed: must have a value, got null"),
+    ("train", "data=null", "data=null: data must be one of cifar10, "),
+    (
+        "train",
+        "seed=1 logger=null",
+        "logger=null: logger must be one of csv, tensorboard, wandb; ~logger leaves it out",
+    ),
+    ("sample", "threshold=null", "threshold=null: threshold must be one of clip, dynamic, none"),
+    ("evaluate", "sampler=3", "sampler=3: sampler must be one of ddim, "),
     (
         "train",
         "trainer.precision=bf",
