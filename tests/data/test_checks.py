@@ -83,6 +83,13 @@ def test_the_error_for_images_or_labels_that_are_not_as_declared_says_what_is_wr
         Given(samples, targets).split(split)
 
 
+def test_the_error_for_an_empty_test_split_names_the_training_that_needs_none():
+    hint = "; with callbacks=minimal a training needs no test split"
+    for split, end in (("test", f"hold out more of them{hint}"), ("train", "hold out more of them")):
+        with pytest.raises(ValueError, match=f"{end}$"):
+            Given(images()[:0], labels(0)).split(split)
+
+
 @pytest.mark.parametrize(
     ("points", "message"),
     [
