@@ -31,7 +31,14 @@ from guided_diffusion.cli.output_folders import (
 )
 from guided_diffusion.cli.sweep_folder import JobError
 from guided_diffusion.utils.memory import keep_freed_memory
-from guided_diffusion.utils.signals import INTERRUPTED, STOP_SIGNALS, TERMINATED, Terminated, signal_handlers
+from guided_diffusion.utils.signals import (
+    INTERRUPTED,
+    TERMINATED,
+    Terminated,
+    leave_closed_terminal,
+    signal_handlers,
+    stop_signals,
+)
 from guided_diffusion.utils.validation import DoesNotSuit
 
 log = logging.getLogger(__name__)
@@ -100,7 +107,7 @@ def _launch(job: Run, config_name: str) -> BaseException | None:
     try:
         sys.argv[1:] = sorted(sys.argv[1:], key=lambda argument: argument not in ("-m", "--multirun"))
         check_flags(sys.argv[1:])
-        handlers = signal_handlers(dict.fromkeys(STOP_SIGNALS, _terminate))
+        handlers = signal_handlers(dict.fromkeys(stop_signals(), _terminate))
         with handlers, env_override({FULL_ERROR: "1"}):
             hydra.main(version_base="1.3", config_path=CONFIG_PATH, config_name=config_name)(job)()
     except JobError as failed:
@@ -223,6 +230,7 @@ def _nobody_reads(error: BaseException) -> bool:
 
 
 def _terminate(number: int, frame: FrameType | None) -> None:
+    leave_closed_terminal()
     raise Terminated
 
 

@@ -109,7 +109,7 @@ def train(config: DictConfig, search: Sequence[Path] = (), sweep: Path | None = 
 
     Raises:
         ValueError, FileNotFoundError: For a wrong config or missing data, before anything is written.
-        SystemExit: With status 143 after Ctrl-C, SIGTERM or SIGUSR1; a checkpoint is saved.
+        SystemExit: With status 143 after Ctrl-C, SIGTERM, SIGUSR1 or SIGHUP; a checkpoint is saved.
     """
     expand_paths(config.guidance)
     prefer_epochs(config)

@@ -3,24 +3,40 @@
 import multiprocessing
 import os
 import signal
+import stat
 import threading
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from types import FrameType
 
 INTERRUPTED = 128 + signal.SIGINT
 """The exit status after Ctrl-C."""
 TERMINATED = 128 + signal.SIGTERM
-"""The exit status after SIGTERM or SIGUSR1."""
-
-STOP_SIGNALS: tuple[int, ...] = tuple(vars(signal)[name] for name in ("SIGTERM", "SIGUSR1") if name in vars(signal))
-"""The signals besides Ctrl-C that end a program: SIGTERM, and except on Windows SIGUSR1, which Slurm sends."""
+"""The exit status after SIGTERM, SIGUSR1 or SIGHUP."""
 
 Handler = Callable[[int, FrameType | None], None]
 
 
 class Terminated(KeyboardInterrupt):
-    """The exception by which SIGTERM or SIGUSR1 ends a program in the same way as Ctrl-C."""
+    """The exception by which SIGTERM, SIGUSR1 or SIGHUP ends a program in the same way as Ctrl-C."""
+
+
+def stop_signals() -> list[int]:
+    """Return the signals besides Ctrl-C that end a program.
+
+    They are SIGTERM, and except on Windows SIGUSR1, which Slurm sends, and SIGHUP, which comes when a terminal or an
+    ssh session is closed. SIGHUP is left out where it is ignored, as ``nohup`` arranges.
+    """
+    found = [vars(signal)[name] for name in ("SIGTERM", "SIGUSR1", "SIGHUP") if name in vars(signal)]
+    return [one for one in found if one.name != "SIGHUP" or signal.getsignal(one) != signal.SIG_IGN]
+
+
+def leave_closed_terminal() -> None:
+    """Send output nowhere instead of to a terminal that was closed, where each further line would be an error."""
+    for descriptor in (1, 2):
+        with suppress(OSError):  # the shell may have closed it
+            if stat.S_ISCHR(os.fstat(descriptor).st_mode) and not os.isatty(descriptor):
+                os.dup2(os.open(os.devnull, os.O_WRONLY), descriptor)
 
 
 @contextmanager
@@ -46,7 +62,7 @@ def stop_signals_blocked() -> Iterator[None]:
     if not hasattr(signal, "sigwaitinfo"):
         yield
         return
-    previous = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, *STOP_SIGNALS})
+    previous = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, *stop_signals()})
     try:
         yield
     finally:
@@ -59,7 +75,7 @@ def leave_signals_to_parent() -> None:
     Only SIGTERM from the main process ends it: Python sends that to the workers when it exits, and waits for them. On
     macOS and Windows any SIGTERM ends it.
     """
-    for number in {signal.SIGINT, *STOP_SIGNALS} - {signal.SIGTERM}:
+    for number in {signal.SIGINT, *stop_signals()} - {signal.SIGTERM}:
         signal.signal(number, signal.SIG_IGN)
     if hasattr(signal, "sigwaitinfo"):
         signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})

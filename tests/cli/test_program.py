@@ -120,7 +120,7 @@ def test_an_interrupted_training_says_how_to_go_on(overrides, how, toy):
     assert (called.status, called.err) == (130, f"\ninterrupted; {how}\n")
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1, signal.SIGHUP])
 def test_a_signal_ends_the_program_with_a_line_and_status_143(number, toy, tmp_path):
     before = signal.getsignal(number)
     called = toy(lambda config: signal.raise_signal(number))

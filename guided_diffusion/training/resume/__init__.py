@@ -8,7 +8,7 @@
 - ``loop_state``: the exact step in a checkpoint, and the loop that continues from it.
 - ``last_checkpoint``: the callback that saves ``last.ckpt``.
 - ``checkpoint_io``: writing checkpoints so that no interruption leaves half of one.
-- ``preemption``: stopping at Ctrl-C, SIGTERM or Slurm's SIGUSR1.
+- ``preemption``: stopping at Ctrl-C, SIGTERM, SIGHUP or Slurm's SIGUSR1.
 - ``early_end``: stopping after ``trainer.max_time``, and the note that a training leaves if it stops before its end.
 - ``keep_aside``: keeping what an earlier run left in the folder of a new one.
 - ``train_longer``: continuing from a checkpoint with more steps or other settings of the optimizer and the devices.

@@ -1,4 +1,4 @@
-"""Stopping a training at a signal: Ctrl-C, SIGTERM, or Slurm's SIGUSR1 before the end of a job."""
+"""Stopping a training at a signal: Ctrl-C, SIGTERM, SIGHUP, or Slurm's SIGUSR1 before the end of a job."""
 
 import signal
 from collections.abc import Iterator
@@ -8,17 +8,19 @@ from types import FrameType
 from pytorch_lightning import Trainer
 from pytorch_lightning.utilities.exceptions import SIGTERMException
 
-from guided_diffusion.utils.signals import STOP_SIGNALS, Handler, Terminated, signal_handlers
+from guided_diffusion.utils.signals import Handler, Terminated, leave_closed_terminal, signal_handlers, stop_signals
 
 
 def preemptible() -> AbstractContextManager[None]:
-    """Treat SIGUSR1 and Ctrl-C as SIGTERM, at which Lightning stops after the step; a second Ctrl-C stops at once.
+    """Treat SIGUSR1, SIGHUP and Ctrl-C as SIGTERM, at which Lightning stops after the step.
+
+    A second Ctrl-C stops at once.
 
     Slurm announces the end of a job with SIGUSR1. Lightning's own handler under Slurm would save in the middle of a
     step, in another place, and requeue the job; here ``sbatch --requeue`` requeues it and ``resume=auto`` continues.
     On Windows, where Lightning handles no signals, the first one stops at once.
     """
-    usual: dict[int, Handler] = dict.fromkeys(STOP_SIGNALS, _terminate)
+    usual: dict[int, Handler] = dict.fromkeys(stop_signals(), _terminate)
     return signal_handlers(usual | {signal.SIGTERM: _leave_to_lightning, signal.SIGINT: _terminate_or_interrupt})
 
 
@@ -51,6 +53,7 @@ def _lightning_handles_sigterm() -> bool:
 
 
 def _terminate(number: int, frame: FrameType | None) -> None:
+    leave_closed_terminal()
     signal.raise_signal(signal.SIGTERM)  # os.kill would end the process at once on Windows
 
 

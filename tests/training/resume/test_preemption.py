@@ -6,7 +6,7 @@ import pytest
 
 
 @pytest.mark.parametrize(
-    "name", ["SIGINT", *(pytest.param(name, marks=pytest.mark.slow) for name in ("SIGTERM", "SIGUSR1"))]
+    "name", ["SIGINT", *(pytest.param(name, marks=pytest.mark.slow) for name in ("SIGTERM", "SIGUSR1", "SIGHUP"))]
 )
 def test_a_training_that_is_told_to_stop_says_how_to_continue(name, server, short, only_run, saved_step, tmp_path):
     stopped = server(tmp_path, *short, signal=getattr(signal, name), at=["step", 4])
