@@ -8,6 +8,7 @@ import gc
 import importlib
 import logging
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -133,6 +134,14 @@ def _no_network(monkeypatch: pytest.MonkeyPatch) -> None:
 def _seeded() -> None:
     torch.manual_seed(0)
     _calls.clear()
+
+
+@pytest.fixture
+def heeds_hangup() -> Iterator[None]:
+    """Let SIGHUP have its default handler, also where the tests run under ``nohup``."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    yield
+    signal.signal(signal.SIGHUP, before)
 
 
 @pytest.fixture

@@ -43,7 +43,7 @@ def read_model_file(path: Path) -> dict[str, Any]:
     try:
         content = _read_safetensors(path) if path.suffix == SUFFIX else _read_checkpoint(path)
     except OSError as error:
-        raise OSError(f"{path} can't be read: {error.strerror or error}") from error
+        raise type(error)(f"{path} can't be read: {error.strerror or error}") from error
     record = content.get("guided_diffusion") if isinstance(content, dict) else None
     required = {"format": int, "kind": str, "config": dict, "data": dict}
     if not isinstance(record, dict) or not all(isinstance(record.get(key), kind) for key, kind in required.items()):

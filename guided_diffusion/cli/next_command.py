@@ -9,7 +9,7 @@ from pytorch_lightning.utilities import rank_zero_only
 from guided_diffusion.checkpoints.files import LAST
 from guided_diffusion.cli.config import in_sweep
 from guided_diffusion.cli.provenance import command
-from guided_diffusion.utils.overrides import hydra_override, shell_override
+from guided_diffusion.utils.overrides import hydra_override, names_run, shell_override
 
 BEST = LAST.with_name("best.ckpt")
 """The path of the best checkpoint, relative to the folder of its training."""
@@ -18,10 +18,8 @@ BEST = LAST.with_name("best.ckpt")
 def command_to_resume(folder: Path) -> str:
     """Return the command that resumes this training; it names the folder in a sweep, or if it was named already."""
     parts = shlex.split(command())
-    resumes = [part for part in parts if part.lstrip("+").startswith("resume=")]
-    was_named = bool(resumes) and resumes[-1].partition("=")[2] not in ("auto", "null")
-    resume = hydra_override("resume", folder if was_named or in_sweep() else "auto")
-    return shlex.join([*(part for part in parts if part not in resumes), resume])
+    others = [part for part in parts if not part.lstrip("+").startswith("resume=")]
+    return shlex.join([*others, hydra_override("resume", folder if names_run(parts) or in_sweep() else "auto")])
 
 
 @rank_zero_only

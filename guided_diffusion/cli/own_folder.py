@@ -25,6 +25,6 @@ def check_own_folder(folder: Path, kind: str, *results: str) -> None:
     is_training = "module" in config
     if is_training != (kind == "training") or not config.keys() >= {*KEYS[kind]}:
         raise ValueError(
-            f"output_dir: {folder / found[0]} would be replaced, but {folder} is not the folder of one {kind}: "
-            "choose another"
+            f"output_dir: {folder / found[0]} would be replaced, and {folder} does not hold an earlier {kind}: choose "
+            "another folder"
         )

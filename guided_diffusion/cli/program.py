@@ -24,6 +24,7 @@ from guided_diffusion.cli.config import CONFIG_PATH, register
 from guided_diffusion.cli.errors import check_flags, explain
 from guided_diffusion.cli.output_folders import (
     FAILED,
+    OutputFolders,
     check_output_dir,
     output_folders,
     remove_if_empty,
@@ -31,6 +32,7 @@ from guided_diffusion.cli.output_folders import (
 )
 from guided_diffusion.cli.sweep_folder import JobError
 from guided_diffusion.utils.memory import keep_freed_memory
+from guided_diffusion.utils.overrides import names_run, shell_override
 from guided_diffusion.utils.signals import (
     INTERRUPTED,
     TERMINATED,
@@ -59,7 +61,6 @@ BROKEN_PIPE = 128 + 13
 
 GO_ON = {
     "train": "; resume=auto goes on from the last checkpoint, if there is one",
-    "train resume=PATH": "; the same command goes on from the last checkpoint",
     "evaluate": "; what has been sampled is kept: the same command goes on from there",
 }
 """The hint on how to go on that a program prints after Ctrl-C or SIGTERM."""
@@ -90,7 +91,7 @@ def program(config_name: str, run: Run | None = None) -> Callable[[], None]:
             with env_override({FULL_ERROR: str(int(full_error))}):
                 _run_job(config, config_name, run)
 
-        with _exit_when_nobody_reads(), output_folders() as folders, _exit_when_stopped(config_name):
+        with _exit_when_nobody_reads(), output_folders() as folders, _exit_when_stopped(config_name, folders):
             error = _launch(job, config_name)
             if error and (full_error or _nobody_reads(error)):
                 raise error
@@ -182,7 +183,7 @@ def _is_users(error: BaseException) -> bool:
 
 
 @contextmanager
-def _exit_when_stopped(config_name: str) -> Iterator[None]:
+def _exit_when_stopped(config_name: str, folders: OutputFolders) -> Iterator[None]:
     """Answer Ctrl-C and the signals that end a program with one line and the exit status that shells expect."""
     try:
         yield
@@ -192,14 +193,15 @@ def _exit_when_stopped(config_name: str) -> Iterator[None]:
             raise
         by_signal = isinstance(cause, Terminated)
         what = "stopped by a signal" if by_signal else "interrupted"
-        print(f"\n{what}{GO_ON.get(_named_resume(config_name), '')}", file=sys.stderr)
+        print(f"\n{what}{_how_to_go_on(config_name, folders.folders)}", file=sys.stderr)
         sys.exit(TERMINATED if by_signal else INTERRUPTED)
 
 
-def _named_resume(config_name: str) -> str:
-    """Return the entry of ``GO_ON`` for a program: another one for a training that goes on from a named run."""
-    given = [argument.partition("=")[2] for argument in sys.argv[1:] if argument.lstrip("+").startswith("resume=")]
-    return f"{config_name} resume=PATH" if given and given[-1] not in ("auto", "null") else config_name
+def _how_to_go_on(config_name: str, folders: Sequence[Path]) -> str:
+    """Return the hint of ``GO_ON``; a training that was begun from a named run is named by its own folder."""
+    hint = GO_ON.get(config_name, "")
+    is_named = config_name == "train" and names_run(sys.argv[1:])
+    return hint.replace("resume=auto", shell_override("resume", folders[0])) if is_named and folders else hint
 
 
 @contextmanager

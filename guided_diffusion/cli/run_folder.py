@@ -74,7 +74,8 @@ def _write_records(settings: dict[str, Any], start: Start, device: str) -> None:
     elif start.checkpoint and (metrics := start.checkpoint.parent.parent / "metrics.csv").is_file():
         shutil.copyfile(metrics, folder / "metrics.csv")
     if start.origin:
-        (folder / CONTINUED_FROM).write_text(OmegaConf.to_yaml(OmegaConf.create(start.origin)), encoding="utf-8")
+        with atomic_write(folder / CONTINUED_FROM) as path:
+            OmegaConf.save(OmegaConf.create(start.origin), path)
     _save_config(settings, start)
     (folder / "command.txt").write_text(command() + "\n", encoding="utf-8")
     write_record(folder, settings["seed"], device)

@@ -10,7 +10,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from omegaconf import DictConfig, OmegaConf
 
-from guided_diffusion.cli.config import CONFIG_PATH
+from guided_diffusion.cli.config import CONFIG_PATH, is_overridden
 from guided_diffusion.utils.overrides import hydra_override
 
 NAMING = ("name", "experiment")
@@ -62,9 +62,10 @@ def check_one_folder(config: DictConfig) -> None:
     """
     hydra = config.hydra
     is_first = not int(os.environ.get("LOCAL_RANK", "0"))
-    names_run = any(one.startswith("hydra.run.dir=") for one in hydra.overrides.hydra)
-    names_output = any(one.lstrip("+").startswith("output_dir=") for one in hydra.overrides.task)
-    if is_first and names_run and names_output and Path(config.output_dir).absolute() != Path(hydra.run.dir).absolute():
+    names_both = is_overridden(hydra.overrides.hydra, "hydra.run.dir") and is_overridden(
+        hydra.overrides.task, "output_dir"
+    )
+    if is_first and names_both and Path(config.output_dir).absolute() != Path(hydra.run.dir).absolute():
         raise ValueError("output_dir and hydra.run.dir both name the folder of the run: leave one out")
 
 

@@ -63,10 +63,10 @@ def find_class_folders(root: Path) -> dict[Split, list[Path]]:
 
 
 def shared_folders(classes: Sequence[Path]) -> list[str]:
-    """Return the names of the folders in each class folder if all have the same, and no images beside them.
+    """Return the names of the subfolders if every class folder holds the same ones and no images beside them.
 
-    They may be the classes, in folders for splits with other names than those of ``SPLITS``. A class may also be
-    divided so; but one name, as ``images``, or one class is no sign of splits, and then there are none to return.
+    The user probably has folders for splits with unusual names (``a_train/cat``, ``a_test/cat``). For a single class,
+    or a single shared name such as ``images``, nothing is returned.
     """
     first, *others = [[folder.name for folder in _folders(one)] for one in classes]
     is_same = bool(others) and all(names == first for names in others) and len(first) > 1

@@ -27,8 +27,8 @@ VERSION = 1
 """The version of what ``read_image`` returns. It is incremented when that changes, so that files are decoded anew."""
 MODES = {1: "L", 3: "RGB"}
 """The mode, in Pillow's words, of an image with this number of channels."""
-PIECE = 2**15
-"""The bytes of a piece of a file that tells it from others: 10,000 small files take half a second, and may be moved."""
+PIECE = 2**12
+"""The size in bytes of each of the three pieces of a file that are hashed."""
 
 
 class Decoded(NamedTuple):
@@ -58,9 +58,9 @@ class Decoded(NamedTuple):
         return f"{width} to {widest} pixels wide, {height} to {highest} high; {modes}{broken}"
 
     def is_almost_black(self) -> bool:
-        """Return whether there are 16-bit files and no pixel of them exceeds an eighth of white, as with 12 bits."""
+        """Return whether no pixel of the 16-bit files exceeds a twelfth of white; 12 bits reach a sixteenth."""
         rows = [row for row, mode in enumerate(self.modes) if mode.startswith("I")]
-        return bool(rows) and all(self.images[row].max() <= 32 for row in rows)
+        return bool(rows) and all(self.images[row].max() <= 20 for row in rows)
 
 
 def read_image(
@@ -91,7 +91,8 @@ def decode(root: Path, files: Sequence[Path], channels: int, size: tuple[int, in
         size: The height and the width of the images.
         num_workers: The number of worker processes that decode; with 0 this process does.
     """
-    listing = [[path.relative_to(root).as_posix(), _state_of(path)] for path in files]
+    checked = progress_bar(files, desc="checking images", unit=" images", delay=1)
+    listing = [[path.relative_to(root).as_posix(), _state_of(path)] for path in checked]
     key = content_hash([VERSION, channels, size, listing])
     path = cache_dir() / f"images-{root.resolve().name}-{key}.pt"
     _remove_unfinished(path.parent)
@@ -156,9 +157,12 @@ def _decode(files: _Files, num_workers: int) -> Decoded:
 
 
 def _state_of(path: Path) -> tuple[int, int, str] | None:
-    """Return the size of a file, its time and a hash of three pieces, which are all of it up to 96 KB.
+    """Return the size of a file, its time and a hash of three pieces, which are all of it up to 12 KB.
 
-    ``None`` if it can't be read, for instance if it is a link to nothing.
+    ``None`` if there is no such file, as for a link to nothing, or it may not be read.
+
+    Raises:
+        OSError: If reading fails otherwise.
     """
     pieces = hashlib.sha256()
     try:
@@ -167,7 +171,7 @@ def _state_of(path: Path) -> tuple[int, int, str] | None:
             for start in (0, (state.st_size - PIECE) // 2, state.st_size - PIECE):
                 file.seek(max(0, start))
                 pieces.update(file.read(PIECE))
-    except OSError:
+    except (FileNotFoundError, PermissionError):
         return None
     return state.st_size, state.st_mtime_ns, pieces.hexdigest()
 

@@ -133,6 +133,6 @@ class ImageFolder(OwnImages):
             rank_zero_print("  the 16-bit files are almost black; if they hold 12 bits, multiply their pixels by 16")
         if shared := shared_folders(self.folders["train"]):
             rank_zero_print(
-                f"  all class folders hold the same folders, {first_few(shared)}: if these are the classes, name those "
-                f"above them train, val and test"
+                f"  all class folders hold the same folders, {first_few(shared)}: if these are the classes, rename "
+                f"the folders above them to train, val and test"
             )

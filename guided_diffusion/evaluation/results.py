@@ -39,7 +39,7 @@ INCEPTION_COLUMNS = (
     *("inception_fid", "inception_fid_floor", "inception_kid", "inception_kid_low", "inception_kid_high"),
     *("inception_kid_floor", "inception_network", "reference_split", "reference_samples", "weights"),
 )
-"""The columns that follow these with ``inception``."""
+"""The columns that come last with ``inception``."""
 
 PUBLISHED, OTHER = "published", "other"
 """The weights of the Inception network, in column ``inception_network``: those that papers use, or any others."""

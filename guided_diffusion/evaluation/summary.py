@@ -63,8 +63,10 @@ def cross_check_sentences(results: Results, several: bool) -> list[str]:
     if best is None:
         return []
     second = results.about.get("cross_check")
-    ceiling = f"The ceiling of that judge, {second['name']}, is {percent(second['ceiling'])}." if second else ""
-    return [best_sentence("The best accuracy by the second judge", best, "cross_accuracy", several), ceiling]
+    sentence = best_sentence("The best accuracy by the second judge", best, "cross_accuracy", several)
+    if not second:
+        return [sentence]
+    return [sentence, f"The ceiling of that judge, {second['name']}, is {percent(second['ceiling'])}."]
 
 
 def inception_sentences(results: Results, several: bool) -> list[str]:

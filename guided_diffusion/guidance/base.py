@@ -19,7 +19,7 @@ from guided_diffusion.schedules import Samples, Schedule, Times, expand_as, to_d
 W = TypeVar("W")
 
 EDGE = 1e-5
-"""The relative distance below which a noise level is at the edge of an interval: float32 rounds times."""
+"""The relative tolerance at the ends of an interval, because times are rounded to float32."""
 
 
 @runtime_checkable
@@ -141,7 +141,10 @@ def check_interval(sigma_lo: float, sigma_hi: float, prefix: str = "") -> None:
 
 
 def in_interval(walk: Walk, schedule: Schedule, sigma_lo: float, sigma_hi: float) -> Bool[Tensor, "*b"]:
-    """Return whether ``sigma_lo < sigma / alpha <= sigma_hi`` at the time of the walk, to ``EDGE``."""
+    """Return whether ``sigma_lo < sigma / alpha <= sigma_hi`` at the time of the walk.
+
+    A noise level up to ``1 + EDGE`` times an end counts as that end.
+    """
     noise = (-schedule.log_snr(walk.t) / 2).exp() / (1 + EDGE)
     return (sigma_lo < noise) & (noise <= sigma_hi)
 

@@ -40,7 +40,8 @@ def pcg(
             they keep the conditional distribution.
 
     Raises:
-        ValueError: If ``corrections`` is negative, g is another text, the times rise, or the denoiser is not guided.
+        ValueError: If ``corrections`` is negative, g is a text other than "w", the times rise, or the denoiser is not
+            guided.
     """
     check_not_negative(corrections=corrections)
     check_falling("pcg", times)

@@ -124,7 +124,7 @@ def feynman_kac(
     """
     _check("feynman_kac", particles, times)
     walk, w, x = Walk(times, draw), scale_of(denoise), _copies(noise, particles)
-    estimates, denoise, islands = _with_ends(denoise, walk), begin(denoise, walk), Islands(noise, particles, walk)
+    estimates, denoise, islands = _estimates(denoise, walk, w), begin(denoise, walk), Islands(noise, particles, walk)
     for t, t_next in walk:
         of_x, of_x0, std = posterior(schedule, t, t_next)
         if t_next == 0:
@@ -144,15 +144,16 @@ def _copies(noise: Samples, particles: int) -> Particles:
     return noise[:, None].expand(len(noise), particles, *noise.shape[1:])
 
 
-def _with_ends(
-    denoise: Denoise, walk: Walk
+def _estimates(
+    denoise: Denoise, walk: Walk, scale: Scale
 ) -> Callable[[Samples, Float[Tensor, ""], Labels], tuple[Samples, Samples, Samples]]:
-    """Return a function that returns x0 of c, of u, and of ``u + w (c - u)``, from one evaluation of c and of u.
+    """Return a function that returns x0 of c, of u, and of ``u + w (c - u)`` with the scale w.
 
-    What is around the guidance, such as a threshold, is around each of the three.
+    What is around the guidance, such as a threshold, is around each of the three. It may change x_t, as inpainting
+    does. So c and u are noted inside of it, and the third, evaluated last, is made of them.
     """
     guidance, around = split_guidance(denoise)
-    scale, inside = scale_of(guidance), dict[float, Prediction]()
+    inside = dict[float, Prediction]()
 
     def at_end(end: float) -> Denoise:
         begun = begin(at_scale(guidance, end), walk)

@@ -162,9 +162,9 @@ class Wrapped:
 
 
 def split_guidance(denoise: Denoise) -> tuple[Denoise, Callable[[Denoise], Denoise]]:
-    """Return the guided denoiser inside, and a function that puts what is around it around another denoiser.
+    """Return the guided denoiser inside, and a function that puts the wrappers around it around another denoiser.
 
-    What is around a guidance are thresholds and other wrappers without a scale of their own.
+    These are thresholds and other wrappers without a scale of their own.
     """
     if not isinstance(denoise, Wrapped) or denoise.rescale:
         return denoise, lambda other: other

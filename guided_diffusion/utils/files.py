@@ -1,5 +1,6 @@
 """The cache folder, checks of folders, atomic and durable writing of files, saved tensors, and a hash of content."""
 
+import errno
 import hashlib
 import json
 import os
@@ -57,6 +58,10 @@ def atomic_write(path: str | Path) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
 
 
+DISK_IS_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+"""The errors of the system that more space would mend."""
+
+
 def flush_to_disk(path: Path) -> None:
     """Make the system write a file, or the names in a folder, to the disk now; Windows has no call for a folder."""
     is_folder = path.is_dir()
@@ -100,6 +105,11 @@ def save_tensors(content: Any, path: Path) -> None:
         with atomic_write(path) as temporary, temporary.open("wb") as file:
             torch.save(content, file)  # given a path, it hides the system's error
     except (OSError, RuntimeError) as error:
+        cause = error if isinstance(error, OSError) else error.__context__
+        if not isinstance(cause, OSError):
+            raise
+        if cause.errno not in DISK_IS_FULL:
+            raise OSError(f"{path} can't be written: {why_not_saved(error)}") from error
         in_cache = path.absolute().is_relative_to(cache_dir().absolute())
         other_disk = " or put the cache on another disk with GUIDED_DIFFUSION_CACHE" if in_cache else ""
         raise OSError(f"{path} can't be written: {why_not_saved(error)}; make space there{other_disk}") from error

@@ -2,6 +2,7 @@
 
 import re
 import shlex
+from collections.abc import Sequence
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Quote, QuotedString
@@ -31,3 +32,9 @@ def _is_read_back(override: str, text: str) -> bool:
         return "${" not in text and OverridesParser.create().parse_overrides([override])[0].value() == text
     except OverrideParseException:
         return False
+
+
+def names_run(arguments: Sequence[str]) -> bool:
+    """Return whether a command line resumes a run or checkpoint that it names, not the one that ``auto`` finds."""
+    given = [argument.partition("=")[2] for argument in arguments if argument.lstrip("+").startswith("resume=")]
+    return bool(given) and given[-1] not in ("auto", "null")

@@ -36,7 +36,9 @@ def leave_closed_terminal() -> None:
     for descriptor in (1, 2):
         with suppress(OSError):  # the shell may have closed it
             if stat.S_ISCHR(os.fstat(descriptor).st_mode) and not os.isatty(descriptor):
-                os.dup2(os.open(os.devnull, os.O_WRONLY), descriptor)
+                nowhere = os.open(os.devnull, os.O_WRONLY)
+                os.dup2(nowhere, descriptor)
+                os.close(nowhere)
 
 
 @contextmanager
@@ -55,7 +57,9 @@ def signal_handlers(handlers: Mapping[int, Handler]) -> Iterator[None]:
 
 @contextmanager
 def stop_signals_blocked() -> Iterator[None]:
-    """Let Ctrl-C and the stop signals wait until the end of the block; processes started in it inherit this.
+    """Block Ctrl-C and the stop signals in this thread, so that processes started in the block begin without them.
+
+    In a program with other threads, the handlers may still run in the block.
 
     On macOS and Windows, which can't tell who sends a signal, change nothing: nothing could end such a process.
     """
@@ -70,7 +74,7 @@ def stop_signals_blocked() -> Iterator[None]:
 
 
 def leave_signals_to_parent() -> None:
-    """Let a worker process outlive signals to all processes of a program, whose main process decides when to stop.
+    """Make a worker process ignore signals to the whole process group: the main process decides when to stop.
 
     Only SIGTERM from the main process ends it: Python sends that to the workers when it exits, and waits for them. On
     macOS and Windows any SIGTERM ends it.

@@ -4,7 +4,9 @@ import pytest
 
 from guided_diffusion.cli.next_command import print_next_command
 
-SETTINGS = {"scales": [1, 8], "network": {"_target_": "mine.Net"}, "schedule": {}, "data": {}}
+SETTINGS = {"scales": [1, 8], "network": {"_target_": "mine.Net"}} | {
+    part: {"_target_": "guided_diffusion.Part"} for part in ("schedule", "data")
+}
 
 
 @pytest.mark.parametrize(("saved", "named"), [(["last", "best"], "last"), (["best"], "best"), ([], None)])
@@ -18,4 +20,4 @@ def test_the_next_command_names_a_checkpoint_that_is_there(kind, saved, named, t
     assert everything == f"Everything of this run is in {tmp_path}"
     assert len(following) == bool(named)
     assert all(f"={tmp_path}/checkpoints/{named}.ckpt " in line for line in following)
-    assert all("trusted=[" in line for line in following)
+    assert all(line.endswith(" trusted=[mine]") for line in following)

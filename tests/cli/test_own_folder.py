@@ -20,7 +20,7 @@ def test_a_run_may_replace_one_of_its_own_kind_only(kind, tmp_path):
         if other == kind:
             check_own_folder(tmp_path / other, kind)
         else:
-            with pytest.raises(ValueError, match=f"{other} is not the folder of one {kind}: choose another"):
+            with pytest.raises(ValueError, match=f"{other} does not hold an earlier {kind}: choose another folder"):
                 check_own_folder(tmp_path / other, kind)
 
 

@@ -112,16 +112,16 @@ def test_ctrl_c_ends_the_program_with_a_line_and_status_130(end, toy, tmp_path):
     [
         ([], "resume=auto goes on from the last checkpoint, if there is one"),
         (["resume=auto"], "resume=auto goes on from the last checkpoint, if there is one"),
-        (["resume=here/run"], "the same command goes on from the last checkpoint"),
+        (["resume=here/run"], "resume={} goes on from the last checkpoint, if there is one"),
     ],
 )
-def test_an_interrupted_training_says_how_to_go_on(overrides, how, toy):
+def test_an_interrupted_training_says_how_to_go_on(overrides, how, toy, tmp_path):
     called = toy(failing(KeyboardInterrupt()), *overrides, name="train")
-    assert (called.status, called.err) == (130, f"\ninterrupted; {how}\n")
+    assert (called.status, called.err) == (130, f"\ninterrupted; {how.format(tmp_path / 'here')}\n")
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1, signal.SIGHUP])
-def test_a_signal_ends_the_program_with_a_line_and_status_143(number, toy, tmp_path):
+def test_a_signal_ends_the_program_with_a_line_and_status_143(number, toy, tmp_path, heeds_hangup):
     before = signal.getsignal(number)
     called = toy(lambda config: signal.raise_signal(number))
     assert (called.status, called.err) == (143, "\nstopped by a signal\n")

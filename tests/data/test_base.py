@@ -279,6 +279,7 @@ def _iterate(pipe, number):
 
 
 IN_USE_AT_EXIT = []
+"""Loaders that are kept alive, so that the process has workers when it exits."""
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGUSR1])
@@ -288,11 +289,15 @@ def test_workers_outlive_a_signal_to_the_process_group_and_end_with_their_parent
     process = context.Process(target=_iterate, args=(theirs, number))
     process.start()
     theirs.close()
-    assert ours.recv() == "begun"
-    os.killpg(process.pid, number)
-    ours.send("go on")
-    assert ours.recv() == order(Numbered().train_dataloader())
-    process.join(30)
-    status = process.exitcode
-    process.kill()
-    assert status == 0
+    try:
+        assert ours.poll(30)
+        assert ours.recv() == "begun"
+        os.killpg(process.pid, number)
+        ours.send("go on")
+        assert ours.poll(30)
+        assert ours.recv() == order(Numbered().train_dataloader())
+        process.join(30)
+        assert process.exitcode == 0
+    finally:
+        process.kill()
+        process.join()

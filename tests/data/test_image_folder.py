@@ -92,7 +92,9 @@ def test_folders_that_all_hold_the_same_folders_may_be_splits_and_are_pointed_ou
         shutil.copytree(photos, tmp_path / "nested" / name)
     shutil.copytree(photos / "dog", tmp_path / "nested" / "dog") if len(names) == 1 else None
     folder(tmp_path / "nested").setup("fit")
-    message = "all class folders hold the same folders, cat, dog, owl: if these are the classes, name those above them"
+    message = (
+        "all class folders hold the same folders, cat, dog, owl: if these are the classes, rename the folders above"
+    )
     assert capsys.readouterr().out.count(message) == count
 
 

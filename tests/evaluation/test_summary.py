@@ -43,7 +43,7 @@ def test_a_second_judge_is_quoted_with_its_ceiling(fabricate):
     quoted = (
         f"The best accuracy by the second judge is 90.0 % (95 % interval 80.0 % to 95.0 %), at w = {first.scale:g}."
     )
-    assert cross_check_sentences(results, several=False) == [quoted, ""]
+    assert cross_check_sentences(results, several=False) == [quoted]
     results = replace(results, about=results.about | {"cross_check": {"name": "LeNet", "ceiling": 0.99}})
     assert cross_check_sentences(results, several=False) == [quoted, "The ceiling of that judge, LeNet, is 99.0 %."]
 

@@ -1,4 +1,5 @@
 import resource
+from contextlib import contextmanager
 
 import pytest
 import torch
@@ -72,13 +73,15 @@ def test_tensors_and_plain_data_are_read(tmp_path):
     assert (content["x"].tolist(), content["n"]) == ([1, 1], 3)
 
 
-@pytest.fixture
+@contextmanager
 def small_files():
     """Let no file grow beyond a thousand bytes, as on a full disk."""
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (1000, before[1]))
-    yield
-    resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
 def test_saved_tensors_can_be_loaded(tmp_path):
@@ -90,16 +93,22 @@ def test_saved_tensors_can_be_loaded(tmp_path):
 @pytest.mark.parametrize(
     ("cache", "mend"), [(".", "make space there or put the cache on another disk"), ("cache", "make space there$")]
 )
-def test_the_error_for_a_full_disk_names_the_file_and_keeps_the_one_before_it(
-    cache, mend, tmp_path, small_files, monkeypatch
-):
+def test_the_error_for_a_full_disk_names_the_file_and_keeps_the_one_before_it(cache, mend, tmp_path, monkeypatch):
     monkeypatch.setenv("GUIDED_DIFFUSION_CACHE", str(tmp_path / cache))
     path = tmp_path / "x.pt"
     path.write_text("before")
-    with pytest.raises(OSError, match=rf"^{path} can't be written: File too large; {mend}"):
+    with pytest.raises(OSError, match=rf"^{path} can't be written: File too large; {mend}"), small_files():
         save_tensors({"x": torch.ones(10_000)}, path)
     assert path.read_text() == "before"
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_other_errors_are_not_blamed_on_the_disk(tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(OSError, match=r"x\.pt can't be written: (File exists|Not a directory)$"):
+        save_tensors({"x": torch.ones(2)}, tmp_path / "file" / "x.pt")
+    with pytest.raises(AttributeError, match="local object"):
+        save_tensors({"x": lambda: None}, tmp_path / "x.pt")
 
 
 class Writes:

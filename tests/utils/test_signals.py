@@ -17,14 +17,10 @@ def test_a_handler_answers_its_signal_in_the_block_only():
     assert signal.getsignal(signal.SIGUSR1) == before
 
 
-def test_a_closed_terminal_stops_a_program_unless_nohup_has_started_it():
-    before = signal.getsignal(signal.SIGHUP)
+def test_a_closed_terminal_stops_a_program_unless_nohup_has_started_it(heeds_hangup):
     assert {*stop_signals()} == {signal.SIGTERM, signal.SIGUSR1, signal.SIGHUP}
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
-    try:
-        assert {*stop_signals()} == {signal.SIGTERM, signal.SIGUSR1}
-    finally:
-        signal.signal(signal.SIGHUP, before)
+    assert {*stop_signals()} == {signal.SIGTERM, signal.SIGUSR1}
 
 
 def test_output_to_a_closed_terminal_goes_nowhere():

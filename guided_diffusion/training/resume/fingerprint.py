@@ -24,7 +24,7 @@ FREE_KEYS = (
     *("resume", "output_dir", "trusted", "data.root", "data.path", "data.num_workers", "trainer.max_time"),
     *("trainer.enable_model_summary", "trainer.enable_progress_bar"),
 )
-"""The keys that may differ when a training is resumed: they change no result, and nothing that it records."""
+"""The keys that may change when a training is resumed: they affect neither the weights nor the records."""
 
 NEUTRAL_KEYS = (
     *FREE_KEYS,
@@ -64,9 +64,9 @@ def same_training(one: dict[str, Any], other: dict[str, Any]) -> bool:
 
 
 def differing_keys(one: dict[str, Any], other: dict[str, Any]) -> list[str]:
-    """Return the dotted keys that make two resolved configs different trainings, without those that follow another.
+    """Return the dotted keys that make two resolved configs different trainings, without copies.
 
-    A key follows ``scales`` if it is below it, or ends with ``.scales``.
+    Where ``scales`` differs, ``callbacks.accuracy.scales`` is a copy and not listed.
     """
     keys = {re.sub(r"(\.\d+)+$", "", key) for key in _differing(one, other)}  # a list is one key
     return sorted(key for key in keys if not any(_follows(key, leading) for leading in keys - {key}))

@@ -1,6 +1,7 @@
 """What ``resume=auto`` says of other runs if it finds none to continue: how they differ, and how to go on with them."""
 
 from collections.abc import Sequence
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -22,9 +23,10 @@ def hint_of_other_runs(config: dict[str, Any], folder: Path, search: Sequence[Pa
     few keys. An interrupted run in ``folder`` itself comes before that, whatever it differs in.
     """
     newest = sorted((run for run in search if run != folder), key=last_saved, reverse=True)
-    candidates = [_hint_of_shorter(config, run) for run in newest]
-    candidates += [_hint_of_own_folder(config, folder), *(_hint_of_interrupted(config, run) for run in newest)]
-    return next(filter(None, candidates), "")
+    shorter = (_hint_of_shorter(config, run) for run in newest)
+    own = (_hint_of_own_folder(config, one) for one in [folder])
+    interrupted = (_hint_of_interrupted(config, run) for run in newest)
+    return next(filter(None, chain(shorter, own, interrupted)), "")
 
 
 def _hint_of_shorter(config: dict[str, Any], run: Path) -> str:
@@ -37,7 +39,7 @@ def _hint_of_shorter(config: dict[str, Any], run: Path) -> str:
 def _hint_of_own_folder(config: dict[str, Any], folder: Path) -> str:
     saved = config_of(folder)
     keys = differing_keys(config, saved) if _is_interrupted(folder, saved) else []
-    return f"; the one in {folder} differs in {', '.join(keys)}" if keys else ""
+    return f"; the interrupted run in {folder} differs in {', '.join(keys)}" if keys else ""
 
 
 def _hint_of_interrupted(config: dict[str, Any], run: Path) -> str:

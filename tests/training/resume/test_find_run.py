@@ -74,7 +74,7 @@ def test_auto_ignores_a_run_of_another_training(copied, tmp_path):
 def test_auto_names_the_settings_of_an_interrupted_run_in_its_folder(copied, capsys):
     config = config_of(copied) | {"resume": "auto", "seed": 3}
     assert find_start(config, copied, [copied]) == Start(copied)
-    assert capsys.readouterr().out.endswith(f"starting anew; the one in {copied} differs in seed\n")
+    assert capsys.readouterr().out.endswith(f"starting anew; the interrupted run in {copied} differs in seed\n")
 
 
 def test_auto_compares_no_settings_with_a_run_whose_config_cannot_be_read(copied, capsys):

@@ -167,6 +167,7 @@ def serve(job):
 
 
 if __name__ == "__main__":
-    signal.signal(signal.SIGPIPE, signal.SIG_DFL)
+    for name in (signal.SIGPIPE, signal.SIGHUP):  # both may be ignored where the tests run, as under nohup
+        signal.signal(name, signal.SIG_DFL)
     for line in sys.stdin:
         print(json.dumps(serve(json.loads(line))), flush=True)
