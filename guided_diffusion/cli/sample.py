@@ -60,7 +60,6 @@ def sample(config: DictConfig, overrides: Sequence[str] = ()) -> Path:
     ``compare`` adds ``unguided.png`` and ``unguided.npz``, from the same labels and the same noise, and ``labels.txt``;
     ``animate`` adds an animation from noise to samples. With several scales in ``guidance.scale`` the picture and the
     arrays have all of them, from the same labels and noise. With ``from`` sampling starts from given images or points.
-
     Recipe settings that the command line's ``overrides`` leave open are those of the training.
 
     Raises:

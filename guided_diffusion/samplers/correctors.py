@@ -9,7 +9,7 @@ from guided_diffusion.samplers.base import Step, check_falling
 from guided_diffusion.samplers.grids import Grid, times_from
 from guided_diffusion.samplers.noise import Draw
 from guided_diffusion.samplers.runge_kutta import heun
-from guided_diffusion.samplers.walk import Walk, at_scale, begin, predict, scale_of
+from guided_diffusion.samplers.walk import Scale, Walk, at_scale, begin, predict, scale_of
 from guided_diffusion.schedules import Samples, Schedule, perturb
 from guided_diffusion.utils.validation import check_not_negative
 
@@ -36,20 +36,15 @@ def pcg(
 
     Args:
         corrections: The number of Langevin steps after each step; at 0 this is ``ddim`` with the conditional model.
-        g: The exponent in the corrections: 2 w - 1 if ``None``, w if "w", or a number, which holds whatever w is. At 1
-            they keep the conditional distribution.
+        g: 2 w - 1 if ``None``, w if "w", or a number for every w. At 1 corrections keep the conditional distribution.
 
     Raises:
-        ValueError: If ``corrections`` is negative, g is a text other than "w", the times rise, or the denoiser is not
-            guided.
+        ValueError: If ``corrections`` is negative, g another text, the times rise, or the denoiser is not guided.
     """
     check_not_negative(corrections=corrections)
     check_falling("pcg", times)
-    if isinstance(g, str) and g != "w":
-        raise ValueError(f"g must be w, a number or null, got {g}")
-    walk, x, w = Walk(times, draw), noise, scale_of(denoise)
-    exponent = 2 * w - 1 if g is None else w if isinstance(g, str) else g
-    conditional, sharpened = (begin(at_scale(denoise, scale), walk) for scale in (1.0, exponent))
+    walk, x, scales = Walk(times, draw), noise, (1.0, _exponent(g, scale_of(denoise)))
+    conditional, sharpened = (begin(at_scale(denoise, scale), walk) for scale in scales)
     for t, t_next in walk:
         (alpha, sigma), (alpha_next, sigma_next) = schedule(t), schedule(t_next)
         x0, eps = predict(conditional, walk, x, t, labels)
@@ -59,6 +54,15 @@ def pcg(
             score = -predict(sharpened, walk, x, t_next, labels).eps / sigma_next
             x = x + (size / 2) * score + size.sqrt() * draw(x.shape).to(x)
         yield Step(t_next, x, x0)
+
+
+def _exponent(g: float | str | None, w: Scale) -> Scale:
+    """Return the exponent of p(y|x) in the corrections of ``pcg``."""
+    if isinstance(g, str):
+        if g != "w":
+            raise ValueError(f"g must be w, a number or null, got {g}")
+        return w
+    return 2 * w - 1 if g is None else g
 
 
 def gibbs(

@@ -107,14 +107,12 @@ def feynman_kac(
     """Sample p(x) p(y|x)^w by Feynman-Kac correctors: steps of ``ddpm`` with guidance, and weights.
 
     A step from x to x' with ``x0 = u + w (c - u)`` adds ``w (w - 1) (1/r'^2 - 1/r^2) |c - u|^2 / 2`` to the log weight
-    of a particle, with ``r = sigma / alpha``: the step has the density ``p(x'|x)^(1-w) p(x'|x,y)^w`` but for this
-    factor, where the two are steps of ``ddpm`` with u and c. A step to t = 0 adds no weight and is taken by the drawn
-    particle only. A threshold acts on c and u, and on x0.
+    of a particle, with ``r = sigma / alpha``. So it has the density ``p(x'|x)^(1-w) p(x'|x,y)^w`` of steps of ``ddpm``.
+    The drawn particle alone takes the step to t = 0, which adds no weight. A threshold acts on c and u, and on x0.
 
-    It is exact as particles and steps grow (Skreta et al. 2025, arXiv 2503.02819, whose weight is the limit of small
-    steps; their code resamples in each step and clamps the weights), where the guided denoiser at the scales 1 and 0 is
-    the conditional and the unconditional model, as in ``ClassifierFree`` and ``ClassifierGuidance``. With one particle,
-    and at w = 0 and 1, it is ``ddpm``.
+    It is exact as particles and steps grow, for ``ClassifierFree`` and ``ClassifierGuidance``, whose scales 1 and 0 are
+    c and u (Skreta et al. 2025, arXiv 2503.02819, whose weight is the limit of small steps; their code resamples in
+    each step and clamps the weights). With one particle, and at w = 0 and 1, it is ``ddpm``.
 
     Args:
         particles: The number of particles of a sample; each costs both predictions in each step but the last.
@@ -131,13 +129,16 @@ def feynman_kac(
             x0 = predict(denoise, walk, islands.choose(x), t, labels).x0
             yield Step(t_next, of_x * islands.choose(x) + of_x0 * x0, x0)
             return
-        found = [estimates(each, t, labels) for each in x.unbind(1)]
-        c, u, x0 = (torch.stack(of_particles, dim=1) for of_particles in zip(*found, strict=True))
-        gained = schedule.log_snr(t_next).exp() - schedule.log_snr(t).exp()
-        change = gained / 2 * _sum(_per_sample(w * (w - 1), x) * (c - u) ** 2)
+        c, u, x0 = estimates(x, t, labels)
+        change = _snr_gained(schedule, t, t_next) / 2 * _sum(_per_sample(w * (w - 1), x) * (c - u) ** 2)
         x, x0 = islands.weigh(change, x, x0)
         x = of_x * x + of_x0 * x0 + std * draw(x.shape).to(x)
         yield Step(t_next, islands.choose(x), islands.choose(x0))
+
+
+def _snr_gained(schedule: Schedule, t: Float[Tensor, ""], t_next: Float[Tensor, ""]) -> Float[Tensor, ""]:
+    """Return the gain of a step in the signal-to-noise ratio, alpha^2 / sigma^2."""
+    return schedule.log_snr(t_next).exp() - schedule.log_snr(t).exp()
 
 
 def _copies(noise: Samples, particles: int) -> Particles:
@@ -146,8 +147,8 @@ def _copies(noise: Samples, particles: int) -> Particles:
 
 def _estimates(
     denoise: Denoise, walk: Walk, scale: Scale
-) -> Callable[[Samples, Float[Tensor, ""], Labels], tuple[Samples, Samples, Samples]]:
-    """Return a function that returns x0 of c, of u, and of ``u + w (c - u)`` with the scale w.
+) -> Callable[[Particles, Float[Tensor, ""], Labels], Iterator[Particles]]:
+    """Return a function that yields x0 of c, of u, and of ``u + w (c - u)`` with the scale w, for all particles.
 
     What is around the guidance, such as a threshold, is around each of the three. It may change x_t, as inpainting
     does. So c and u are noted inside of it, and the third, evaluated last, is made of them.
@@ -170,9 +171,9 @@ def _estimates(
 
     parts = at_end(1.0), at_end(0.0), begin(around(extrapolated), walk)
 
-    def estimates(x: Samples, t: Float[Tensor, ""], labels: Labels) -> tuple[Samples, Samples, Samples]:
-        c, u, guided = (predict(part, walk, x, t, labels).x0 for part in parts)
-        return c, u, guided
+    def estimates(x: Particles, t: Float[Tensor, ""], labels: Labels) -> Iterator[Particles]:
+        found = ([predict(part, walk, each, t, labels).x0 for part in parts] for each in x.unbind(1))
+        return (torch.stack(of_particles, dim=1) for of_particles in zip(*found, strict=True))
 
     return estimates
 
