@@ -3,6 +3,7 @@
 No code in a file is run: checkpoints are unpickled with torch's list of safe types, and safetensors files hold none.
 """
 
+import errno
 import json
 import pickle
 import zipfile
@@ -115,6 +116,10 @@ def _read_checkpoint(path: Path) -> Any:
         )
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
+    except OSError as error:
+        if error.errno != errno.EINVAL:  # by which torch answers to some files that are cut short
+            raise
+        raise ValueError(f"{path} is damaged or not a checkpoint: it is cut short") from error
     except pickle.UnpicklingError as error:
         raise ValueError(f"{path} is not a checkpoint, or holds code, which is not loaded") from error
     except (RuntimeError, EOFError, LookupError, ValueError, TypeError, AttributeError) as error:

@@ -43,7 +43,7 @@ def explain(error: BaseException, program: str) -> str:
         case OmegaConfBaseException():
             return f"{error.full_key}: {_reason(error)}" if error.full_key else _reason(error)
         case ValueError() if str(error).startswith("Config group override must be"):
-            return _not_an_option(sys.argv[1:]) or str(error)
+            return _not_an_option(sys.argv[1:], program) or str(error)
         case OSError() if error.strerror:
             return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
     return reworded(str(error))
@@ -131,7 +131,7 @@ def _group_overrides(arguments: Sequence[str]) -> list[Override]:
     return [one for one in parsed if (Path(CONFIG_PATH) / one.key_or_group).is_dir()]
 
 
-def _not_an_option(arguments: Sequence[str]) -> str:
+def _not_an_option(arguments: Sequence[str], program: str) -> str:
     """Return the message for a group that is given a value instead of an option, for instance ``data=null``.
 
     Return an empty text for one among the values of a sweep.
@@ -141,6 +141,8 @@ def _not_an_option(arguments: Sequence[str]) -> str:
     if wrong is None:
         return ""
     group = wrong.key_or_group
+    if group not in _groups(program):
+        return f"{wrong.input_line}: {program} takes no {group}: leave it out"
     options = sorted(path.stem for path in (Path(CONFIG_PATH) / group).glob("*.yaml"))
     without = f"; ~{group} leaves it out" if group in CAN_BE_LEFT_OUT else ""
     return f"{wrong.input_line}: {group} must be one of {', '.join(options)}{without}"

@@ -45,6 +45,12 @@ from guided_diffusion.utils.files import atomic_write, cache_dir
 from guided_diffusion.utils.instantiate import build
 from guided_diffusion.utils.memory import explain_out_of_memory
 
+RESULTS = (
+    *("results.csv", "results.json", "report.html", "metrics.csv", "intervals.csv", "per_class.csv"),
+    *("pictures.npz", "plots/accuracy.png"),
+)
+"""Files that an evaluation writes, besides the records of every run."""
+
 
 def run(config: DictConfig) -> None:
     """Evaluate into the folder that Hydra has chosen."""
@@ -127,7 +133,7 @@ def _plan(config: DictConfig, scales: Sequence[float], recipe: Recipe, data: Lab
 
 def _check_what_follows(config: DictConfig, plan: Plan, data: LabelledDataModule, judge_source: JudgeSource) -> None:
     """Raise if the folders are not to be written, the samples don't fit, or the samples can't be measured."""
-    check_own_folder(Path(config.output_dir), "evaluation", "results.csv", "results.json", "report.html", "metrics.csv")
+    check_own_folder(Path(config.output_dir), "evaluation", *RESULTS)
     check_output_folders(Path(config.output_dir), ("plots",))
     check_space(plan)
     modality(data.kind).check(data, judge_source)

@@ -2,7 +2,7 @@
 
 import tarfile
 import zipfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
 from typing import NamedTuple
@@ -41,6 +41,7 @@ def find_class_folders(root: Path) -> dict[Split, list[Path]]:
     """
     _check_root(root)
     splits = _find_splits(root)
+    _check_links(splits.values())
     found = {split: _folders(folder) for split, folder in splits.items()}
     for split, folder in splits.items():
         if not found[split]:
@@ -103,6 +104,12 @@ def _check_root(root: Path) -> None:
     if not root.is_dir():
         mend = "unpack it" if zipfile.is_zipfile(root) or tarfile.is_tarfile(root) else "name the folder"
         raise ValueError(f"{root} is a file, but data.root must be a folder with a folder for each class: {mend}")
+
+
+def _check_links(folders: Iterable[Path]) -> None:
+    lost = [path for folder in folders for path in folder.iterdir() if path.is_symlink() and not path.exists()]
+    if lost := [path for path in lost if not path.suffix]:
+        raise ValueError(f"{lost[0]} is a link to nothing, and may be a class: mend or remove it")
 
 
 def _find_splits(root: Path) -> dict[Split, Path]:

@@ -31,7 +31,7 @@ def test_the_error_for_a_folder_suggests_the_checkpoint_in_it(depth, checkpoint)
         load(folder)
 
 
-@pytest.mark.parametrize("size", [0, 10, 1000, -1000, -1])
+@pytest.mark.parametrize("size", [0, 10, 1000, 5000, -1000, -1])
 def test_a_truncated_file_is_rejected(size, checkpoint, tmp_path):
     (tmp_path / "half.ckpt").write_bytes(checkpoint.read_bytes()[:size])
     with pytest.raises(ValueError, match=r"half\.ckpt is (damaged|not a checkpoint)"):

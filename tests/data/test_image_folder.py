@@ -300,6 +300,12 @@ def test_broken_files_can_be_left_out(broken, capsys):
     assert "2 left out that can't be read" in capsys.readouterr().out
 
 
+def test_a_link_to_nothing_in_place_of_a_class_is_refused(photos):
+    (photos / "emu").symlink_to(photos / "nowhere")
+    with pytest.raises(ValueError, match="photos/emu is a link to nothing, and may be a class: mend or remove it"):
+        folder(photos)
+
+
 def test_a_link_to_nothing_is_a_broken_file(photos):
     (photos / "cat" / "lost.png").symlink_to(photos / "nowhere.png")
     with pytest.raises(ValueError, match=r"1 of 31 images .*cat/lost.png \(.*No such file.*skip_broken=true"):

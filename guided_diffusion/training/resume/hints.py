@@ -39,7 +39,10 @@ def _hint_of_shorter(config: dict[str, Any], run: Path) -> str:
 def _hint_of_own_folder(config: dict[str, Any], folder: Path) -> str:
     saved = config_of(folder)
     keys = differing_keys(config, saved) if _is_interrupted(folder, saved) else []
-    return f"; the interrupted run in {folder} differs in {', '.join(keys)}" if keys else ""
+    if not keys:
+        return ""
+    mend = "" if refused_keys(config, saved) else "; it is moved aside, and resume=FOLDER goes on with it there"
+    return f"; the interrupted run in {folder} differs in {', '.join(keys)}{mend}"
 
 
 def _hint_of_interrupted(config: dict[str, Any], run: Path) -> str:
