@@ -1,7 +1,6 @@
 """What ``resume=auto`` says of other runs if it finds none to continue: how they differ, and how to go on with them."""
 
 from collections.abc import Sequence
-from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -24,9 +23,9 @@ def hint_of_other_runs(config: dict[str, Any], folder: Path, search: Sequence[Pa
     """
     newest = sorted((run for run in search if run != folder), key=last_saved, reverse=True)
     shorter = (_hint_of_shorter(config, run) for run in newest)
-    own = (_hint_of_own_folder(config, one) for one in [folder])
     interrupted = (_hint_of_interrupted(config, run) for run in newest)
-    return next(filter(None, chain(shorter, own, interrupted)), "")
+    found = next(filter(None, shorter), "") or _hint_of_own_folder(config, folder)
+    return found or next(filter(None, interrupted), "")
 
 
 def _hint_of_shorter(config: dict[str, Any], run: Path) -> str:
